@@ -1,0 +1,87 @@
+/* The durable tier's interface: what the pipeline sees of the journal, and later of RabbitMQ and Kafka.
+ *
+ * Delivery is at least once. A backend says in `capabilities` what it lacks. One conformance suite runs over all backends.
+ *
+ * A queue has one consumer thread (fetch) and any number of settling threads. A settling thread opens a `queue_writer` of its
+ * own; what it appends in one `queue_commit` becomes durable in this order: results, dead letters, outcomes. So an outcome on
+ * disk always has its result on disk. */
+#ifndef QUEUE_QUEUE_H
+#define QUEUE_QUEUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/message.h"
+
+enum queue_capability { QUEUE_REPLAY = 1, QUEUE_ORDERED = 2, QUEUE_PRIORITIES = 4, QUEUE_LIVE_RESULTS = 8 };
+
+enum queue_outcome { QUEUE_COMPLETED = 1, QUEUE_DUPLICATE = 2, QUEUE_DEAD_LETTERED = 3 };
+
+/* Messages of one fetch; they stay valid until the last queue_batch_release. */
+struct queue_batch {
+    struct queue *queue;
+    size_t count;
+    const struct message *messages; /* in order of arrival */
+    const bool *settled;            /* [count]: already has its outcome; delivered only so that join state can be rebuilt */
+    uint32_t references;            /* atomic; fetch gives one */
+};
+void queue_batch_retain(struct queue_batch *batch);
+void queue_batch_release(struct queue_batch *batch);
+
+/* Where a message of a fetched batch came from, so that it can be settled after the batch is gone. */
+struct queue_position {
+    uint64_t offset;
+};
+
+struct queue_counts { /* of the consumed stream; accepted = completed + duplicates + dead_lettered + pending at any instant */
+    uint64_t accepted, completed, duplicates, dead_lettered, pending;
+    uint64_t unread; /* part of pending: not fetched yet */
+};
+
+struct queue_dead_letter {
+    struct queue_position position;
+    const char *reason;  /* a short stable word, e.g. "unmatched"; one of the rows of queue/reasons.def */
+    const char *stage;   /* which stage gave up, e.g. "join" */
+    const char *error;   /* for a person; UTF-8, zero-terminated */
+    const struct message *message; /* topic, payload, time as accepted; may be NULL: the queue reads it again by its offset */
+};
+
+struct queue;
+struct queue_writer;
+
+struct queue_ops {
+    const char *name;
+    unsigned capabilities; /* bits of enum queue_capability */
+    void (*close)(struct queue *queue);
+
+    /* Consumer thread. Waits up to timeout_ms for messages beyond what was fetched. Returns 0 with *batch (count may be 0 after a
+     * time-out: nothing is waiting), or an error. */
+    int (*fetch)(struct queue *queue, size_t bytes_max, unsigned timeout_ms, struct queue_batch **batch);
+    void (*batch_free)(struct queue_batch *batch);
+    /* Makes a waiting fetch return at once; any thread. */
+    void (*interrupt)(struct queue *queue);
+    /* Reads one message of the consumed stream again (settling threads). *copy is malloc'd with its topic, payload and properties
+     * behind it; free() it. NULL in backends without QUEUE_REPLAY. */
+    int (*read_again)(struct queue *queue, struct queue_position position, struct message **copy);
+    /* Calls `each` for the last `count_max` results in order, before the first fetch. May be NULL. */
+    int (*recent_results)(struct queue *queue, uint64_t count_max, void (*each)(void *context, const struct message *result), void *context);
+    /* Every position is counted once; any thread. */
+    void (*counts)(struct queue *queue, struct queue_counts *counts);
+
+    /* Settling threads. `done` is called with `token` for each committed writer turn once it is durable, on a thread of the queue. */
+    int (*writer_open)(struct queue *queue, struct queue_writer **writer);
+    void (*writer_close)(struct queue_writer *writer);
+    /* A result message; `sources` are the offsets that it answers (given with the last result of a set only, else NULL, 0). */
+    int (*result)(struct queue_writer *writer, const struct message *message, const uint64_t *sources, size_t source_count);
+    int (*dead_letter)(struct queue_writer *writer, const struct queue_dead_letter *letter); /* also settles the position */
+    int (*settle)(struct queue_writer *writer, struct queue_position position, enum queue_outcome outcome);
+    /* Sends all of this turn off; blocks while the queue is full. `done` may be NULL. */
+    int (*commit)(struct queue_writer *writer, void (*done)(void *token, int error), void *token);
+};
+
+struct queue {
+    const struct queue_ops *ops;
+};
+
+#endif
