@@ -1,0 +1,149 @@
+/* The table of disk.h over POSIX calls. */
+#include "journal/disk.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int posix_open(struct disk *disk, const char *path, enum disk_open how)
+{
+    (void)disk;
+    static const int flags[] = {[DISK_READ] = O_RDONLY, [DISK_WRITE] = O_RDWR, [DISK_CREATE] = O_RDWR | O_CREAT};
+    int file = open(path, flags[how] | O_CLOEXEC, 0640);
+    return file < 0 ? -errno : file;
+}
+
+static void posix_close(struct disk *disk, int file)
+{
+    (void)disk;
+    close(file);
+}
+
+static ssize_t posix_write(struct disk *disk, int file, const struct iovec *parts, int part_count, uint64_t position)
+{
+    (void)disk;
+    ssize_t count;
+    do
+        count = pwritev(file, parts, part_count, (off_t)position);
+    while (count < 0 && errno == EINTR);
+    return count < 0 ? -errno : count;
+}
+
+static ssize_t posix_read(struct disk *disk, int file, void *bytes, size_t count, uint64_t position)
+{
+    (void)disk;
+    ssize_t got;
+    do
+        got = pread(file, bytes, count, (off_t)position);
+    while (got < 0 && errno == EINTR);
+    return got < 0 ? -errno : got;
+}
+
+static int posix_sync(struct disk *disk, int file)
+{
+    (void)disk;
+    return fdatasync(file) ? -errno : 0;
+}
+
+static int64_t posix_size(struct disk *disk, int file)
+{
+    (void)disk;
+    struct stat status;
+    return fstat(file, &status) ? -errno : status.st_size;
+}
+
+static int posix_truncate(struct disk *disk, int file, uint64_t size)
+{
+    (void)disk;
+    return ftruncate(file, (off_t)size) ? -errno : 0;
+}
+
+static int posix_rename(struct disk *disk, const char *from, const char *to)
+{
+    (void)disk;
+    return rename(from, to) ? -errno : 0;
+}
+
+static int posix_remove(struct disk *disk, const char *path)
+{
+    (void)disk;
+    return unlink(path) ? -errno : 0;
+}
+
+static int posix_make_folder(struct disk *disk, const char *path)
+{
+    (void)disk;
+    if (mkdir(path, 0750) == 0)
+        return 0;
+    if (errno != EEXIST)
+        return -errno;
+    struct stat status;
+    if (stat(path, &status))
+        return -errno;
+    return S_ISDIR(status.st_mode) ? 0 : -ENOTDIR;
+}
+
+static int posix_sync_folder(struct disk *disk, const char *path)
+{
+    (void)disk;
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0)
+        return -errno;
+    int error = fsync(folder) ? -errno : 0;
+    close(folder);
+    return error;
+}
+
+static int posix_list(struct disk *disk, const char *path, void (*each)(void *context, const char *name), void *context)
+{
+    (void)disk;
+    DIR *folder = opendir(path);
+    if (!folder)
+        return -errno;
+    const struct dirent *entry;
+    errno = 0;
+    while ((entry = readdir(folder)))
+        each(context, entry->d_name);
+    int error = -errno;
+    closedir(folder);
+    return error;
+}
+
+static int posix_lock(struct disk *disk, const char *path)
+{
+    (void)disk;
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0)
+        return -errno;
+    if (flock(folder, LOCK_EX | LOCK_NB)) {
+        int error = -errno;
+        close(folder);
+        return error;
+    }
+    return folder;
+}
+
+struct disk *disk_posix(void)
+{
+    static const struct disk_ops ops = {
+        .open = posix_open,
+        .close = posix_close,
+        .write = posix_write,
+        .read = posix_read,
+        .sync = posix_sync,
+        .size = posix_size,
+        .truncate = posix_truncate,
+        .rename = posix_rename,
+        .remove = posix_remove,
+        .make_folder = posix_make_folder,
+        .sync_folder = posix_sync_folder,
+        .list = posix_list,
+        .lock = posix_lock,
+    };
+    static struct disk posix = {&ops};
+    return &posix;
+}

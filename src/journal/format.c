@@ -1,0 +1,170 @@
+/* Encoding and checking of segments and records; the format itself is told in format.h. Little-endian machines only, which the
+ * build asserts, so that a record in memory is the record on disk. */
+#include "journal/format.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "base/error.h"
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the journal's format is the memory of a little-endian machine");
+
+struct record_header {
+    uint32_t length;
+    uint16_t topic_length;
+    uint8_t flags;
+    uint8_t source_count;
+    uint64_t checksum;
+    uint64_t offset;
+    uint64_t time_ns;
+    uint32_t properties_length;
+    uint32_t payload_length;
+};
+_Static_assert(sizeof(struct record_header) == FORMAT_RECORD_HEADER_SIZE, "the record header has no padding");
+
+enum { CONTENT_START = 24, HEADER_COPY_SIZE = FORMAT_SEGMENT_HEADER_SIZE / 2, COPY_CHECKSUM_AT = HEADER_COPY_SIZE - 8 };
+
+static const char segment_magic[8] = {'S', 'P', 'N', 'D', 'L', 'S', 'E', 'G'};
+
+struct segment_block {
+    char magic[8];
+    uint32_t version;
+    uint32_t header_size;
+    struct format_segment_header header;
+};
+
+void format_segment_header_encode(uint8_t *block, const struct format_segment_header *header)
+{
+    memset(block, 0, FORMAT_SEGMENT_HEADER_SIZE);
+    struct segment_block fields = {.version = FORMAT_VERSION, .header_size = FORMAT_SEGMENT_HEADER_SIZE, .header = *header};
+    memcpy(fields.magic, segment_magic, sizeof segment_magic);
+    memcpy(block, &fields, sizeof fields);
+    uint64_t sum = XXH3_64bits(block, COPY_CHECKSUM_AT);
+    memcpy(block + COPY_CHECKSUM_AT, &sum, sizeof sum);
+    memcpy(block + HEADER_COPY_SIZE, block, HEADER_COPY_SIZE);
+}
+
+static int decode_header_copy(const uint8_t *copy, struct format_segment_header *header)
+{
+    struct segment_block fields;
+    memcpy(&fields, copy, sizeof fields);
+    uint64_t sum;
+    memcpy(&sum, copy + COPY_CHECKSUM_AT, sizeof sum);
+    if (memcmp(fields.magic, segment_magic, sizeof segment_magic) != 0 || sum != XXH3_64bits(copy, COPY_CHECKSUM_AT))
+        return ERR_CORRUPT;
+    if (fields.version != FORMAT_VERSION || fields.header_size != FORMAT_SEGMENT_HEADER_SIZE)
+        return ERR_FORMAT_VERSION;
+    fields.header.stream[FORMAT_STREAM_NAME_MAX] = 0;
+    *header = fields.header;
+    return 0;
+}
+
+int format_segment_header_decode(const uint8_t *block, struct format_segment_header *header)
+{
+    int error = decode_header_copy(block, header);
+    return error == ERR_CORRUPT ? decode_header_copy(block + HEADER_COPY_SIZE, header) : error;
+}
+
+static size_t round_up(size_t size) { return (size + 7) & ~(size_t)7; }
+
+size_t format_record_size(const struct message *message, size_t source_count)
+{
+    size_t content = (size_t)message->topic_length + message->properties_length + message->payload_length;
+    return round_up(FORMAT_RECORD_HEADER_SIZE + content) + source_count * sizeof(uint64_t);
+}
+
+void format_record_encode(uint8_t *out, const struct message *message, const uint64_t *sources, size_t source_count)
+{
+    size_t length = format_record_size(message, source_count);
+    assert(message->topic_length <= FORMAT_TOPIC_MAX && source_count <= FORMAT_SOURCES_MAX && length <= FORMAT_RECORD_SIZE_MAX);
+    size_t sources_at = length - source_count * sizeof(uint64_t);
+    memset(out + sources_at - 8, 0, 8); /* the padding lies within these 8 bytes; the rest of them is written below */
+    struct record_header *header = (struct record_header *)(void *)out;
+    *header = (struct record_header){
+        .length = (uint32_t)length,
+        .topic_length = (uint16_t)message->topic_length,
+        .flags = message->flags & 0x7f,
+        .source_count = (uint8_t)source_count,
+        .time_ns = message->time_ns,
+        .properties_length = message->properties_length,
+        .payload_length = message->payload_length,
+    };
+    uint8_t *at = out + FORMAT_RECORD_HEADER_SIZE;
+    memcpy(at, message->topic, message->topic_length);
+    at += message->topic_length;
+    if (message->properties_length)
+        memcpy(at, message->properties, message->properties_length);
+    at += message->properties_length;
+    if (message->payload_length)
+        memcpy(at, message->payload, message->payload_length);
+    if (source_count)
+        memcpy(out + sources_at, sources, source_count * sizeof(uint64_t));
+    header->checksum = XXH3_64bits(out + CONTENT_START, length - CONTENT_START);
+}
+
+static uint64_t final_checksum(const struct record_header *header, uint64_t content_sum, uint64_t offset, uint64_t salt)
+{
+    uint64_t block[4] = {content_sum, offset, salt, 0};
+    memcpy(&block[3], header, 8);
+    return XXH3_64bits(block, sizeof block);
+}
+
+uint32_t format_record_seal(uint8_t *record, uint64_t offset, uint64_t salt, bool group_start)
+{
+    struct record_header *header = (struct record_header *)(void *)record;
+    header->offset = offset;
+    if (group_start)
+        header->flags |= FORMAT_FLAG_GROUP_START;
+    header->checksum = final_checksum(header, header->checksum, offset, salt);
+    return header->length;
+}
+
+enum format_check format_record_check(const uint8_t *bytes, size_t available, uint64_t salt, uint32_t *length)
+{
+    if (available < FORMAT_RECORD_HEADER_SIZE) {
+        *length = FORMAT_RECORD_HEADER_SIZE;
+        return FORMAT_CUT;
+    }
+    const struct record_header *header = (const struct record_header *)(const void *)bytes;
+    uint64_t content = (uint64_t)header->topic_length + header->properties_length + header->payload_length;
+    uint64_t expected = ((FORMAT_RECORD_HEADER_SIZE + content + 7) & ~(uint64_t)7) + header->source_count * 8u;
+    if (header->length != expected || expected > FORMAT_RECORD_SIZE_MAX)
+        return FORMAT_INVALID;
+    *length = header->length;
+    if (header->length > available)
+        return FORMAT_CUT;
+    uint64_t sum = XXH3_64bits(bytes + CONTENT_START, header->length - CONTENT_START);
+    return final_checksum(header, sum, header->offset, salt) == header->checksum ? FORMAT_VALID : FORMAT_INVALID;
+}
+
+void format_record_decode(const uint8_t *record, struct message *message)
+{
+    const struct record_header *header = (const struct record_header *)(const void *)record;
+    const uint8_t *at = record + FORMAT_RECORD_HEADER_SIZE;
+    *message = (struct message){
+        .offset = header->offset,
+        .time_ns = header->time_ns,
+        .topic = (const char *)at,
+        .properties = at + header->topic_length,
+        .payload = at + header->topic_length + header->properties_length,
+        .topic_length = header->topic_length,
+        .properties_length = header->properties_length,
+        .payload_length = header->payload_length,
+        .flags = header->flags & 0x7f,
+    };
+}
+
+bool format_record_is_group_start(const uint8_t *record)
+{
+    return ((const struct record_header *)(const void *)record)->flags & FORMAT_FLAG_GROUP_START;
+}
+
+size_t format_record_sources(const uint8_t *record, const uint64_t **sources)
+{
+    const struct record_header *header = (const struct record_header *)(const void *)record;
+    *sources = (const uint64_t *)(const void *)(record + header->length - header->source_count * 8u);
+    return header->source_count;
+}

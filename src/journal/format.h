@@ -1,0 +1,95 @@
+/* The journal on disk.
+ *
+ * A stream is a folder. In it lie segments, each named by the offset of its first record in 20 decimal digits, "…042.seg", and
+ * perhaps a prepared one, "next.seg", that has no record yet. All integers are little-endian.
+ *
+ * Segment. The first 4,096 bytes are its header: magic, format version, salt, offset of the first record, time of creation, the
+ * stream's name, and a checksum of all that, written twice (at 0 and at 2,048), because without the salt nothing behind it
+ * could be read. Records follow without gaps, each beginning on a multiple of 8. What lies behind the last record
+ * is one of three things: the end of the file; zeros, written ahead of need so that a sync has no metadata to write; or the
+ * records that the file held in an earlier life, before it was recycled. The salt tells the last two apart from records: every segment gets
+ * a new random salt when it is made or recycled, every record's checksum includes it, and so nothing stale ever checks out.
+ *
+ * Record. A header of 40 bytes, then topic, properties, payload, the offsets of its sources, and zeros up to the next multiple of 8:
+ *
+ *    0  u32  length of the whole record, padding included
+ *    4  u16  length of the topic
+ *    6  u8   flags: QoS (bits 0-1), retained (bit 2), first record of its group (bit 7)
+ *    7  u8   number of sources
+ *    8  u64  checksum
+ *   16  u64  offset
+ *   24  u64  time of arrival, wall clock, ns
+ *   32  u32  length of the properties
+ *   36  u32  length of the payload
+ *   40       topic, properties, payload; sources (u64 each, at the next multiple of 8)
+ *
+ * The sources are the offsets, in the stream that was consumed, of the records which this one answers: a result names the
+ * messages of its hole, a dead letter names the message it was.
+ *
+ * Checksum. Two steps, because the thread that encodes a record does not know yet where it will stand. The content sum is XXH3-64
+ * of the bytes from 24 to the end. The checksum is XXH3-64 of 32 bytes: content sum, offset, salt, and the first 8 bytes of the
+ * record. It costs the same, and the encoding is done where the data is warm.
+ *
+ * Groups and recovery. Records reach the disk in groups: one write, one sync; the next group is written only after the sync of the
+ * last one has returned. So when the machine stops, at most one group is torn, the last, and none of its records was
+ * acknowledged. Recovery reads the last segment forward to the first record that does not check out, and looks further for records that
+ * do. If one of them is the first of a group, then the bad one lay in an earlier group, which had been synced: that is damage, it is
+ * reported with its place and passed over. If none is, the bad one lay in the last group: the segment is cut there. Writing goes on in a new segment,
+ * so that what is left of a torn group can never be taken for part of the next. */
+#ifndef JOURNAL_FORMAT_H
+#define JOURNAL_FORMAT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/message.h"
+
+enum {
+    FORMAT_VERSION = 1,
+    FORMAT_SEGMENT_HEADER_SIZE = 4096,
+    FORMAT_RECORD_HEADER_SIZE = 40,
+    FORMAT_STREAM_NAME_MAX = 63,
+    FORMAT_SOURCES_MAX = 255,
+    FORMAT_TOPIC_MAX = 65535,
+    FORMAT_RECORD_SIZE_MAX = 512 << 20, /* bytes; no longer record is ever written, so a longer length is damage */
+    FORMAT_FLAG_GROUP_START = 0x80
+};
+
+struct format_segment_header {
+    uint64_t salt;
+    uint64_t base_offset;
+    uint64_t created_ns;
+    char stream[FORMAT_STREAM_NAME_MAX + 1];
+};
+
+/* `block` is FORMAT_SEGMENT_HEADER_SIZE bytes. decode returns 0, ERR_CORRUPT or ERR_FORMAT_VERSION. */
+void format_segment_header_encode(uint8_t *block, const struct format_segment_header *header);
+int format_segment_header_decode(const uint8_t *block, struct format_segment_header *header);
+
+/* Size of the record of a message: a multiple of 8. */
+size_t format_record_size(const struct message *message, size_t source_count);
+
+/* Writes a record of format_record_size() bytes; `out` is 8-byte aligned. Offset and checksum stay open: the place of the checksum holds the
+ * content sum until format_record_seal. */
+void format_record_encode(uint8_t *out, const struct message *message, const uint64_t *sources, size_t source_count);
+
+/* Gives an encoded record its offset and checksum. Returns its length. */
+uint32_t format_record_seal(uint8_t *record, uint64_t offset, uint64_t salt, bool group_start);
+
+/* The length of a sealed or unsealed record in our own memory. */
+static inline uint32_t format_record_length(const uint8_t *record) { return *(const uint32_t *)(const void *)record; }
+
+enum format_check { FORMAT_VALID, FORMAT_CUT, FORMAT_INVALID };
+
+/* Looks at the record that starts at `bytes` (8-byte aligned), of which `available` bytes may be read. FORMAT_VALID: it checks out and
+ * *length is its length. FORMAT_CUT: it may be valid but more bytes are needed, *length in all. FORMAT_INVALID: no record of this
+ * salt stands here. */
+enum format_check format_record_check(const uint8_t *bytes, size_t available, uint64_t salt, uint32_t *length);
+
+/* Fields of a record that has checked out. *message borrows from it. */
+void format_record_decode(const uint8_t *record, struct message *message);
+bool format_record_is_group_start(const uint8_t *record);
+size_t format_record_sources(const uint8_t *record, const uint64_t **sources);
+
+#endif

@@ -1,0 +1,660 @@
+/* Producers, the group thread and the keeper thread. The files are stream.c's. */
+#include "journal/journal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/diagnostics.h"
+#include "base/error.h"
+#include "journal/stream.h"
+
+enum { CHUNK_SIZE = 256 << 10, CHUNK_FREE_MAX = 64, PARTS_MAX = 1024, STALL_RETRY_MS = 100 };
+
+/* A stretch of a chunk whose records all belong to one stream. */
+struct chunk_run {
+    struct journal_stream *stream;
+    size_t start, bytes;
+    size_t records;
+};
+
+struct journal_chunk {
+    struct journal_chunk *next;
+    struct journal_producer *producer;
+    uint8_t *bytes;
+    size_t length, capacity;
+    uint64_t *tokens;
+    size_t token_count, token_capacity;
+    struct chunk_run *runs;
+    size_t run_count, run_capacity;
+};
+
+struct chunk_list {
+    struct journal_chunk *first, *last;
+    size_t count;
+};
+
+struct journal_producer {
+    struct journal *journal;
+    struct journal_producer *next;
+    void (*notify)(void *context);
+    void *context;
+    struct journal_chunk *open; /* owner's */
+    struct chunk_list idle;     /* owner's: chunks to use again */
+    size_t open_bytes;
+    pthread_mutex_t lock;
+    pthread_cond_t drained;
+    unsigned waiting;
+    struct chunk_list durable; /* under lock */
+    _Atomic size_t backlog;
+    bool touched;              /* journal thread: chunks of this group */
+    struct journal_producer *touched_next;
+};
+
+struct journal {
+    struct journal_options options;
+    char folder[JOURNAL_PATH_MAX];
+    int lock_handle;
+    struct journal_stream *streams[JOURNAL_STREAMS_MAX];
+    unsigned stream_count;
+
+    pthread_mutex_t lock;
+    pthread_cond_t arrived;
+    struct chunk_list submitted;
+    bool sleeping, stopping, started;
+
+    pthread_mutex_t keeper_lock;
+    pthread_cond_t keeper_wake;
+    bool keeper_wanted, keeper_stop;
+
+    pthread_t thread, keeper;
+    struct iovec *parts; /* [PARTS_MAX] */
+    _Atomic uint64_t group_count, byte_count;
+    atomic_bool stalled;
+    struct histogram sync;
+};
+
+/* ---- chunks ---- */
+
+static void list_push(struct chunk_list *list, struct journal_chunk *chunk)
+{
+    chunk->next = NULL;
+    if (list->last)
+        list->last->next = chunk;
+    else
+        list->first = chunk;
+    list->last = chunk;
+    list->count++;
+}
+
+static struct journal_chunk *list_pop(struct chunk_list *list)
+{
+    struct journal_chunk *chunk = list->first;
+    if (chunk) {
+        list->first = chunk->next;
+        if (!list->first)
+            list->last = NULL;
+        list->count--;
+    }
+    return chunk;
+}
+
+static void chunk_destroy(struct journal_chunk *chunk)
+{
+    if (!chunk)
+        return;
+    free(chunk->bytes);
+    free(chunk->tokens);
+    free(chunk->runs);
+    free(chunk);
+}
+
+static void list_destroy(struct chunk_list *list)
+{
+    struct journal_chunk *chunk;
+    while ((chunk = list_pop(list)))
+        chunk_destroy(chunk);
+}
+
+static struct journal_chunk *chunk_create(struct journal_producer *producer, size_t capacity)
+{
+    struct journal_chunk *chunk = calloc(1, sizeof *chunk);
+    if (!chunk)
+        return NULL;
+    chunk->producer = producer;
+    chunk->capacity = capacity;
+    chunk->bytes = aligned_alloc(64, (capacity + 63) & ~(size_t)63);
+    if (!chunk->bytes) {
+        free(chunk);
+        return NULL;
+    }
+    return chunk;
+}
+
+static struct journal_chunk *chunk_take(struct journal_producer *producer, size_t bytes)
+{
+    if (bytes > CHUNK_SIZE)
+        return chunk_create(producer, bytes);
+    struct journal_chunk *chunk = list_pop(&producer->idle);
+    return chunk ? chunk : chunk_create(producer, CHUNK_SIZE);
+}
+
+static void chunk_give_back(struct journal_producer *producer, struct journal_chunk *chunk)
+{
+    if (chunk->capacity != CHUNK_SIZE || producer->idle.count >= CHUNK_FREE_MAX) {
+        chunk_destroy(chunk);
+        return;
+    }
+    chunk->length = chunk->token_count = chunk->run_count = 0;
+    list_push(&producer->idle, chunk);
+}
+
+static int chunk_reserve_token(struct journal_chunk *chunk)
+{
+    if (chunk->token_count < chunk->token_capacity)
+        return 0;
+    size_t capacity = chunk->token_capacity ? chunk->token_capacity * 2 : 64;
+    uint64_t *tokens = realloc(chunk->tokens, capacity * sizeof *tokens);
+    if (!tokens)
+        return ERR_NO_MEMORY;
+    chunk->tokens = tokens;
+    chunk->token_capacity = capacity;
+    return 0;
+}
+
+static int chunk_reserve_run(struct journal_chunk *chunk, struct journal_stream *stream)
+{
+    if (chunk->run_count && chunk->runs[chunk->run_count - 1].stream == stream)
+        return 0;
+    if (chunk->run_count == chunk->run_capacity) {
+        size_t capacity = chunk->run_capacity ? chunk->run_capacity * 2 : 4;
+        struct chunk_run *runs = realloc(chunk->runs, capacity * sizeof *runs);
+        if (!runs)
+            return ERR_NO_MEMORY;
+        chunk->runs = runs;
+        chunk->run_capacity = capacity;
+    }
+    chunk->runs[chunk->run_count++] = (struct chunk_run){.stream = stream, .start = chunk->length};
+    return 0;
+}
+
+/* ---- producers ---- */
+
+int journal_producer_open(struct journal *journal, void (*notify)(void *context), void *context, struct journal_producer **out)
+{
+    struct journal_producer *producer = calloc(1, sizeof *producer);
+    if (!producer)
+        return ERR_NO_MEMORY;
+    producer->journal = journal;
+    producer->notify = notify;
+    producer->context = context;
+    pthread_mutex_init(&producer->lock, NULL);
+    pthread_cond_init(&producer->drained, NULL);
+    *out = producer;
+    return 0;
+}
+
+void journal_producer_close(struct journal_producer *producer)
+{
+    if (!producer)
+        return;
+    chunk_destroy(producer->open);
+    list_destroy(&producer->idle);
+    list_destroy(&producer->durable);
+    pthread_cond_destroy(&producer->drained);
+    pthread_mutex_destroy(&producer->lock);
+    free(producer);
+}
+
+int journal_append(struct journal_producer *producer, struct journal_stream *stream, const struct message *message, const uint64_t *sources,
+                   size_t source_count, uint64_t token)
+{
+    size_t size = format_record_size(message, source_count);
+    if (size > FORMAT_RECORD_SIZE_MAX || message->topic_length > FORMAT_TOPIC_MAX || source_count > FORMAT_SOURCES_MAX)
+        return ERR_LIMIT;
+    struct journal_chunk *chunk = producer->open;
+    if (chunk && chunk->capacity - chunk->length < size) {
+        journal_submit(producer);
+        chunk = NULL;
+    }
+    if (!chunk) {
+        chunk = chunk_take(producer, size);
+        if (!chunk)
+            return ERR_NO_MEMORY;
+        producer->open = chunk;
+    }
+    if (token && chunk_reserve_token(chunk))
+        return ERR_NO_MEMORY;
+    if (chunk_reserve_run(chunk, stream))
+        return ERR_NO_MEMORY;
+    format_record_encode(chunk->bytes + chunk->length, message, sources, source_count);
+    struct chunk_run *run = &chunk->runs[chunk->run_count - 1];
+    run->bytes += size;
+    run->records++;
+    chunk->length += size;
+    if (token)
+        chunk->tokens[chunk->token_count++] = token;
+    return 0;
+}
+
+void journal_submit(struct journal_producer *producer)
+{
+    struct journal_chunk *chunk = producer->open;
+    if (!chunk || chunk->length == 0)
+        return;
+    producer->open = NULL;
+    atomic_fetch_add_explicit(&producer->backlog, chunk->length, memory_order_relaxed);
+    struct journal *journal = producer->journal;
+    pthread_mutex_lock(&journal->lock);
+    list_push(&journal->submitted, chunk);
+    bool wake = journal->sleeping;
+    journal->sleeping = false;
+    pthread_mutex_unlock(&journal->lock);
+    if (wake)
+        pthread_cond_signal(&journal->arrived);
+}
+
+void journal_producer_poll(struct journal_producer *producer, void (*each)(void *context, const struct journal_batch *batch), void *context)
+{
+    pthread_mutex_lock(&producer->lock);
+    struct chunk_list list = producer->durable;
+    producer->durable = (struct chunk_list){0};
+    pthread_mutex_unlock(&producer->lock);
+    struct journal_chunk *chunk;
+    while ((chunk = list_pop(&list))) {
+        struct journal_batch batch = {.tokens = chunk->tokens, .token_count = chunk->token_count, .chunk = chunk};
+        each(context, &batch);
+        chunk_give_back(producer, chunk);
+    }
+}
+
+bool journal_batch_next(const struct journal_batch *batch, const struct journal_stream *stream, const uint8_t **at, struct message *message)
+{
+    const struct journal_chunk *chunk = batch->chunk;
+    for (size_t i = 0; i < chunk->run_count; i++) {
+        const struct chunk_run *run = &chunk->runs[i];
+        const uint8_t *start = chunk->bytes + run->start, *end = start + run->bytes;
+        if (run->stream != stream || (*at && *at >= end))
+            continue;
+        const uint8_t *record = *at && *at >= start ? *at : start;
+        format_record_decode(record, message);
+        *at = record + format_record_length(record);
+        return true;
+    }
+    return false;
+}
+
+size_t journal_producer_backlog(const struct journal_producer *producer)
+{
+    return atomic_load_explicit(&producer->backlog, memory_order_relaxed);
+}
+
+void journal_producer_wait(struct journal_producer *producer, size_t bytes)
+{
+    pthread_mutex_lock(&producer->lock);
+    producer->waiting++;
+    while (atomic_load(&producer->backlog) > bytes)
+        pthread_cond_wait(&producer->drained, &producer->lock);
+    producer->waiting--;
+    pthread_mutex_unlock(&producer->lock);
+}
+
+/* ---- the group thread ---- */
+
+static void fatal(struct journal *journal, const char *what, const struct journal_stream *stream, int failed)
+{
+    char text[JOURNAL_PATH_MAX + 512];
+    snprintf(text, sizeof text,
+             "%s of stream %s in %s failed: %s. Nothing that was not acknowledged may be believed any more, so the process stops; start it again "
+             "when the disk is well, it will read what is really there",
+             what, stream->name, stream->folder, strerror(-failed));
+    if (journal->options.fatal)
+        journal->options.fatal(text);
+    diagnostics(DIAGNOSTICS_ERROR, "journal", "%s", text);
+    abort();
+}
+
+static bool may_pass(int failed) { return failed == -ENOSPC || failed == -EDQUOT || failed == -EAGAIN || failed == -EINTR || failed == -ENOMEM; }
+
+/* Waits a little for a full disk to have space again. */
+static void stall(struct journal *journal, const struct journal_stream *stream, const char *reason)
+{
+    atomic_store(&journal->stalled, true);
+    DIAG_LIMITED(DIAGNOSTICS_ERROR, "journal",
+                 "stream %s: cannot write to %s: %s. Nothing is lost: acknowledgements wait and senders are held back until there is space again; free some",
+                 stream->name, stream->folder, reason);
+    struct timespec pause = {.tv_nsec = STALL_RETRY_MS * 1000000L};
+    nanosleep(&pause, NULL);
+}
+
+static void write_parts(struct journal *journal, struct journal_stream *stream, struct iovec *parts, size_t count, uint64_t *position)
+{
+    size_t first = 0;
+    while (first < count) {
+        ssize_t written = stream->disk->ops->write(stream->disk, stream->file, parts + first, (int)(count - first), *position);
+        if (written <= 0) {
+            if (written < 0 && !may_pass((int)written))
+                fatal(journal, "a write", stream, (int)written);
+            stall(journal, stream, strerror(written < 0 ? (int)-written : ENOSPC));
+            continue;
+        }
+        *position += (uint64_t)written;
+        size_t left = (size_t)written;
+        while (left && left >= parts[first].iov_len)
+            left -= parts[first++].iov_len;
+        if (left) {
+            parts[first].iov_base = (char *)parts[first].iov_base + left;
+            parts[first].iov_len -= left;
+        }
+    }
+}
+
+/* Writes and syncs what the group's chunks hold for one stream. */
+static bool commit_stream(struct journal *journal, struct journal_stream *stream, const struct chunk_list *group, bool *care)
+{
+    uint64_t bytes = 0;
+    for (const struct journal_chunk *chunk = group->first; chunk; chunk = chunk->next)
+        for (size_t i = 0; i < chunk->run_count; i++)
+            if (chunk->runs[i].stream == stream)
+                bytes += chunk->runs[i].bytes;
+    if (bytes == 0)
+        return false;
+    int error;
+    while ((error = stream_make_room(stream, bytes))) {
+        if (error_class(error) != ERROR_CLASS_RETRY)
+            fatal(journal, "a new segment", stream, -EIO);
+        stall(journal, stream, error_text(error));
+    }
+    *care = stream_claim(stream, bytes) || *care;
+    uint64_t position = stream->position, offset = stream->next_offset;
+    bool group_start = true;
+    size_t part_count = 0;
+    for (struct journal_chunk *chunk = group->first; chunk; chunk = chunk->next) {
+        for (size_t i = 0; i < chunk->run_count; i++) {
+            const struct chunk_run *run = &chunk->runs[i];
+            if (run->stream != stream)
+                continue;
+            uint8_t *record = chunk->bytes + run->start, *end = record + run->bytes;
+            while (record < end) {
+                record += format_record_seal(record, offset++, stream->salt, group_start);
+                group_start = false;
+            }
+            journal->parts[part_count++] = (struct iovec){chunk->bytes + run->start, run->bytes};
+            if (part_count == PARTS_MAX) {
+                write_parts(journal, stream, journal->parts, part_count, &position);
+                part_count = 0;
+            }
+        }
+    }
+    write_parts(journal, stream, journal->parts, part_count, &position);
+    if (journal->options.durability == JOURNAL_DURABLE_DISK) {
+        int failed;
+        while ((failed = stream->disk->ops->sync(stream->disk, stream->file)) == -EINTR) {
+        }
+        if (failed)
+            fatal(journal, "a sync", stream, failed);
+    }
+    assert(position == stream->position + bytes);
+    stream->position = position;
+    stream->next_offset = offset;
+    atomic_store_explicit(&stream->durable, offset, memory_order_release);
+    atomic_fetch_add_explicit(&journal->byte_count, bytes, memory_order_relaxed);
+    return true;
+}
+
+/* Hands the chunks back to their producers and tells each producer once. */
+static void release_group(struct chunk_list *group)
+{
+    struct journal_producer *touched = NULL;
+    struct journal_chunk *chunk;
+    while ((chunk = list_pop(group))) {
+        struct journal_producer *producer = chunk->producer;
+        pthread_mutex_lock(&producer->lock);
+        list_push(&producer->durable, chunk);
+        atomic_fetch_sub(&producer->backlog, chunk->length);
+        if (producer->waiting)
+            pthread_cond_broadcast(&producer->drained);
+        pthread_mutex_unlock(&producer->lock);
+        if (!producer->touched) {
+            producer->touched = true;
+            producer->touched_next = touched;
+            touched = producer;
+        }
+    }
+    while (touched) {
+        struct journal_producer *next = touched->touched_next;
+        touched->touched = false;
+        touched->notify(touched->context);
+        touched = next;
+    }
+}
+
+static void wake_keeper(struct journal *journal)
+{
+    pthread_mutex_lock(&journal->keeper_lock);
+    journal->keeper_wanted = true;
+    pthread_cond_signal(&journal->keeper_wake);
+    pthread_mutex_unlock(&journal->keeper_lock);
+}
+
+static void commit_group(struct journal *journal, struct chunk_list *group)
+{
+    uint64_t started = clock_monotonic_ns();
+    bool touched[JOURNAL_STREAMS_MAX] = {false};
+    bool care = false;
+    for (unsigned i = 0; i < journal->stream_count; i++)
+        touched[i] = commit_stream(journal, journal->streams[i], group, &care);
+    histogram_record(&journal->sync, clock_monotonic_ns() - started);
+    atomic_fetch_add_explicit(&journal->group_count, 1, memory_order_relaxed);
+    if (atomic_load_explicit(&journal->stalled, memory_order_relaxed)) {
+        atomic_store(&journal->stalled, false);
+        diagnostics(DIAGNOSTICS_INFO, "journal", "writing goes on");
+    }
+    release_group(group);
+    for (unsigned i = 0; i < journal->stream_count; i++)
+        if (touched[i] && journal->streams[i]->notify)
+            journal->streams[i]->notify(journal->streams[i]->notify_context);
+    if (care)
+        wake_keeper(journal);
+}
+
+static void *group_thread(void *context)
+{
+    struct journal *journal = context;
+    for (;;) {
+        struct chunk_list group = {0};
+        size_t bytes = 0;
+        pthread_mutex_lock(&journal->lock);
+        while (!journal->submitted.first && !journal->stopping) {
+            journal->sleeping = true;
+            pthread_cond_wait(&journal->arrived, &journal->lock);
+        }
+        journal->sleeping = false;
+        while (journal->submitted.first && (bytes == 0 || bytes + journal->submitted.first->length <= JOURNAL_GROUP_BYTES_MAX)) {
+            struct journal_chunk *chunk = list_pop(&journal->submitted);
+            bytes += chunk->length;
+            list_push(&group, chunk);
+        }
+        pthread_mutex_unlock(&journal->lock);
+        if (!group.first)
+            return NULL;
+        commit_group(journal, &group);
+    }
+}
+
+static void *keeper_thread(void *context)
+{
+    struct journal *journal = context;
+    for (;;) {
+        bool worked = false;
+        for (unsigned i = 0; i < journal->stream_count; i++)
+            worked = stream_keep(journal->streams[i]) || worked;
+        pthread_mutex_lock(&journal->keeper_lock);
+        while (!worked && !journal->keeper_wanted && !journal->keeper_stop)
+            pthread_cond_wait(&journal->keeper_wake, &journal->keeper_lock);
+        journal->keeper_wanted = false;
+        bool stop = journal->keeper_stop;
+        pthread_mutex_unlock(&journal->keeper_lock);
+        if (stop)
+            return NULL;
+    }
+}
+
+/* ---- open and close ---- */
+
+int journal_open(struct journal **out, const struct journal_options *options)
+{
+    struct journal *journal = calloc(1, sizeof *journal);
+    struct iovec *parts = calloc(PARTS_MAX, sizeof *parts);
+    if (!journal || !parts) {
+        free(journal);
+        free(parts);
+        return ERR_NO_MEMORY;
+    }
+    journal->options = *options;
+    journal->parts = parts;
+    journal->lock_handle = -1;
+    pthread_mutex_init(&journal->lock, NULL);
+    pthread_cond_init(&journal->arrived, NULL);
+    pthread_mutex_init(&journal->keeper_lock, NULL);
+    pthread_cond_init(&journal->keeper_wake, NULL);
+    int error = 0;
+    if ((size_t)snprintf(journal->folder, sizeof journal->folder, "%s", options->folder) >= sizeof journal->folder - FORMAT_STREAM_NAME_MAX - 1)
+        error = ERR_INVALID;
+    if (!error) {
+        int failed = options->disk->ops->make_folder(options->disk, options->folder);
+        error = failed ? error_from_errno(-failed) : 0;
+    }
+    if (!error) {
+        journal->lock_handle = options->disk->ops->lock(options->disk, options->folder);
+        if (journal->lock_handle < 0)
+            error = journal->lock_handle == -EWOULDBLOCK ? ERR_BUSY : error_from_errno(-journal->lock_handle);
+    }
+    if (error) {
+        journal_close(journal);
+        return error;
+    }
+    *out = journal;
+    return 0;
+}
+
+int journal_stream_add(struct journal *journal, const struct journal_stream_options *options, struct journal_stream **out)
+{
+    assert(!journal->started);
+    if (journal->stream_count == JOURNAL_STREAMS_MAX)
+        return ERR_LIMIT;
+    struct journal_stream *stream = calloc(1, sizeof *stream);
+    if (!stream)
+        return ERR_NO_MEMORY;
+    stream->disk = journal->options.disk;
+    stream->segment_size = options->segment_size ? options->segment_size : journal->options.segment_size;
+    stream->retention_size = options->retention_size;
+    stream->guarded = options->guarded;
+    stream->index = journal->stream_count;
+    stream->file = stream->next_file = -1;
+    snprintf(stream->name, sizeof stream->name, "%s", options->name);
+    int length = snprintf(stream->folder, sizeof stream->folder, "%s/%s", journal->folder, options->name);
+    int error = length < 0 || (size_t)length >= sizeof stream->folder ? ERR_INVALID : stream_open(stream);
+    if (error) {
+        stream_close(stream);
+        free(stream);
+        return error;
+    }
+    journal->streams[journal->stream_count++] = stream;
+    *out = stream;
+    return 0;
+}
+
+int journal_start(struct journal *journal)
+{
+    journal->options.disk->ops->sync_folder(journal->options.disk, journal->folder);
+    if (pthread_create(&journal->thread, NULL, group_thread, journal))
+        return ERR_NO_MEMORY;
+    if (pthread_create(&journal->keeper, NULL, keeper_thread, journal)) {
+        pthread_mutex_lock(&journal->lock);
+        journal->stopping = true;
+        pthread_cond_signal(&journal->arrived);
+        pthread_mutex_unlock(&journal->lock);
+        pthread_join(journal->thread, NULL);
+        return ERR_NO_MEMORY;
+    }
+    journal->started = true;
+    return 0;
+}
+
+void journal_close(struct journal *journal)
+{
+    if (!journal)
+        return;
+    if (journal->started) {
+        pthread_mutex_lock(&journal->lock);
+        journal->stopping = true;
+        pthread_cond_signal(&journal->arrived);
+        pthread_mutex_unlock(&journal->lock);
+        pthread_join(journal->thread, NULL);
+        pthread_mutex_lock(&journal->keeper_lock);
+        journal->keeper_stop = true;
+        pthread_cond_signal(&journal->keeper_wake);
+        pthread_mutex_unlock(&journal->keeper_lock);
+        pthread_join(journal->keeper, NULL);
+    }
+    for (unsigned i = 0; i < journal->stream_count; i++) {
+        stream_close(journal->streams[i]);
+        free(journal->streams[i]);
+    }
+    if (journal->lock_handle >= 0)
+        journal->options.disk->ops->close(journal->options.disk, journal->lock_handle);
+    pthread_cond_destroy(&journal->keeper_wake);
+    pthread_mutex_destroy(&journal->keeper_lock);
+    pthread_cond_destroy(&journal->arrived);
+    pthread_mutex_destroy(&journal->lock);
+    free(journal->parts);
+    free(journal);
+}
+
+/* ---- what others may know ---- */
+
+const char *journal_stream_name(const struct journal_stream *stream) { return stream->name; }
+
+const char *journal_stream_folder(const struct journal_stream *stream) { return stream->folder; }
+
+uint64_t journal_stream_durable(const struct journal_stream *stream) { return atomic_load_explicit(&stream->durable, memory_order_acquire); }
+
+void journal_stream_set_guard(struct journal_stream *stream, uint64_t offset) { atomic_store(&stream->guard, offset); }
+
+void journal_stream_on_durable(struct journal_stream *stream, void (*notify)(void *context), void *context)
+{
+    stream->notify = notify;
+    stream->notify_context = context;
+}
+
+void journal_stream_stats(struct journal_stream *stream, struct journal_stream_stats *stats)
+{
+    pthread_mutex_lock(&stream->lock);
+    *stats = (struct journal_stream_stats){.first_offset = stream->segments[0].base_offset, .segment_count = stream->segment_count};
+    for (size_t i = 0; i < stream->segment_count; i++)
+        stats->bytes += stream->segments[i].bytes;
+    pthread_mutex_unlock(&stream->lock);
+    stats->durable_offset = journal_stream_durable(stream);
+}
+
+int journal_stream_reader(struct journal_stream *stream, uint64_t from, struct reader **reader)
+{
+    return reader_open(reader, stream->disk, stream->folder, from, stream_say_damage, stream);
+}
+
+void journal_stats(struct journal *journal, struct journal_stats *stats)
+{
+    *stats = (struct journal_stats){
+        .groups = atomic_load_explicit(&journal->group_count, memory_order_relaxed),
+        .bytes = atomic_load_explicit(&journal->byte_count, memory_order_relaxed),
+        .sync = &journal->sync,
+        .stalled = atomic_load_explicit(&journal->stalled, memory_order_relaxed),
+    };
+}

@@ -1,0 +1,125 @@
+/* The journal: durable streams, written in groups by one thread.
+ *
+ *   journal_open -> journal_stream_add (each stream, in the order in which a group is to become durable) -> journal_start
+ *
+ * A thread that appends has a producer of its own. It encodes records straight into the producer's open chunk (no lock, no
+ * allocation), and sends the chunk off once a turn. The journal thread takes all chunks that have arrived, gives the records their offsets,
+ * writes each stream's part with one call, syncs, and then tells each producer. While it does, the next group gathers; so
+ * nobody waits for a timer, and a group is as large as what arrived during the last sync.
+ *
+ * Within a group streams are written and synced in the order in which they were added, each before the next: what a later stream says of an
+ * earlier one is true on disk at every instant. */
+#ifndef JOURNAL_JOURNAL_H
+#define JOURNAL_JOURNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/histogram.h"
+#include "base/message.h"
+#include "journal/disk.h"
+#include "journal/reader.h"
+
+enum journal_durability {
+    JOURNAL_DURABLE_DISK,  /* told durable after fdatasync */
+    JOURNAL_DURABLE_OS,    /* after write: survives the process, not the machine */
+    JOURNAL_DURABLE_MEMORY /* as OS here; whoever appends does not wait to be told */
+};
+
+enum { JOURNAL_STREAMS_MAX = 16, JOURNAL_GROUP_BYTES_MAX = 32 << 20, JOURNAL_PATH_MAX = 4096 };
+
+struct journal_options {
+    struct disk *disk;
+    const char *folder;       /* made when missing; locked for this process */
+    uint64_t segment_size;    /* bytes of a segment file, >= 1 MiB */
+    enum journal_durability durability;
+    /* Called once when the disk fails for good (a write or sync error other than a full disk): the only honest thing left is to stop the
+     * process and read again what is really there. Does not return. NULL: diagnostics, then abort(). */
+    void (*fatal)(const char *text);
+};
+
+struct journal;
+struct journal_stream;
+struct journal_producer;
+
+int journal_open(struct journal **journal, const struct journal_options *options);
+
+struct journal_stream_options {
+    const char *name;
+    uint64_t segment_size;   /* 0: the journal's */
+    uint64_t retention_size; /* bytes kept at least, older segments are recycled; 0: all */
+    bool guarded;            /* nothing at or beyond journal_stream_set_guard() is removed; the guard starts at 0 */
+};
+
+/* Opens and recovers a stream. Damage that recovery passes over is reported by diagnostics. */
+int journal_stream_add(struct journal *journal, const struct journal_stream_options *options, struct journal_stream **stream);
+
+int journal_start(struct journal *journal);
+
+/* Writes what has been sent off, joins the threads, closes everything. Producers must be closed before. Accepts NULL. */
+void journal_close(struct journal *journal);
+
+/* ---- streams ---- */
+
+const char *journal_stream_name(const struct journal_stream *stream);
+const char *journal_stream_folder(const struct journal_stream *stream);
+uint64_t journal_stream_durable(const struct journal_stream *stream); /* offset behind the last durable record; any thread */
+void journal_stream_set_guard(struct journal_stream *stream, uint64_t offset);
+
+/* Called on the journal thread after the stream's durable offset has advanced. One per stream; set before journal_start. */
+void journal_stream_on_durable(struct journal_stream *stream, void (*notify)(void *context), void *context);
+
+struct journal_stream_stats {
+    uint64_t first_offset, durable_offset, segment_count, bytes;
+};
+void journal_stream_stats(struct journal_stream *stream, struct journal_stream_stats *stats);
+
+/* A reader on the stream of a running journal; read only below journal_stream_durable(). */
+int journal_stream_reader(struct journal_stream *stream, uint64_t from, struct reader **reader);
+
+/* ---- producers ---- */
+
+/* `notify` is called on the journal thread whenever chunks of this producer have become durable; it should wake the owner, who
+ * then calls journal_producer_poll. It must not block. */
+int journal_producer_open(struct journal *journal, void (*notify)(void *context), void *context, struct journal_producer **producer);
+
+/* The producer must have nothing outstanding, or the journal must be closed already. Accepts NULL. */
+void journal_producer_close(struct journal_producer *producer);
+
+/* Encodes a record into the open chunk. `token` (0: none) comes back when it is durable. ERR_NO_MEMORY, ERR_LIMIT (record too large);
+ * nothing is appended then. */
+int journal_append(struct journal_producer *producer, struct journal_stream *stream, const struct message *message, const uint64_t *sources,
+                   size_t source_count, uint64_t token);
+
+/* Sends the open chunk off, if there is one. */
+void journal_submit(struct journal_producer *producer);
+
+/* A chunk that has become durable. */
+struct journal_batch {
+    const uint64_t *tokens; /* [token_count], in order of append */
+    size_t token_count;
+    struct journal_chunk *chunk;
+};
+/* Calls `each` for every chunk that became durable since the last poll, in order of submission. */
+void journal_producer_poll(struct journal_producer *producer, void (*each)(void *context, const struct journal_batch *batch), void *context);
+
+/* Walks the records that a durable chunk holds for `stream`; *at starts at NULL. Returns false at the end. */
+bool journal_batch_next(const struct journal_batch *batch, const struct journal_stream *stream, const uint8_t **at, struct message *message);
+
+/* Bytes sent off and not durable yet, plus the open chunk; for back-pressure. Any thread. */
+size_t journal_producer_backlog(const struct journal_producer *producer);
+
+/* Blocks until the backlog is at most `bytes`. Not for loop threads, nor for the journal thread. */
+void journal_producer_wait(struct journal_producer *producer, size_t bytes);
+
+/* ---- state ---- */
+
+struct journal_stats {
+    uint64_t groups, bytes;
+    const struct histogram *sync; /* ns of write and sync of a group; live, one writer */
+    bool stalled;                 /* appends wait, for example because the disk is full */
+};
+void journal_stats(struct journal *journal, struct journal_stats *stats);
+
+#endif

@@ -1,0 +1,81 @@
+/* Reading a stream's folder forward, record by record, across segments.
+ *
+ * A reader needs nothing of the process that writes: it works on the folder of a running server, of a stopped one, and on a
+ * copy. It changes nothing. One thread at a time. */
+#ifndef JOURNAL_READER_H
+#define JOURNAL_READER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/message.h"
+#include "journal/disk.h"
+#include "journal/format.h"
+
+struct reader;
+
+/* A place where stored bytes did not check out. Offsets first_offset .. next_offset-1 are lost. */
+struct reader_damage {
+    char segment[32];       /* file name */
+    uint64_t position;      /* byte in the file */
+    uint64_t length;        /* bytes passed over */
+    uint64_t first_offset;
+    uint64_t next_offset;
+};
+typedef void (*reader_on_damage)(void *context, const struct reader_damage *damage);
+
+/* `folder` is the stream's. Starts at the first kept record whose offset is >= from. ERR_NOT_FOUND when there is no such folder; an
+ * empty stream is no error. on_damage may be NULL. */
+int reader_open(struct reader **reader, struct disk *disk, const char *folder, uint64_t from, reader_on_damage on_damage, void *context);
+void reader_close(struct reader *reader);
+
+/* The next record with an offset below `until`. Returns 0 with *message borrowed until the next call, ERR_TRUNCATED when there is none
+ * yet (call again later), or ERR_IO and the like. `record` (may be NULL) gets the stored record for format_record_sources(). */
+int reader_next(struct reader *reader, uint64_t until, struct message *message, const uint8_t **record);
+
+/* Fills `block` (8-byte aligned) with records that follow each other, as many as fit and lie below `until`; messages[0..*count) borrow from
+ * it. When the next record alone is larger than `size`, returns ERR_LIMIT with *needed set. ERR_TRUNCATED when there is none yet. */
+int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t size, struct message *messages, size_t message_max, size_t *count,
+                size_t *needed);
+
+/* The offset that the next record will have at least. */
+uint64_t reader_offset(const struct reader *reader);
+
+/* Where the reader stands: file name (zero-terminated, at most 31 characters) and byte. */
+uint64_t reader_position(const struct reader *reader, char segment[32]);
+
+/* ---- one segment by itself ---- */
+
+struct segment_end {
+    uint64_t position;    /* behind the last record that checks out and may stand */
+    uint64_t next_offset; /* of the record that would follow */
+    uint64_t records;
+    bool torn;            /* bytes of an unfinished group lay behind */
+};
+
+/* Reads a whole open segment as recovery does (format.h, "Groups and recovery"). */
+int segment_scan(struct disk *disk, int file, const char *name, uint64_t salt, uint64_t base_offset, reader_on_damage on_damage, void *context,
+                 struct segment_end *end);
+
+struct segment_found {
+    bool any;          /* a record that checks out, with an offset >= least_offset */
+    uint64_t position; /* of the first such */
+    uint64_t offset;
+    bool later_group;  /* one of them is the first of its group, so what lay before had been synced */
+};
+
+/* Looks for records at or behind byte `from`. */
+int segment_resynchronise(struct disk *disk, int file, uint64_t from, uint64_t salt, uint64_t least_offset, struct segment_found *found);
+
+/* Names: "%020llu.seg". parse returns false for any other name. */
+void segment_name(uint64_t base_offset, char name[32]);
+bool segment_name_parse(const char *name, uint64_t *base_offset);
+
+/* The base offsets of a stream's segments in ascending order; *bases is malloc'd (NULL when there are none). */
+int segment_list(struct disk *disk, const char *folder, uint64_t **bases, size_t *count);
+
+/* Reads and checks the header. */
+int segment_header_read(struct disk *disk, int file, struct format_segment_header *header);
+
+#endif

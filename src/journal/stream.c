@@ -1,0 +1,424 @@
+/* One stream's files. See stream.h for who does what, format.h for what is in them.
+ *
+ * A segment comes to be in this order, so that a name of digits always has a valid header behind it: the file "next.seg" is
+ * written (zeros, or a retired segment's old bytes), its header with a new salt is written and synced, it is renamed to its
+ * first offset, and the folder is synced. Only then does a group go into it. */
+#include "journal/stream.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "base/diagnostics.h"
+#include "base/error.h"
+
+static void file_path(const struct journal_stream *stream, const char *name, char path[JOURNAL_PATH_MAX + 40])
+{
+    snprintf(path, JOURNAL_PATH_MAX + 40, "%s/%s", stream->folder, name);
+}
+
+static int write_fully(struct journal_stream *stream, int file, const void *bytes, size_t count, uint64_t position)
+{
+    size_t done = 0;
+    while (done < count) {
+        struct iovec part = {(char *)(uintptr_t)bytes + done, count - done};
+        ssize_t written = stream->disk->ops->write(stream->disk, file, &part, 1, position + done);
+        if (written <= 0)
+            return written < 0 ? error_from_errno((int)-written) : ERR_IO;
+        done += (size_t)written;
+    }
+    return 0;
+}
+
+static int write_zeros(struct journal_stream *stream, int file, uint64_t from, uint64_t to)
+{
+    static const uint8_t zeros[256 << 10];
+    while (from < to) {
+        size_t count = to - from < sizeof zeros ? (size_t)(to - from) : sizeof zeros;
+        int error = write_fully(stream, file, zeros, count, from);
+        if (error)
+            return error;
+        from += count;
+    }
+    int error = stream->disk->ops->sync(stream->disk, file);
+    return error ? error_from_errno(-error) : 0;
+}
+
+static int add_segment(struct journal_stream *stream, uint64_t base_offset, uint64_t bytes)
+{
+    if (stream->segment_count == stream->segment_capacity) {
+        size_t capacity = stream->segment_capacity ? stream->segment_capacity * 2 : 64;
+        struct stream_segment *segments = realloc(stream->segments, capacity * sizeof *segments);
+        if (!segments)
+            return ERR_NO_MEMORY;
+        stream->segments = segments;
+        stream->segment_capacity = capacity;
+    }
+    stream->segments[stream->segment_count++] = (struct stream_segment){base_offset, bytes};
+    return 0;
+}
+
+static uint64_t new_salt(void)
+{
+    uint64_t salt = 0;
+    while (salt == 0)
+        if (getrandom(&salt, sizeof salt, 0) != sizeof salt)
+            salt = clock_wall_ns() * 0x9e3779b97f4a7c15u;
+    return salt;
+}
+
+/* Gives the prepared file its header and its name, and makes it the active one. */
+static int activate(struct journal_stream *stream, int file, uint64_t zeroed_to, uint64_t base_offset)
+{
+    struct format_segment_header header = {.salt = new_salt(), .base_offset = base_offset, .created_ns = clock_wall_ns()};
+    memcpy(header.stream, stream->name, sizeof header.stream);
+    uint8_t block[FORMAT_SEGMENT_HEADER_SIZE];
+    format_segment_header_encode(block, &header);
+    int error = write_fully(stream, file, block, sizeof block, 0);
+    if (!error) {
+        error = stream->disk->ops->sync(stream->disk, file);
+        error = error ? error_from_errno(-error) : 0;
+    }
+    if (error)
+        return error;
+    char name[32], from[JOURNAL_PATH_MAX + 40], to[JOURNAL_PATH_MAX + 40];
+    segment_name(base_offset, name);
+    file_path(stream, "next.seg", from);
+    file_path(stream, name, to);
+    pthread_mutex_lock(&stream->lock);
+    error = add_segment(stream, base_offset, FORMAT_SEGMENT_HEADER_SIZE);
+    if (!error) {
+        error = stream->disk->ops->rename(stream->disk, from, to);
+        if (!error)
+            error = stream->disk->ops->sync_folder(stream->disk, stream->folder);
+        error = error ? error_from_errno(-error) : 0;
+        if (error)
+            stream->segment_count--;
+    }
+    if (!error) {
+        if (stream->file >= 0)
+            stream->disk->ops->close(stream->disk, stream->file);
+        stream->file = file;
+        stream->salt = header.salt;
+        stream->position = stream->position_seen = FORMAT_SEGMENT_HEADER_SIZE;
+        stream->zeroed_to = zeroed_to;
+        stream->zeroing_failed = false;
+    }
+    pthread_mutex_unlock(&stream->lock);
+    return error;
+}
+
+static int create_next(struct journal_stream *stream, int *file)
+{
+    char path[JOURNAL_PATH_MAX + 40];
+    file_path(stream, "next.seg", path);
+    int opened = stream->disk->ops->open(stream->disk, path, DISK_CREATE);
+    if (opened < 0)
+        return error_from_errno(-opened);
+    *file = opened;
+    return 0;
+}
+
+static int start_segment(struct journal_stream *stream)
+{
+    pthread_mutex_lock(&stream->lock);
+    while (stream->zeroing)
+        pthread_cond_wait(&stream->zero_done, &stream->lock);
+    int file = stream->next_file;
+    uint64_t zeroed_to = stream->next_zeroed_to;
+    stream->next_file = -1;
+    pthread_mutex_unlock(&stream->lock);
+    if (file < 0) {
+        int error = create_next(stream, &file);
+        if (!error) {
+            int truncated = stream->disk->ops->truncate(stream->disk, file, 0);
+            error = truncated ? error_from_errno(-truncated) : 0;
+        }
+        if (error)
+            return error;
+        zeroed_to = FORMAT_SEGMENT_HEADER_SIZE;
+    }
+    int error = activate(stream, file, zeroed_to, stream->next_offset);
+    if (error) {
+        pthread_mutex_lock(&stream->lock);
+        if (stream->next_file < 0) {
+            stream->next_file = file;
+            stream->next_zeroed_to = zeroed_to;
+            file = -1;
+        }
+        pthread_mutex_unlock(&stream->lock);
+        if (file >= 0)
+            stream->disk->ops->close(stream->disk, file);
+    }
+    return error;
+}
+
+void stream_say_damage(void *context, const struct reader_damage *damage)
+{
+    const struct journal_stream *stream = context;
+    diagnostics(DIAGNOSTICS_ERROR, "journal",
+                "stream %s: damage in %s at byte %" PRIu64 ", %" PRIu64 " bytes: the records at offsets %" PRIu64 " to %" PRIu64
+                " are lost; the rest is intact. Look at the disk, and restore the file from a copy if there is one",
+                stream->name, damage->segment, damage->position, damage->length, damage->first_offset, damage->next_offset - 1);
+}
+
+/* Finds where the last segment ends and cuts off what an unfinished group has left. */
+static int recover_last(struct journal_stream *stream, uint64_t base_offset, uint64_t *bytes)
+{
+    char name[32], path[JOURNAL_PATH_MAX + 40];
+    segment_name(base_offset, name);
+    file_path(stream, name, path);
+    int file = stream->disk->ops->open(stream->disk, path, DISK_WRITE);
+    if (file < 0)
+        return error_from_errno(-file);
+    struct format_segment_header header;
+    struct segment_end end = {.position = FORMAT_SEGMENT_HEADER_SIZE, .next_offset = base_offset};
+    int error = segment_header_read(stream->disk, file, &header);
+    if (error == ERR_CORRUPT) {
+        int64_t size = stream->disk->ops->size(stream->disk, file);
+        end.next_offset = base_offset + (uint64_t)(size < 0 ? 0 : size) / FORMAT_RECORD_HEADER_SIZE;
+        struct reader_damage damage = {.length = (uint64_t)(size < 0 ? 0 : size), .first_offset = base_offset, .next_offset = end.next_offset};
+        snprintf(damage.segment, sizeof damage.segment, "%s", name);
+        stream_say_damage(stream, &damage);
+        *bytes = damage.length;
+        error = 0;
+    } else if (!error) {
+        error = segment_scan(stream->disk, file, name, header.salt, base_offset, stream_say_damage, stream, &end);
+        if (!error) {
+            int failed = stream->disk->ops->truncate(stream->disk, file, end.position);
+            if (!failed)
+                failed = stream->disk->ops->sync(stream->disk, file);
+            error = failed ? error_from_errno(-failed) : 0;
+            *bytes = end.position;
+        }
+        if (!error && end.torn)
+            diagnostics(DIAGNOSTICS_INFO, "journal", "stream %s: an unfinished group at the end of %s was cut off; none of it was acknowledged", stream->name,
+                        name);
+    }
+    stream->disk->ops->close(stream->disk, file);
+    if (!error)
+        stream->next_offset = end.next_offset;
+    return error;
+}
+
+static int recover(struct journal_stream *stream)
+{
+    uint64_t *bases = NULL;
+    size_t count = 0;
+    int error = segment_list(stream->disk, stream->folder, &bases, &count);
+    for (size_t i = 0; !error && i < count; i++) {
+        uint64_t bytes = 0;
+        if (i + 1 == count) {
+            error = recover_last(stream, bases[i], &bytes);
+        } else {
+            char name[32], path[JOURNAL_PATH_MAX + 40];
+            segment_name(bases[i], name);
+            file_path(stream, name, path);
+            int file = stream->disk->ops->open(stream->disk, path, DISK_READ);
+            if (file < 0) {
+                error = error_from_errno(-file);
+                break;
+            }
+            int64_t size = stream->disk->ops->size(stream->disk, file);
+            bytes = size < 0 ? 0 : (uint64_t)size;
+            stream->disk->ops->close(stream->disk, file);
+        }
+        if (error)
+            break;
+        if (i + 1 == count && stream->next_offset == bases[i]) {
+            /* Nothing in it: its name is needed for a file with a new salt. */
+            char name[32], path[JOURNAL_PATH_MAX + 40];
+            segment_name(bases[i], name);
+            file_path(stream, name, path);
+            int removed = stream->disk->ops->remove(stream->disk, path);
+            error = removed ? error_from_errno(-removed) : 0;
+        } else {
+            error = add_segment(stream, bases[i], bytes);
+        }
+    }
+    free(bases);
+    return error;
+}
+
+int stream_open(struct journal_stream *stream)
+{
+    pthread_mutex_init(&stream->lock, NULL);
+    pthread_cond_init(&stream->zero_done, NULL);
+    int failed = stream->disk->ops->make_folder(stream->disk, stream->folder);
+    if (failed)
+        return error_from_errno(-failed);
+    int error = recover(stream);
+    if (error)
+        return error;
+    char spare[JOURNAL_PATH_MAX + 40];
+    file_path(stream, "spare.seg", spare);
+    stream->disk->ops->remove(stream->disk, spare);
+    int file;
+    error = create_next(stream, &file);
+    if (error)
+        return error;
+    uint64_t first = FORMAT_SEGMENT_HEADER_SIZE + STREAM_ZERO_FIRST;
+    failed = stream->disk->ops->truncate(stream->disk, file, 0);
+    error = failed ? error_from_errno(-failed) : write_zeros(stream, file, 0, first);
+    if (!error)
+        error = activate(stream, file, first, stream->next_offset);
+    if (error)
+        stream->disk->ops->close(stream->disk, file);
+    atomic_store(&stream->durable, stream->next_offset);
+    return error;
+}
+
+void stream_close(struct journal_stream *stream)
+{
+    if (stream->file >= 0) {
+        /* What was zeroed ahead is given back; the next start begins a new segment. */
+        stream->disk->ops->truncate(stream->disk, stream->file, stream->position);
+        stream->disk->ops->sync(stream->disk, stream->file);
+        stream->disk->ops->close(stream->disk, stream->file);
+    }
+    if (stream->next_file >= 0)
+        stream->disk->ops->close(stream->disk, stream->next_file);
+    stream->file = stream->next_file = -1;
+    free(stream->segments);
+    stream->segments = NULL;
+    pthread_cond_destroy(&stream->zero_done);
+    pthread_mutex_destroy(&stream->lock);
+}
+
+int stream_make_room(struct journal_stream *stream, uint64_t bytes)
+{
+    if (stream->position + bytes <= stream->segment_size || stream->position == FORMAT_SEGMENT_HEADER_SIZE)
+        return 0;
+    return start_segment(stream);
+}
+
+bool stream_claim(struct journal_stream *stream, uint64_t bytes)
+{
+    pthread_mutex_lock(&stream->lock);
+    uint64_t end = stream->position + bytes;
+    while (end > stream->zeroed_to && stream->zeroing)
+        pthread_cond_wait(&stream->zero_done, &stream->lock);
+    if (end > stream->zeroed_to)
+        stream->zeroed_to = end;
+    stream->position_seen = end;
+    stream->segments[stream->segment_count - 1].bytes = end;
+    bool low = stream->zeroed_to < stream->segment_size && end + STREAM_ZERO_AHEAD / 2 > stream->zeroed_to && !stream->zeroing_failed;
+    bool unprepared = end > stream->segment_size / 2 && stream->next_file < 0;
+    pthread_mutex_unlock(&stream->lock);
+    return low || unprepared;
+}
+
+/* ---- the keeper's part ---- */
+
+static bool zero_ahead(struct journal_stream *stream)
+{
+    pthread_mutex_lock(&stream->lock);
+    uint64_t from = stream->zeroed_to;
+    uint64_t room = from < stream->segment_size ? stream->segment_size - from : 0;
+    bool wanted = !stream->zeroing_failed && room > 0 && from < stream->position_seen + STREAM_ZERO_AHEAD;
+    int file = stream->file;
+    stream->zeroing = wanted;
+    pthread_mutex_unlock(&stream->lock);
+    if (!wanted)
+        return false;
+    uint64_t to = from + (room < STREAM_ZERO_STEP ? room : STREAM_ZERO_STEP);
+    int error = write_zeros(stream, file, from, to);
+    pthread_mutex_lock(&stream->lock);
+    stream->zeroing = false;
+    if (error)
+        stream->zeroing_failed = true;
+    else
+        stream->zeroed_to = to;
+    pthread_cond_broadcast(&stream->zero_done);
+    pthread_mutex_unlock(&stream->lock);
+    return true;
+}
+
+static bool prepare_next(struct journal_stream *stream)
+{
+    pthread_mutex_lock(&stream->lock);
+    bool wanted = stream->next_file < 0 && !stream->zeroing_failed && stream->position_seen > stream->segment_size / 2;
+    bool spare = stream->has_spare;
+    if (wanted)
+        stream->has_spare = false;
+    pthread_mutex_unlock(&stream->lock);
+    if (!wanted)
+        return false;
+    char next[JOURNAL_PATH_MAX + 40], old[JOURNAL_PATH_MAX + 40];
+    file_path(stream, "next.seg", next);
+    file_path(stream, "spare.seg", old);
+    if (spare && stream->disk->ops->rename(stream->disk, old, next) < 0)
+        spare = false;
+    int file;
+    int error = create_next(stream, &file);
+    uint64_t zeroed_to = 0;
+    if (!error) {
+        int64_t size = stream->disk->ops->size(stream->disk, file);
+        if (spare && size > 0) {
+            zeroed_to = (uint64_t)size < stream->segment_size ? (uint64_t)size : stream->segment_size;
+        } else {
+            zeroed_to = stream->segment_size < STREAM_ZERO_AHEAD ? stream->segment_size : STREAM_ZERO_AHEAD;
+            error = write_zeros(stream, file, 0, zeroed_to);
+        }
+        if (error)
+            stream->disk->ops->close(stream->disk, file);
+    }
+    pthread_mutex_lock(&stream->lock);
+    if (error) {
+        stream->zeroing_failed = true;
+    } else {
+        stream->next_file = file;
+        stream->next_zeroed_to = zeroed_to;
+    }
+    pthread_mutex_unlock(&stream->lock);
+    return true;
+}
+
+/* The oldest segment may go when more than retention_size is kept without it and the guard is beyond its last record. */
+static bool retire_oldest(struct journal_stream *stream)
+{
+    char name[32], path[JOURNAL_PATH_MAX + 40], spare[JOURNAL_PATH_MAX + 40];
+    pthread_mutex_lock(&stream->lock);
+    uint64_t total = 0;
+    for (size_t i = 0; i < stream->segment_count; i++)
+        total += stream->segments[i].bytes;
+    bool wanted = stream->retention_size && stream->segment_count > 1 && total - stream->segments[0].bytes >= stream->retention_size &&
+                  (!stream->guarded || stream->segments[1].base_offset <= atomic_load(&stream->guard));
+    bool keep = wanted && !stream->has_spare && stream->segments[0].bytes > stream->segment_size / 2;
+    if (wanted) {
+        segment_name(stream->segments[0].base_offset, name);
+        stream->segment_count--;
+        memmove(stream->segments, stream->segments + 1, stream->segment_count * sizeof *stream->segments);
+    }
+    pthread_mutex_unlock(&stream->lock);
+    if (!wanted)
+        return false;
+    file_path(stream, name, path);
+    file_path(stream, "spare.seg", spare);
+    int failed = keep ? stream->disk->ops->rename(stream->disk, path, spare) : stream->disk->ops->remove(stream->disk, path);
+    if (failed)
+        diagnostics(DIAGNOSTICS_WARNING, "journal", "stream %s: retention could not remove %s: %s", stream->name, name, strerror(-failed));
+    else
+        stream->disk->ops->sync_folder(stream->disk, stream->folder);
+    if (keep && !failed) {
+        pthread_mutex_lock(&stream->lock);
+        stream->has_spare = true;
+        pthread_mutex_unlock(&stream->lock);
+    }
+    return true;
+}
+
+bool stream_keep(struct journal_stream *stream)
+{
+    bool worked = zero_ahead(stream);
+    if (!worked)
+        worked = retire_oldest(stream);
+    if (!worked)
+        worked = prepare_next(stream);
+    return worked;
+}

@@ -1,0 +1,67 @@
+/* The files of one stream: recovery, the segment being written, the one prepared for after it, and retention.
+ *
+ * The journal thread writes; the keeper thread zeroes ahead, prepares and removes. What both touch is under `lock`, which is
+ * never held across a system call but for the short step that changes names. */
+#ifndef JOURNAL_STREAM_H
+#define JOURNAL_STREAM_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "journal/journal.h"
+
+enum { STREAM_ZERO_STEP = 1 << 20, STREAM_ZERO_AHEAD = 16 << 20, STREAM_ZERO_FIRST = 1 << 20 };
+
+struct stream_segment {
+    uint64_t base_offset;
+    uint64_t bytes;
+};
+
+struct journal_stream {
+    struct disk *disk;
+    char name[FORMAT_STREAM_NAME_MAX + 1];
+    char folder[JOURNAL_PATH_MAX];
+    uint64_t segment_size, retention_size;
+    bool guarded;
+    unsigned index;
+    void (*notify)(void *context);
+    void *notify_context;
+
+    /* The journal thread's. */
+    int file;
+    uint64_t position;    /* where the next group goes */
+    uint64_t salt;
+    uint64_t next_offset; /* of the next record to be written */
+
+    _Atomic uint64_t durable; /* offset behind the last durable record */
+    _Atomic uint64_t guard;
+
+    pthread_mutex_t lock;
+    pthread_cond_t zero_done;
+    struct stream_segment *segments; /* oldest first; the last is being written */
+    size_t segment_count, segment_capacity;
+    uint64_t position_seen; /* position, for the keeper */
+    uint64_t zeroed_to;     /* bytes of the active file that hold data or zeros already */
+    bool zeroing;           /* the keeper writes zeros behind zeroed_to right now */
+    int next_file;          /* prepared segment, -1: none */
+    uint64_t next_zeroed_to;
+    bool has_spare;         /* "spare.seg": a retired segment, to be made into the next one */
+    bool zeroing_failed;    /* no more zeroing ahead in this segment (for example: disk full) */
+};
+
+int stream_open(struct journal_stream *stream);
+void stream_close(struct journal_stream *stream);
+
+/* Journal thread. Makes room for a group of `bytes`: rolls to a new segment when it does not fit. Negative error: nothing changed. */
+int stream_make_room(struct journal_stream *stream, uint64_t bytes);
+
+/* Journal thread. Claims [position, position + bytes) against the keeper's zeroing. Returns whether the keeper has something to do. */
+bool stream_claim(struct journal_stream *stream, uint64_t bytes);
+
+/* Tells the operator of damage; a reader_on_damage whose context is the stream. */
+void stream_say_damage(void *context, const struct reader_damage *damage);
+
+/* Keeper thread: does one piece of what is needed. Returns true when there was something to do. */
+bool stream_keep(struct journal_stream *stream);
+
+#endif
