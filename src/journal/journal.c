@@ -46,11 +46,10 @@ struct journal_producer {
     void (*notify)(void *context);
     void *context;
     struct journal_chunk *open; /* owner's */
-    struct chunk_list idle;     /* owner's: chunks to use again */
-    size_t open_bytes;
     pthread_mutex_t lock;
     pthread_cond_t drained;
     unsigned waiting;
+    struct chunk_list idle;    /* under lock: chunks to use again */
     struct chunk_list durable; /* under lock */
     _Atomic size_t backlog;
     bool touched;              /* journal thread: chunks of this group */
@@ -141,18 +140,22 @@ static struct journal_chunk *chunk_take(struct journal_producer *producer, size_
 {
     if (bytes > CHUNK_SIZE)
         return chunk_create(producer, bytes);
+    pthread_mutex_lock(&producer->lock);
     struct journal_chunk *chunk = list_pop(&producer->idle);
+    pthread_mutex_unlock(&producer->lock);
     return chunk ? chunk : chunk_create(producer, CHUNK_SIZE);
 }
 
 static void chunk_give_back(struct journal_producer *producer, struct journal_chunk *chunk)
 {
-    if (chunk->capacity != CHUNK_SIZE || producer->idle.count >= CHUNK_FREE_MAX) {
-        chunk_destroy(chunk);
-        return;
-    }
     chunk->length = chunk->token_count = chunk->run_count = 0;
-    list_push(&producer->idle, chunk);
+    pthread_mutex_lock(&producer->lock);
+    bool keep = chunk->capacity == CHUNK_SIZE && producer->idle.count < CHUNK_FREE_MAX;
+    if (keep)
+        list_push(&producer->idle, chunk);
+    pthread_mutex_unlock(&producer->lock);
+    if (!keep)
+        chunk_destroy(chunk);
 }
 
 static int chunk_reserve_token(struct journal_chunk *chunk)

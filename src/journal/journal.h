@@ -101,7 +101,8 @@ struct journal_batch {
     size_t token_count;
     struct journal_chunk *chunk;
 };
-/* Calls `each` for every chunk that became durable since the last poll, in order of submission. */
+/* Calls `each` for every chunk that became durable since the last poll, in order of submission. One thread at a time, which may be
+ * another than the one that appends. */
 void journal_producer_poll(struct journal_producer *producer, void (*each)(void *context, const struct journal_batch *batch), void *context);
 
 /* Walks the records that a durable chunk holds for `stream`; *at starts at NULL. Returns false at the end. */

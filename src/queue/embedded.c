@@ -1,0 +1,559 @@
+/* The queue interface over the journal.
+ *
+ * Everything that says what became of a message is applied to the ledger only when it is durable, on the journal thread; so the
+ * counts that a scrape sees are those that a restart would find. */
+#include "queue/embedded.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/diagnostics.h"
+#include "base/error.h"
+#include "queue/dead_letter.h"
+#include "queue/ledger.h"
+
+enum {
+    EMBEDDED_BATCH_MESSAGES_MAX = 2048,
+    EMBEDDED_BATCHES_IDLE_MAX = 8,
+    EMBEDDED_WRITER_BACKLOG_MAX = 8 << 20,     /* bytes a writer may have on their way to the disk */
+    EMBEDDED_CHECKPOINT_INTERVAL = 200000,     /* outcomes between two checkpoints */
+    EMBEDDED_ENTRIES_MAX = 4096                /* outcomes in one record */
+};
+
+struct embedded_batch {
+    struct queue_batch batch;
+    struct embedded_batch *next;
+    uint8_t *block;
+    size_t block_size;
+    struct message *messages;
+    bool *settled;
+};
+
+struct embedded {
+    struct queue queue;
+    struct queue_embedded_options options;
+    struct reader *reader;         /* consumer thread */
+    uint64_t recovered;            /* offsets below it may be settled already */
+    _Atomic uint64_t read_offset;
+
+    pthread_mutex_t lock;          /* idle batches, waiting, interrupt */
+    pthread_cond_t more;
+    bool waiting, interrupted;
+    struct embedded_batch *idle;
+    size_t idle_count;
+
+    pthread_mutex_t ledger_lock;
+    struct ledger ledger;
+
+    /* Journal thread. */
+    struct journal_producer *checkpoints;
+    uint64_t outcomes_applied;     /* outcomes below it are in the ledger */
+    uint64_t since_checkpoint;
+    uint64_t checkpoint_covers;    /* what the checkpoint on its way includes */
+};
+
+struct commit_note {
+    void (*done)(void *token, int error);
+    void *token;
+};
+
+struct queue_writer {
+    struct embedded *queue;
+    struct journal_producer *producer;
+    uint64_t entries[EMBEDDED_ENTRIES_MAX];
+    size_t entry_count;
+    struct buffer properties;
+};
+
+static struct embedded *from(struct queue *queue) { return (struct embedded *)queue; }
+
+/* ---- consumer ---- */
+
+static struct embedded_batch *batch_take(struct embedded *queue, size_t bytes)
+{
+    pthread_mutex_lock(&queue->lock);
+    struct embedded_batch *batch = queue->idle;
+    if (batch) {
+        queue->idle = batch->next;
+        queue->idle_count--;
+    }
+    pthread_mutex_unlock(&queue->lock);
+    if (!batch) {
+        batch = calloc(1, sizeof *batch);
+        if (!batch)
+            return NULL;
+        batch->messages = calloc(EMBEDDED_BATCH_MESSAGES_MAX, sizeof *batch->messages);
+        batch->settled = calloc(EMBEDDED_BATCH_MESSAGES_MAX, sizeof *batch->settled);
+    }
+    if (batch->block_size < bytes) {
+        free(batch->block);
+        batch->block = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
+        batch->block_size = batch->block ? bytes : 0;
+    }
+    if (!batch->messages || !batch->settled || !batch->block) {
+        free(batch->messages);
+        free(batch->settled);
+        free(batch->block);
+        free(batch);
+        return NULL;
+    }
+    batch->batch = (struct queue_batch){.queue = &queue->queue, .messages = batch->messages, .settled = batch->settled, .references = 1};
+    return batch;
+}
+
+static void embedded_batch_free(struct queue_batch *freed)
+{
+    struct embedded_batch *batch = (struct embedded_batch *)freed;
+    struct embedded *queue = from(freed->queue);
+    pthread_mutex_lock(&queue->lock);
+    bool keep = queue->idle_count < EMBEDDED_BATCHES_IDLE_MAX;
+    if (keep) {
+        batch->next = queue->idle;
+        queue->idle = batch;
+        queue->idle_count++;
+    }
+    pthread_mutex_unlock(&queue->lock);
+    if (!keep) {
+        free(batch->messages);
+        free(batch->settled);
+        free(batch->block);
+        free(batch);
+    }
+}
+
+static void on_ingest_durable(void *context)
+{
+    struct embedded *queue = context;
+    pthread_mutex_lock(&queue->lock);
+    if (queue->waiting)
+        pthread_cond_signal(&queue->more);
+    pthread_mutex_unlock(&queue->lock);
+}
+
+static void embedded_interrupt(struct queue *base)
+{
+    struct embedded *queue = from(base);
+    pthread_mutex_lock(&queue->lock);
+    queue->interrupted = true;
+    pthread_cond_signal(&queue->more);
+    pthread_mutex_unlock(&queue->lock);
+}
+
+/* Waits until the stream holds more than was read. Returns the durable offset. */
+static uint64_t wait_for_more(struct embedded *queue, unsigned timeout_ms)
+{
+    uint64_t read = reader_offset(queue->reader);
+    uint64_t deadline_ns = clock_monotonic_ns() + timeout_ms * 1000000ull;
+    struct timespec deadline = {.tv_sec = (time_t)(deadline_ns / 1000000000u), .tv_nsec = (long)(deadline_ns % 1000000000u)};
+    uint64_t durable;
+    pthread_mutex_lock(&queue->lock);
+    queue->waiting = true;
+    while ((durable = journal_stream_durable(queue->options.ingest)) <= read && !queue->interrupted && timeout_ms)
+        if (pthread_cond_timedwait(&queue->more, &queue->lock, &deadline))
+            timeout_ms = 0;
+    queue->waiting = false;
+    queue->interrupted = false;
+    pthread_mutex_unlock(&queue->lock);
+    return durable;
+}
+
+static int embedded_fetch(struct queue *base, size_t bytes_max, unsigned timeout_ms, struct queue_batch **out)
+{
+    struct embedded *queue = from(base);
+    uint64_t durable = wait_for_more(queue, timeout_ms);
+    struct embedded_batch *batch = batch_take(queue, bytes_max);
+    if (!batch)
+        return ERR_NO_MEMORY;
+    size_t count = 0, needed = 0;
+    int error = reader_fill(queue->reader, durable, batch->block, batch->block_size, batch->messages, EMBEDDED_BATCH_MESSAGES_MAX, &count, &needed);
+    if (error == ERR_LIMIT) { /* one message larger than the batch */
+        embedded_batch_free(&batch->batch);
+        batch = batch_take(queue, needed);
+        if (!batch)
+            return ERR_NO_MEMORY;
+        error = reader_fill(queue->reader, durable, batch->block, batch->block_size, batch->messages, EMBEDDED_BATCH_MESSAGES_MAX, &count, &needed);
+    }
+    if (error && error != ERR_TRUNCATED) {
+        embedded_batch_free(&batch->batch);
+        return error;
+    }
+    batch->batch.count = error ? 0 : count;
+    if (batch->batch.count) {
+        bool recovering = batch->messages[0].offset < queue->recovered;
+        if (recovering)
+            pthread_mutex_lock(&queue->ledger_lock);
+        for (size_t i = 0; i < batch->batch.count; i++)
+            batch->settled[i] = recovering && ledger_is_settled(&queue->ledger, batch->messages[i].offset);
+        if (recovering)
+            pthread_mutex_unlock(&queue->ledger_lock);
+        atomic_store(&queue->read_offset, reader_offset(queue->reader));
+    }
+    *out = &batch->batch;
+    return 0;
+}
+
+static int embedded_read_again(struct queue *base, struct queue_position position, struct message **copy)
+{
+    struct embedded *queue = from(base);
+    struct reader *reader;
+    int error = journal_stream_reader(queue->options.ingest, position.offset, &reader);
+    if (error)
+        return error;
+    struct message message;
+    error = reader_next(reader, position.offset + 1, &message, NULL);
+    if (!error && message.offset != position.offset)
+        error = ERR_NOT_FOUND;
+    if (!error) {
+        size_t size = (size_t)message.topic_length + message.properties_length + message.payload_length;
+        struct message *again = malloc(sizeof *again + size + 1);
+        if (again) {
+            *again = message;
+            char *at = (char *)(again + 1);
+            memcpy(at, message.topic, message.topic_length);
+            again->topic = at;
+            at += message.topic_length;
+            memcpy(at, message.properties, message.properties_length);
+            again->properties = (const uint8_t *)at;
+            at += message.properties_length;
+            memcpy(at, message.payload, message.payload_length);
+            again->payload = (const uint8_t *)at;
+            *copy = again;
+        } else {
+            error = ERR_NO_MEMORY;
+        }
+    }
+    reader_close(reader);
+    return error == ERR_TRUNCATED ? ERR_NOT_FOUND : error;
+}
+
+static int embedded_recent_results(struct queue *base, uint64_t count_max, void (*each)(void *context, const struct message *result), void *context)
+{
+    struct embedded *queue = from(base);
+    uint64_t durable = journal_stream_durable(queue->options.results);
+    struct reader *reader;
+    int error = journal_stream_reader(queue->options.results, durable > count_max ? durable - count_max : 0, &reader);
+    if (error)
+        return error;
+    struct message message;
+    while (!(error = reader_next(reader, durable, &message, NULL)))
+        each(context, &message);
+    reader_close(reader);
+    return error == ERR_TRUNCATED ? 0 : error;
+}
+
+static void embedded_counts(struct queue *base, struct queue_counts *counts)
+{
+    struct embedded *queue = from(base);
+    pthread_mutex_lock(&queue->ledger_lock);
+    uint64_t accepted = journal_stream_durable(queue->options.ingest);
+    ledger_counts(&queue->ledger, accepted, counts);
+    pthread_mutex_unlock(&queue->ledger_lock);
+    uint64_t read = atomic_load(&queue->read_offset);
+    counts->unread = accepted > read ? accepted - read : 0;
+}
+
+void queue_embedded_reasons(struct queue *base, uint64_t *reasons)
+{
+    struct embedded *queue = from(base);
+    pthread_mutex_lock(&queue->ledger_lock);
+    memcpy(reasons, queue->ledger.dead_lettered, sizeof queue->ledger.dead_lettered);
+    pthread_mutex_unlock(&queue->ledger_lock);
+}
+
+/* ---- settling ---- */
+
+static void apply_outcomes(struct embedded *queue, const struct message *record)
+{
+    pthread_mutex_lock(&queue->ledger_lock);
+    int error = ledger_apply(&queue->ledger, record);
+    uint64_t cursor = queue->ledger.cursor;
+    pthread_mutex_unlock(&queue->ledger_lock);
+    if (error)
+        DIAG_LIMITED(DIAGNOSTICS_ERROR, "queue", "outcomes could not be taken into the ledger: %s; they are on disk and count after a restart", error_text(error));
+    journal_stream_set_guard(queue->options.ingest, cursor);
+    queue->outcomes_applied = record->offset + 1;
+    queue->since_checkpoint += record->payload_length / 8;
+}
+
+static int append_checkpoint(struct embedded *queue)
+{
+    struct buffer payload;
+    buffer_init(&payload, (size_t)LEDGER_WINDOW_MAX / 8 + 8192);
+    pthread_mutex_lock(&queue->ledger_lock);
+    int error = ledger_checkpoint_encode(&queue->ledger, queue->outcomes_applied, &payload);
+    pthread_mutex_unlock(&queue->ledger_lock);
+    const char *stream = journal_stream_name(queue->options.ingest);
+    struct message record = {
+        .time_ns = clock_wall_ns(),
+        .topic = stream,
+        .topic_length = (uint32_t)strlen(stream),
+        .properties = (const uint8_t *)ledger_checkpoint_mark,
+        .properties_length = (uint32_t)strlen(ledger_checkpoint_mark),
+        .payload = payload.data,
+        .payload_length = (uint32_t)payload.length,
+    };
+    if (!error)
+        error = journal_append(queue->checkpoints, queue->options.outcomes, &record, NULL, 0, queue->outcomes_applied + 1);
+    if (!error) {
+        journal_submit(queue->checkpoints);
+        queue->since_checkpoint = 0;
+    }
+    buffer_fini(&payload);
+    return error;
+}
+
+static void checkpoint_durable(void *context, const struct journal_batch *batch)
+{
+    struct embedded *queue = context;
+    if (batch->token_count)
+        journal_stream_set_guard(queue->options.outcomes, batch->tokens[batch->token_count - 1] - 1);
+}
+
+static void on_checkpoint_durable(void *context)
+{
+    struct embedded *queue = context;
+    journal_producer_poll(queue->checkpoints, checkpoint_durable, queue);
+}
+
+static void batch_durable(void *context, const struct journal_batch *batch)
+{
+    struct queue_writer *writer = context;
+    struct embedded *queue = writer->queue;
+    struct message record;
+    if (queue->options.publish)
+        for (const uint8_t *at = NULL; journal_batch_next(batch, queue->options.results, &at, &record);)
+            queue->options.publish(queue->options.publish_context, &record);
+    for (const uint8_t *at = NULL; journal_batch_next(batch, queue->options.outcomes, &at, &record);)
+        apply_outcomes(queue, &record);
+    for (size_t i = 0; i < batch->token_count; i++) {
+        struct commit_note *note = (struct commit_note *)(uintptr_t)batch->tokens[i];
+        note->done(note->token, 0);
+        free(note);
+    }
+}
+
+static void on_writer_durable(void *context)
+{
+    struct queue_writer *writer = context;
+    journal_producer_poll(writer->producer, batch_durable, writer);
+    struct embedded *queue = writer->queue;
+    if (queue->since_checkpoint >= EMBEDDED_CHECKPOINT_INTERVAL)
+        append_checkpoint(queue);
+}
+
+static int embedded_writer_open(struct queue *base, struct queue_writer **out)
+{
+    struct embedded *queue = from(base);
+    struct queue_writer *writer = calloc(1, sizeof *writer);
+    if (!writer)
+        return ERR_NO_MEMORY;
+    writer->queue = queue;
+    buffer_init(&writer->properties, 65536);
+    int error = journal_producer_open(queue->options.journal, on_writer_durable, writer, &writer->producer);
+    if (error) {
+        free(writer);
+        return error;
+    }
+    *out = writer;
+    return 0;
+}
+
+static void embedded_writer_close(struct queue_writer *writer)
+{
+    if (!writer)
+        return;
+    journal_producer_wait(writer->producer, 0);
+    journal_producer_close(writer->producer);
+    buffer_fini(&writer->properties);
+    free(writer);
+}
+
+static int flush_entries(struct queue_writer *writer, uint64_t token)
+{
+    struct embedded *queue = writer->queue;
+    const char *stream = journal_stream_name(queue->options.ingest);
+    struct message record = {
+        .time_ns = clock_wall_ns(),
+        .topic = stream,
+        .topic_length = (uint32_t)strlen(stream),
+        .payload = (const uint8_t *)writer->entries,
+        .payload_length = (uint32_t)(writer->entry_count * sizeof writer->entries[0]),
+    };
+    int error = journal_append(writer->producer, queue->options.outcomes, &record, NULL, 0, token);
+    if (!error)
+        writer->entry_count = 0;
+    return error;
+}
+
+static int add_entry(struct queue_writer *writer, uint64_t entry)
+{
+    if (writer->entry_count == EMBEDDED_ENTRIES_MAX) {
+        int error = flush_entries(writer, 0);
+        if (error)
+            return error;
+    }
+    writer->entries[writer->entry_count++] = entry;
+    return 0;
+}
+
+static int embedded_result(struct queue_writer *writer, const struct message *message, const uint64_t *sources, size_t source_count)
+{
+    int error = journal_append(writer->producer, writer->queue->options.results, message, sources, source_count, 0);
+    for (size_t i = 0; !error && i < source_count; i++)
+        error = add_entry(writer, ledger_entry(sources[i], QUEUE_COMPLETED, LEDGER_REASON_NONE));
+    return error;
+}
+
+static int embedded_dead_letter(struct queue_writer *writer, const struct queue_dead_letter *letter)
+{
+    struct embedded *queue = writer->queue;
+    struct message *again = NULL;
+    const struct message *message = letter->message;
+    if (!message) {
+        int error = embedded_read_again(&queue->queue, letter->position, &again);
+        if (error)
+            return error;
+        message = again;
+    }
+    struct dead_letter stored = {.offset = letter->position.offset, .time_ns = message->time_ns, .attempts = 1};
+    snprintf(stored.reason, sizeof stored.reason, "%s", letter->reason);
+    snprintf(stored.stage, sizeof stored.stage, "%s", letter->stage);
+    snprintf(stored.error, sizeof stored.error, "%s", letter->error);
+    snprintf(stored.stream, sizeof stored.stream, "%s", journal_stream_name(queue->options.ingest));
+    buffer_clear(&writer->properties);
+    int error = dead_letter_encode(&stored, &writer->properties);
+    struct message record = *message;
+    record.time_ns = clock_wall_ns();
+    record.properties = writer->properties.data;
+    record.properties_length = (uint32_t)writer->properties.length;
+    if (!error)
+        error = journal_append(writer->producer, queue->options.dead_letters, &record, &letter->position.offset, 1, 0);
+    if (!error)
+        error = add_entry(writer, ledger_entry(letter->position.offset, QUEUE_DEAD_LETTERED, ledger_reason_parse(letter->reason)));
+    free(again);
+    return error;
+}
+
+static int embedded_settle(struct queue_writer *writer, struct queue_position position, enum queue_outcome outcome)
+{
+    return add_entry(writer, ledger_entry(position.offset, outcome, LEDGER_REASON_NONE));
+}
+
+static int embedded_commit(struct queue_writer *writer, void (*done)(void *token, int error), void *token)
+{
+    struct commit_note *note = NULL;
+    if (done) {
+        note = malloc(sizeof *note);
+        if (!note)
+            return ERR_NO_MEMORY;
+        *note = (struct commit_note){done, token};
+    }
+    if (writer->entry_count == 0) {
+        /* Nothing to make durable, so it is. */
+        if (note)
+            note->done(note->token, 0);
+        free(note);
+        return 0;
+    }
+    int error = flush_entries(writer, (uint64_t)(uintptr_t)note);
+    if (error) {
+        free(note);
+        return error;
+    }
+    journal_submit(writer->producer);
+    if (journal_producer_backlog(writer->producer) > EMBEDDED_WRITER_BACKLOG_MAX)
+        journal_producer_wait(writer->producer, EMBEDDED_WRITER_BACKLOG_MAX);
+    return 0;
+}
+
+/* ---- open and close ---- */
+
+static void embedded_close(struct queue *base)
+{
+    struct embedded *queue = from(base);
+    if (queue->checkpoints)
+        journal_producer_wait(queue->checkpoints, 0);
+    journal_producer_close(queue->checkpoints);
+    reader_close(queue->reader);
+    while (queue->idle) {
+        struct embedded_batch *next = queue->idle->next;
+        free(queue->idle->messages);
+        free(queue->idle->settled);
+        free(queue->idle->block);
+        free(queue->idle);
+        queue->idle = next;
+    }
+    ledger_fini(&queue->ledger);
+    pthread_cond_destroy(&queue->more);
+    pthread_mutex_destroy(&queue->ledger_lock);
+    pthread_mutex_destroy(&queue->lock);
+    free(queue);
+}
+
+static const struct queue_ops embedded_ops = {
+    .name = "embedded",
+    .capabilities = QUEUE_REPLAY | QUEUE_ORDERED | QUEUE_LIVE_RESULTS,
+    .close = embedded_close,
+    .fetch = embedded_fetch,
+    .batch_free = embedded_batch_free,
+    .interrupt = embedded_interrupt,
+    .read_again = embedded_read_again,
+    .recent_results = embedded_recent_results,
+    .counts = embedded_counts,
+    .writer_open = embedded_writer_open,
+    .writer_close = embedded_writer_close,
+    .result = embedded_result,
+    .dead_letter = embedded_dead_letter,
+    .settle = embedded_settle,
+    .commit = embedded_commit,
+};
+
+int queue_embedded_open(struct queue **out, const struct queue_embedded_options *options)
+{
+    struct embedded *queue = calloc(1, sizeof *queue);
+    if (!queue)
+        return ERR_NO_MEMORY;
+    queue->queue.ops = &embedded_ops;
+    queue->options = *options;
+    pthread_mutex_init(&queue->lock, NULL);
+    pthread_mutex_init(&queue->ledger_lock, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&queue->more, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    uint64_t on_disk;
+    int error = ledger_load(&queue->ledger, disk_posix(), options->data_folder, journal_stream_name(options->ingest), &on_disk);
+    queue->recovered = journal_stream_durable(options->ingest);
+    if (!error && (queue->ledger.highest > queue->recovered || queue->ledger.cursor > queue->recovered)) {
+        diagnostics(DIAGNOSTICS_ERROR, "queue",
+                    "the outcomes speak of %llu messages, but stream %s holds only %llu: files are missing in %s. Put them back from a copy, or move the "
+                    "whole data folder away to begin anew",
+                    (unsigned long long)queue->ledger.highest, journal_stream_name(options->ingest), (unsigned long long)queue->recovered,
+                    journal_stream_folder(options->ingest));
+        error = ERR_CORRUPT;
+    }
+    if (!error)
+        error = journal_stream_reader(options->ingest, queue->ledger.cursor, &queue->reader);
+    if (!error)
+        error = journal_producer_open(options->journal, on_checkpoint_durable, queue, &queue->checkpoints);
+    if (error) {
+        embedded_close(&queue->queue);
+        return error;
+    }
+    atomic_store(&queue->read_offset, queue->ledger.cursor);
+    queue->outcomes_applied = journal_stream_durable(options->outcomes);
+    journal_stream_set_guard(options->ingest, queue->ledger.cursor);
+    journal_stream_on_durable(options->ingest, on_ingest_durable, queue);
+    *out = &queue->queue;
+    return 0;
+}
+
+int queue_embedded_start(struct queue *base) { return append_checkpoint(from(base)); }

@@ -1,0 +1,30 @@
+/* The embedded queue: the durable tier on this machine's journal.
+ *
+ * It consumes one stream (`ingest`), keeps results in `results`, dead letters in `dead-letters` and outcomes in `outcomes`. The
+ * streams must have been added to the journal in that order, outcomes last. */
+#ifndef QUEUE_EMBEDDED_H
+#define QUEUE_EMBEDDED_H
+
+#include "journal/journal.h"
+#include "queue/queue.h"
+
+struct queue_embedded_options {
+    struct journal *journal;
+    const char *data_folder; /* the journal's */
+    struct journal_stream *ingest, *results, *dead_letters, *outcomes;
+    /* Called for each result once it is durable, in order of commit per writer, on the journal thread; must not block. */
+    void (*publish)(void *context, const struct message *result);
+    void *publish_context;
+};
+
+/* After all streams were added and before journal_start. Rebuilds the ledger from disk. ERR_CORRUPT when the ledger knows of more messages
+ * than the stream holds (somebody removed files). */
+int queue_embedded_open(struct queue **queue, const struct queue_embedded_options *options);
+
+/* Outcome counts of the consumed stream by reason of the dead letters; any thread. reasons: [LEDGER_REASON_COUNT]. */
+void queue_embedded_reasons(struct queue *queue, uint64_t *reasons);
+
+/* Writes the first checkpoint; after journal_start. */
+int queue_embedded_start(struct queue *queue);
+
+#endif

@@ -1,0 +1,338 @@
+#include "queue/ledger.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "queue/dead_letter.h"
+
+enum { LEDGER_FIRST_WORDS = 64, LEDGER_PATH_MAX = 4200, LEDGER_TAIL_SEGMENTS = 2 };
+
+const char ledger_checkpoint_mark[] = "checkpoint";
+
+struct reason_row {
+    const char *word, *help;
+};
+
+static const struct reason_row reasons[LEDGER_REASON_COUNT] = {
+    {"", ""},
+#define REASON(id, word, help) {word, help},
+#include "queue/reasons.def"
+#undef REASON
+};
+
+const char *ledger_reason_word(unsigned reason) { return reason < LEDGER_REASON_COUNT ? reasons[reason].word : ""; }
+
+const char *ledger_reason_help(unsigned reason) { return reason < LEDGER_REASON_COUNT ? reasons[reason].help : ""; }
+
+unsigned ledger_reason_parse(const char *word)
+{
+    for (unsigned i = 1; i < LEDGER_REASON_COUNT; i++)
+        if (strcmp(reasons[i].word, word) == 0)
+            return i;
+    return LEDGER_REASON_INTERNAL;
+}
+
+void ledger_init(struct ledger *ledger) { *ledger = (struct ledger){0}; }
+
+void ledger_fini(struct ledger *ledger)
+{
+    free(ledger->words);
+    *ledger = (struct ledger){0};
+}
+
+static uint64_t *word_of(const struct ledger *ledger, uint64_t offset) { return &ledger->words[(offset / 64) & (ledger->word_count - 1)]; }
+
+bool ledger_is_settled(const struct ledger *ledger, uint64_t offset)
+{
+    if (offset < ledger->cursor)
+        return true;
+    return offset < ledger->highest && (*word_of(ledger, offset) >> (offset % 64) & 1);
+}
+
+/* Makes the ring reach from the cursor's word to the offset's. */
+static int reach(struct ledger *ledger, uint64_t offset)
+{
+    uint64_t needed = offset / 64 - ledger->cursor / 64 + 1;
+    if (needed <= ledger->word_count)
+        return 0;
+    if (needed > LEDGER_WINDOW_MAX / 64)
+        return ERR_LIMIT;
+    size_t count = ledger->word_count ? ledger->word_count : LEDGER_FIRST_WORDS;
+    while (count < needed)
+        count *= 2;
+    uint64_t *words = calloc(count, sizeof *words);
+    if (!words)
+        return ERR_NO_MEMORY;
+    for (uint64_t w = ledger->cursor / 64; ledger->word_count && w < ledger->cursor / 64 + ledger->word_count; w++)
+        words[w & (count - 1)] = ledger->words[w & (ledger->word_count - 1)];
+    free(ledger->words);
+    ledger->words = words;
+    ledger->word_count = count;
+    return 0;
+}
+
+static void advance(struct ledger *ledger)
+{
+    while (ledger->cursor < ledger->highest) {
+        uint64_t *word = word_of(ledger, ledger->cursor);
+        unsigned bit = (unsigned)(ledger->cursor % 64);
+        uint64_t open = ~(*word >> bit);
+        unsigned run = open ? (unsigned)__builtin_ctzll(open) : 64;
+        if (run > 64 - bit)
+            run = 64 - bit;
+        if (run == 0)
+            return;
+        ledger->cursor += run;
+        ledger->beyond -= run;
+        if (ledger->cursor % 64 == 0)
+            *word = 0; /* left behind: free for the other end of the ring */
+    }
+}
+
+int ledger_settle(struct ledger *ledger, uint64_t offset, enum queue_outcome outcome, unsigned reason)
+{
+    if (ledger_is_settled(ledger, offset))
+        return 0;
+    int error = reach(ledger, offset);
+    if (error)
+        return error;
+    *word_of(ledger, offset) |= (uint64_t)1 << (offset % 64);
+    ledger->beyond++;
+    if (offset >= ledger->highest)
+        ledger->highest = offset + 1;
+    switch (outcome) {
+    case QUEUE_COMPLETED:
+        ledger->completed++;
+        break;
+    case QUEUE_DUPLICATE:
+        ledger->duplicates++;
+        break;
+    case QUEUE_DEAD_LETTERED:
+        ledger->dead_lettered[reason < LEDGER_REASON_COUNT ? reason : LEDGER_REASON_INTERNAL]++;
+        break;
+    }
+    if (offset == ledger->cursor)
+        advance(ledger);
+    return 1;
+}
+
+uint64_t ledger_dead_lettered(const struct ledger *ledger)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < LEDGER_REASON_COUNT; i++)
+        sum += ledger->dead_lettered[i];
+    return sum;
+}
+
+void ledger_counts(const struct ledger *ledger, uint64_t accepted, struct queue_counts *counts)
+{
+    *counts = (struct queue_counts){
+        .accepted = accepted,
+        .completed = ledger->completed,
+        .duplicates = ledger->duplicates,
+        .dead_lettered = ledger_dead_lettered(ledger),
+        .pending = accepted - ledger->cursor - ledger->beyond,
+    };
+}
+
+/* ---- on disk ---- */
+
+static int checkpoint_decode(struct ledger *ledger, const struct message *record, uint64_t *applied)
+{
+    const uint8_t *at = record->payload;
+    size_t left = record->payload_length / 8;
+    uint64_t fields[6];
+    if (left < 6)
+        return ERR_CORRUPT;
+    memcpy(fields, at, sizeof fields);
+    uint64_t reason_count = fields[4], word_count = fields[5];
+    if (reason_count > 255 || word_count > LEDGER_WINDOW_MAX / 64 || left != 6 + reason_count + word_count)
+        return ERR_CORRUPT;
+    struct ledger loaded = {.cursor = fields[1], .completed = fields[2], .duplicates = fields[3], .highest = fields[1]};
+    at += sizeof fields;
+    for (uint64_t i = 0; i < reason_count; i++, at += 8) {
+        uint64_t count;
+        memcpy(&count, at, 8);
+        loaded.dead_lettered[i < LEDGER_REASON_COUNT ? i : LEDGER_REASON_INTERNAL] += count;
+    }
+    int error = word_count ? reach(&loaded, (loaded.cursor / 64 + word_count - 1) * 64) : 0;
+    if (error)
+        return error;
+    for (uint64_t i = 0; i < word_count; i++, at += 8) {
+        uint64_t word, first = (loaded.cursor / 64 + i) * 64;
+        memcpy(&word, at, 8);
+        *word_of(&loaded, first) = word;
+        if (i == 0)
+            word &= ~(uint64_t)0 << (loaded.cursor % 64);
+        loaded.beyond += (uint64_t)__builtin_popcountll(word);
+        if (word)
+            loaded.highest = first + 64 - (uint64_t)__builtin_clzll(word);
+    }
+    ledger_fini(ledger);
+    *ledger = loaded;
+    *applied = fields[0];
+    return 0;
+}
+
+int ledger_checkpoint_encode(const struct ledger *ledger, uint64_t applied, struct buffer *out)
+{
+    uint64_t word_count = ledger->highest > ledger->cursor ? (ledger->highest - 1) / 64 - ledger->cursor / 64 + 1 : 0;
+    uint64_t fields[6] = {applied, ledger->cursor, ledger->completed, ledger->duplicates, LEDGER_REASON_COUNT, word_count};
+    int error = buffer_reserve(out, sizeof fields + sizeof ledger->dead_lettered + word_count * 8);
+    if (error)
+        return error;
+    buffer_append(out, fields, sizeof fields);
+    buffer_append(out, ledger->dead_lettered, sizeof ledger->dead_lettered);
+    for (uint64_t i = 0; i < word_count; i++)
+        buffer_append(out, word_of(ledger, (ledger->cursor / 64 + i) * 64), 8);
+    return 0;
+}
+
+static bool is_checkpoint(const struct message *record)
+{
+    return record->properties_length == strlen(ledger_checkpoint_mark) &&
+           memcmp(record->properties, ledger_checkpoint_mark, record->properties_length) == 0;
+}
+
+int ledger_apply(struct ledger *ledger, const struct message *record)
+{
+    if (record->properties_length || record->payload_length % 8)
+        return ERR_CORRUPT;
+    for (uint32_t i = 0; i < record->payload_length; i += 8) {
+        uint64_t entry;
+        memcpy(&entry, record->payload + i, 8);
+        unsigned outcome = entry >> 8 & 0xff;
+        if (outcome < QUEUE_COMPLETED || outcome > QUEUE_DEAD_LETTERED)
+            return ERR_CORRUPT;
+        int error = ledger_settle(ledger, entry >> 16, (enum queue_outcome)outcome, entry & 0xff);
+        if (error < 0)
+            return error;
+    }
+    return 0;
+}
+
+static bool is_for(const struct message *record, const char *stream)
+{
+    return record->topic_length == strlen(stream) && memcmp(record->topic, stream, record->topic_length) == 0;
+}
+
+static int load_outcomes(struct ledger *ledger, struct disk *disk, const char *folder, const char *stream)
+{
+    struct reader *reader;
+    int error = reader_open(&reader, disk, folder, 0, NULL, NULL);
+    if (error)
+        return error == ERR_NOT_FOUND ? 0 : error;
+    uint64_t applied = 0;
+    struct message record;
+    while (!(error = reader_next(reader, UINT64_MAX, &record, NULL)))
+        if (is_for(&record, stream) && is_checkpoint(&record))
+            checkpoint_decode(ledger, &record, &applied);
+    reader_close(reader);
+    if (error != ERR_TRUNCATED)
+        return error;
+    error = reader_open(&reader, disk, folder, applied, NULL, NULL);
+    if (error)
+        return error;
+    while (!(error = reader_next(reader, UINT64_MAX, &record, NULL))) {
+        if (!is_for(&record, stream) || is_checkpoint(&record))
+            continue;
+        int failed = ledger_apply(ledger, &record);
+        if (failed && failed != ERR_CORRUPT) {
+            error = failed;
+            break;
+        }
+    }
+    reader_close(reader);
+    return error == ERR_TRUNCATED ? 0 : error;
+}
+
+/* Settles what the newest records of `folder` name as their sources. */
+static int load_sources(struct ledger *ledger, struct disk *disk, const char *folder, bool dead_letters, uint64_t accepted)
+{
+    uint64_t *bases = NULL;
+    size_t count = 0;
+    int error = segment_list(disk, folder, &bases, &count);
+    if (error)
+        return error == ERR_NOT_FOUND ? 0 : error;
+    uint64_t from = count ? bases[count > LEDGER_TAIL_SEGMENTS ? count - LEDGER_TAIL_SEGMENTS : 0] : 0;
+    free(bases);
+    struct reader *reader;
+    error = reader_open(&reader, disk, folder, from, NULL, NULL);
+    if (error)
+        return error;
+    struct message record;
+    const uint8_t *bytes;
+    while (!(error = reader_next(reader, UINT64_MAX, &record, &bytes))) {
+        const uint64_t *sources;
+        size_t source_count = format_record_sources(bytes, &sources);
+        unsigned reason = LEDGER_REASON_NONE;
+        if (dead_letters && source_count && !ledger_is_settled(ledger, sources[0]))
+            reason = dead_letter_reason(&record);
+        for (size_t i = 0; i < source_count; i++)
+            if (sources[i] < accepted)
+                ledger_settle(ledger, sources[i], dead_letters ? QUEUE_DEAD_LETTERED : QUEUE_COMPLETED, reason);
+    }
+    reader_close(reader);
+    return error == ERR_TRUNCATED ? 0 : error;
+}
+
+int ledger_stream_end(struct disk *disk, const char *folder, uint64_t *first, uint64_t *next)
+{
+    uint64_t *bases = NULL;
+    size_t count = 0;
+    int error = segment_list(disk, folder, &bases, &count);
+    if (error == ERR_NOT_FOUND || (!error && count == 0)) {
+        *first = *next = 0;
+        return 0;
+    }
+    if (error)
+        return error;
+    uint64_t last = bases[count - 1], oldest = bases[0];
+    free(bases);
+    char name[32], path[LEDGER_PATH_MAX];
+    segment_name(last, name);
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    int file = disk->ops->open(disk, path, DISK_READ);
+    if (file < 0)
+        return error_from_errno(-file);
+    struct format_segment_header header;
+    struct segment_end end = {.next_offset = last};
+    error = segment_header_read(disk, file, &header);
+    if (!error)
+        error = segment_scan(disk, file, name, header.salt, last, NULL, NULL, &end);
+    disk->ops->close(disk, file);
+    if (error)
+        return error;
+    *first = oldest;
+    *next = end.next_offset;
+    return 0;
+}
+
+int ledger_load(struct ledger *out, struct disk *disk, const char *data_folder, const char *stream, uint64_t *accepted)
+{
+    char folder[LEDGER_PATH_MAX];
+    uint64_t first, next;
+    snprintf(folder, sizeof folder, "%s/%s", data_folder, stream);
+    struct ledger ledger;
+    ledger_init(&ledger);
+    snprintf(folder, sizeof folder, "%s/outcomes", data_folder);
+    int error = load_outcomes(&ledger, disk, folder, stream);
+    snprintf(folder, sizeof folder, "%s/%s", data_folder, stream);
+    if (!error)
+        error = ledger_stream_end(disk, folder, &first, &next);
+    snprintf(folder, sizeof folder, "%s/results", data_folder);
+    if (!error)
+        error = load_sources(&ledger, disk, folder, false, next);
+    snprintf(folder, sizeof folder, "%s/dead-letters", data_folder);
+    if (!error)
+        error = load_sources(&ledger, disk, folder, true, next);
+    if (error) {
+        ledger_fini(&ledger);
+        return error;
+    }
+    *out = ledger;
+    *accepted = next;
+    return 0;
+}

@@ -1,0 +1,79 @@
+/* The ledger: which messages of a consumed stream have an outcome, and which.
+ *
+ * It holds a cursor (everything below it is settled), one bit for each offset beyond it, and the counts. On disk it is the stream
+ * `outcomes`: each record names the consumed stream as its topic and holds entries of 8 bytes: offset (48 bits), outcome (8), reason
+ * (8; the row of reasons.def, 0 unless dead-lettered). Now and then a checkpoint (its properties are the word "checkpoint") holds the whole ledger,
+ * so that what lies before it may be forgotten; it says up to which record of `outcomes` it includes them.
+ *
+ * Entries are applied once: a second outcome for the same offset changes nothing. */
+#ifndef QUEUE_LEDGER_H
+#define QUEUE_LEDGER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "journal/journal.h"
+#include "queue/queue.h"
+
+enum ledger_reason {
+    LEDGER_REASON_NONE,
+#define REASON(id, word, help) LEDGER_REASON_##id,
+#include "queue/reasons.def"
+#undef REASON
+    LEDGER_REASON_COUNT
+};
+
+/* The word of a reason ("" for NONE and unknown numbers), its help, and the number of a word (INTERNAL for an unknown one). */
+const char *ledger_reason_word(unsigned reason);
+const char *ledger_reason_help(unsigned reason);
+unsigned ledger_reason_parse(const char *word);
+
+enum { LEDGER_WINDOW_MAX = 1 << 28 }; /* most offsets between the cursor and the newest outcome; 32 MiB of bits */
+
+struct ledger {
+    uint64_t cursor; /* lowest offset without an outcome */
+    uint64_t completed, duplicates;
+    uint64_t dead_lettered[LEDGER_REASON_COUNT];
+    uint64_t beyond;      /* settled offsets beyond the cursor */
+    uint64_t highest;     /* offset behind the highest settled one */
+    uint64_t *words;      /* ring of bits: offset o is bit o % 64 of words[o / 64 % word_count] */
+    size_t word_count;    /* a power of two */
+};
+
+void ledger_init(struct ledger *ledger);
+void ledger_fini(struct ledger *ledger);
+
+/* Gives an offset its outcome. Returns 1 when it is new, 0 when it had one, ERR_LIMIT beyond LEDGER_WINDOW_MAX, ERR_NO_MEMORY. */
+int ledger_settle(struct ledger *ledger, uint64_t offset, enum queue_outcome outcome, unsigned reason);
+bool ledger_is_settled(const struct ledger *ledger, uint64_t offset);
+uint64_t ledger_dead_lettered(const struct ledger *ledger);
+
+/* The four terms for a stream whose next offset is `accepted`. pending is counted from cursor and bits, not as a difference of the
+ * others. unread is left 0. */
+void ledger_counts(const struct ledger *ledger, uint64_t accepted, struct queue_counts *counts);
+
+/* ---- on disk ---- */
+
+static inline uint64_t ledger_entry(uint64_t offset, enum queue_outcome outcome, unsigned reason)
+{
+    return offset << 16 | (uint64_t)outcome << 8 | reason;
+}
+
+/* Applies the payload of a record of `outcomes`. Returns 0, or ERR_CORRUPT when it is none. */
+int ledger_apply(struct ledger *ledger, const struct message *record);
+
+/* Appends the payload of a checkpoint that includes all of `outcomes` before record `applied`. */
+int ledger_checkpoint_encode(const struct ledger *ledger, uint64_t applied, struct buffer *out);
+extern const char ledger_checkpoint_mark[]; /* its properties */
+
+/* Rebuilds the ledger of `stream` from the folders of a data directory, as a start and an audit do: the last checkpoint, the entries behind
+ * it, and the sources named by the newest results and dead letters (whose entry a crash may have cut off). *accepted gets
+ * the stream's next offset. Changes nothing. */
+int ledger_load(struct ledger *ledger, struct disk *disk, const char *data_folder, const char *stream, uint64_t *accepted);
+
+/* The next offset of a stream's folder: 0 when there is none. */
+int ledger_stream_end(struct disk *disk, const char *folder, uint64_t *first, uint64_t *next);
+
+#endif
