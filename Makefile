@@ -1,15 +1,24 @@
 # Spindle: one Makefile for everything. `make help` lists what it can do.
 #
-# Sources are found, not listed: every src/*/*.c goes into libspindle.a, src/cli/*.c into the program, tests/unit/test_*.c
-# become one test program each, tests/fuzz/fuzz_*.c one fuzz target each. VARIANT picks the flavour and its own build folder:
-# release (build/), asan, tsan, fuzz.
+# Sources are found, not listed: every src/*/*.c goes into libspindle.a, src/cli/main.c on top of it becomes the program,
+# tests/unit/test_*.c become one test program each, tests/fuzz/fuzz_*.c one fuzz target each. VARIANT picks the flavour and its
+# own build folder: release (build/), asan, tsan, fuzz, clang (build/VARIANT/).
 
-VARIANT ?= release
-CC      ?= gcc
-CXX     ?= g++
-PYTHON  ?= python3
-JOBS    ?= $(shell nproc)
-PREFIX  ?= /usr/local
+VARIANT      ?= release
+PYTHON       ?= python3
+JOBS         ?= $(shell nproc)
+PREFIX       ?= /usr/local
+FUZZ_SECONDS ?= 30
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+ifeq ($(origin CXX),default)
+CXX := g++
+endif
+ifneq ($(filter clang fuzz,$(VARIANT)),)
+CC  := clang
+CXX := clang++
+endif
 
 B := build$(if $(filter-out release,$(VARIANT)),/$(VARIANT))
 
@@ -33,8 +42,6 @@ CXXFLAGS += -fsanitize=thread
 LDFLAGS += -fsanitize=thread
 endif
 ifeq ($(VARIANT),fuzz)
-CC := clang
-CXX := clang++
 CFLAGS += -fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer
 CXXFLAGS += -fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer
 LDFLAGS += -fsanitize=address,undefined
@@ -50,39 +57,123 @@ FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_TARGETS := $(FUZZ_SOURCES:tests/fuzz/%.c=$B/fuzz/%)
 FUZZ_REPLAYS := $(FUZZ_SOURCES:tests/fuzz/%.c=$B/tests/replay_%)
 
+VENV         := build/venv/.ready
+FORMATTED     = $(shell find $(wildcard src include tests) -name '*.[ch]' -o -name '*.cpp')
+# A make that was started without -j builds on all processors.
+PARALLEL      = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
+SAY           = @printf '  %-4s %s\n'
+Q            := $(if $(V),,@)
+
 .DEFAULT_GOAL := build
-.PHONY: build
+.SECONDARY:
+.DELETE_ON_ERROR:
+.PHONY: help deps build demo unit test-programs test check asan tsan fuzz fuzz-targets bench layers format format-check install clean
+
+help: ## show this list (V=1 shows the compiler's command lines)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install the Debian packages for building and testing that are missing (root or sudo)
+	@tools/packages build test
+
 build: $B/spindle ## compile the program into build/spindle
 
 $B/spindle: $(MAIN_OBJECT) $B/libspindle.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(SAY) LINK $@
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $B/libspindle.a: $(LIB_OBJECTS)
-	@rm -f $@
-	$(AR) rcs $@ $^
+	$(SAY) AR $@
+	$(Q)rm -f $@
+	$(Q)$(AR) rcs $@ $^
 
 $B/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+	$(SAY) CC $<
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 $B/obj/%.o: %.cpp
 	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c -o $@ $<
+	$(SAY) CXX $<
+	$(Q)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c -o $@ $<
 
 $B/tests/%: $B/obj/tests/unit/%.o $B/libspindle.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+	$(SAY) LINK $@
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
 
 $B/tests/replay_%: $B/obj/tests/fuzz/%.o $B/obj/tests/fuzz/replay.o $B/libspindle.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(SAY) LINK $@
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $B/fuzz/%: $B/obj/tests/fuzz/%.o $B/libspindle.a
 	@mkdir -p $(@D)
-	$(CXX) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+	$(SAY) LINK $@
+	$(Q)$(CXX) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
-.PHONY: unit
-unit: $(UNIT_TESTS) ## run the unit tests
-	@set -e; for t in $(UNIT_TESTS); do $$t; done
+demo: ## build, play 200 drilling tools for 15 seconds, and show what came of it
+	@tools/packages build
+	@$(MAKE) --no-print-directory $(PARALLEL) build
+	@$B/spindle demo
+
+test-programs: $(UNIT_TESTS) $(FUZZ_REPLAYS)
+
+unit: test-programs ## run the unit tests alone
+	@tests/run --variant $(VARIANT) --only unit,replay
+
+test: deps ## run every test: units, stored fuzz inputs, the real program with third-party clients
+	@$(MAKE) --no-print-directory $(PARALLEL) build test-programs $(VENV)
+	@tests/run --variant $(VARIANT)
+
+check: ## before a commit: format, layers, warnings of gcc and clang, unit tests
+	@tools/packages build test check
+	@$(MAKE) --no-print-directory format-check layers
+	@$(MAKE) --no-print-directory $(PARALLEL) VARIANT=clang build test-programs
+	@$(MAKE) --no-print-directory $(PARALLEL) build test-programs
+	@tests/run --only unit,replay
+
+asan: ## run every test with address and undefined-behaviour sanitizers
+	@$(MAKE) --no-print-directory VARIANT=asan test
+
+tsan: ## run every test with the thread sanitizer
+	@$(MAKE) --no-print-directory VARIANT=tsan test
+
+fuzz: ## run each fuzz target for FUZZ_SECONDS (30)
+	@tools/packages build fuzz
+	@$(MAKE) --no-print-directory $(PARALLEL) VARIANT=fuzz fuzz-targets
+	@set -e; for target in $(FUZZ_SOURCES:tests/fuzz/fuzz_%.c=%); do \
+	    mkdir -p build/fuzz/corpus/$$target; \
+	    echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+	    build/fuzz/fuzz/fuzz_$$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0 \
+	        -artifact_prefix=build/fuzz/$$target- build/fuzz/corpus/$$target tests/fuzz/corpus/$$target; \
+	done
+
+fuzz-targets: $(FUZZ_TARGETS)
+
+bench: ## measure throughput, latency and cost beside other brokers of this machine
+	@tools/packages build bench
+	@$(MAKE) --no-print-directory $(PARALLEL) build
+	@$B/spindle bench
+
+layers: ## check who includes whom
+	@tools/layers
+
+format: ## bring every source file into the one format
+	@clang-format -i $(FORMATTED)
+
+format-check:
+	@clang-format --dry-run -Werror $(FORMATTED)
+
+install: build ## install the program below PREFIX (/usr/local); DESTDIR is honoured
+	install -D -m 755 $B/spindle $(DESTDIR)$(PREFIX)/bin/spindle
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/spindle LICENSE NOTICE CHANGELOG.md
+
+clean: ## remove everything that was built
+	rm -rf build
+
+$(VENV): tests/requirements.txt
+	@$(PYTHON) -m venv --clear build/venv
+	@build/venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 -include $(shell find $B/obj -name '*.d' 2>/dev/null)

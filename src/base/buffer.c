@@ -29,7 +29,11 @@ int buffer_reserve_slow(struct buffer *buffer, size_t more)
     size_t capacity = buffer->capacity ? buffer->capacity : BUFFER_FIRST_CAPACITY;
     while (capacity < needed)
         capacity = capacity > SIZE_MAX / 2 ? needed : capacity * 2;
-    uint8_t *data = realloc(buffer->data, capacity);
+    if (capacity > buffer->limit)
+        capacity = buffer->limit;
+    if (capacity >= PTRDIFF_MAX)
+        return ERR_NO_MEMORY;
+    uint8_t *data = realloc(buffer->data, capacity + 1);
     if (!data)
         return ERR_NO_MEMORY;
     buffer->data = data;
@@ -41,8 +45,6 @@ int buffer_append(struct buffer *buffer, const void *bytes, size_t count)
 {
     if (count == 0)
         return 0;
-    if (count > buffer->limit || buffer->length > buffer->limit - count)
-        return ERR_LIMIT;
     int error = buffer_reserve(buffer, count);
     if (error)
         return error;
@@ -51,7 +53,10 @@ int buffer_append(struct buffer *buffer, const void *bytes, size_t count)
     return 0;
 }
 
-int buffer_append_text(struct buffer *buffer, const char *text) { return buffer_append(buffer, text, strlen(text)); }
+int buffer_append_text(struct buffer *buffer, const char *text)
+{
+    return buffer_append(buffer, text, strlen(text));
+}
 
 int buffer_vprintf(struct buffer *buffer, const char *format, va_list arguments)
 {
@@ -61,7 +66,9 @@ int buffer_vprintf(struct buffer *buffer, const char *format, va_list arguments)
     va_end(again);
     if (needed < 0)
         return ERR_INVALID;
-    int error = buffer_reserve(buffer, (size_t)needed + 1);
+    if (needed == 0)
+        return 0;
+    int error = buffer_reserve(buffer, (size_t)needed);
     if (error)
         return error;
     vsnprintf((char *)buffer->data + buffer->length, (size_t)needed + 1, format, arguments);
@@ -105,7 +112,7 @@ static int append_json_character(struct buffer *buffer, const char *bytes, size_
         return buffer_append(buffer, "\\f", 2);
     default:
         if (code_point < 0x20 || (ascii && code_point > 0x7e))
-            return code_point == 0x7f ? buffer_append(buffer, bytes, size) : append_escape(buffer, code_point);
+            return append_escape(buffer, code_point);
         return buffer_append(buffer, bytes, size);
     }
 }
@@ -152,7 +159,7 @@ void buffer_shrink(struct buffer *buffer, size_t keep)
 
 const char *buffer_text(struct buffer *buffer)
 {
-    if (buffer_reserve(buffer, 1))
+    if (!buffer->data && buffer_reserve_slow(buffer, 0))
         return NULL;
     buffer->data[buffer->length] = 0;
     return (const char *)buffer->data;

@@ -13,7 +13,7 @@
 struct buffer {
     uint8_t *data;   /* owned; NULL while nothing was ever stored */
     size_t length;   /* bytes in use */
-    size_t capacity; /* bytes allocated */
+    size_t capacity; /* bytes that fit, at most limit; one more is allocated for a terminating zero */
     size_t limit;    /* ceiling of length, bytes */
 };
 
@@ -32,19 +32,22 @@ int buffer_append_text(struct buffer *buffer, const char *text);
 int buffer_printf(struct buffer *buffer, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int buffer_vprintf(struct buffer *buffer, const char *format, va_list arguments) __attribute__((format(printf, 2, 0)));
 
-/* Appends a JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD; with `ascii` everything above U+007F
+/* Appends a JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD; with `ascii` everything above U+007E
  * is written as \uXXXX (surrogate pairs beyond U+FFFF), the way Python's json.dumps does by default. */
 int buffer_append_json_string(struct buffer *buffer, const char *text, size_t length, int ascii);
 
 /* Removes the first `count` bytes (count <= length), moving the rest to the front. */
 void buffer_consume(struct buffer *buffer, size_t count);
 
-static inline void buffer_clear(struct buffer *buffer) { buffer->length = 0; }
+static inline void buffer_clear(struct buffer *buffer)
+{
+    buffer->length = 0;
+}
 
 /* Gives memory back when more than `keep` bytes are allocated and nothing is stored. */
 void buffer_shrink(struct buffer *buffer, size_t keep);
 
-/* Appends a terminating zero that does not count in length and returns the text; NULL when memory or limit forbid. */
+/* Appends a terminating zero that does not count in length and returns the text; NULL when there is no memory. */
 const char *buffer_text(struct buffer *buffer);
 
 #endif

@@ -10,9 +10,15 @@ static uint64_t read_clock(clockid_t id)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-uint64_t clock_monotonic_ns(void) { return read_clock(CLOCK_MONOTONIC); }
+uint64_t clock_monotonic_ns(void)
+{
+    return read_clock(CLOCK_MONOTONIC);
+}
 
-uint64_t clock_wall_ns(void) { return read_clock(CLOCK_REALTIME); }
+uint64_t clock_wall_ns(void)
+{
+    return read_clock(CLOCK_REALTIME);
+}
 
 void clock_wall_text(uint64_t wall_ns, char text[CLOCK_TEXT_SIZE])
 {

@@ -9,6 +9,7 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/text.h"
 
 enum { DIAGNOSTICS_LINE_MAX = 8192 };
 
@@ -16,11 +17,20 @@ static const char *const level_names[] = {"debug", "info", "warning", "error"};
 static atomic_int current_level = DIAGNOSTICS_INFO;
 static atomic_bool as_json;
 
-void diagnostics_set_level(enum diagnostics_level level) { atomic_store(&current_level, (int)level); }
+void diagnostics_set_level(enum diagnostics_level level)
+{
+    atomic_store(&current_level, (int)level);
+}
 
-void diagnostics_set_json(bool json) { atomic_store(&as_json, json); }
+void diagnostics_set_json(bool json)
+{
+    atomic_store(&as_json, json);
+}
 
-bool diagnostics_enabled(enum diagnostics_level level) { return (int)level >= atomic_load_explicit(&current_level, memory_order_relaxed); }
+bool diagnostics_enabled(enum diagnostics_level level)
+{
+    return (int)level >= atomic_load_explicit(&current_level, memory_order_relaxed);
+}
 
 int diagnostics_level_parse(const char *name, enum diagnostics_level *level)
 {
@@ -31,6 +41,25 @@ int diagnostics_level_parse(const char *name, enum diagnostics_level *level)
         }
     }
     return ERR_INVALID;
+}
+
+/* One event stays one line, and nothing that a peer has sent reaches the terminal as a command: control characters and bytes
+ * that are not UTF-8 are written as \xNN. */
+static void append_printable(struct buffer *line, const char *text)
+{
+    for (size_t length = strlen(text); length > 0;) {
+        uint32_t code_point;
+        size_t size = text_utf8_decode(text, length, &code_point);
+        bool printable = size > 0 && code_point >= 0x20 && (code_point < 0x7f || code_point > 0x9f);
+        size = size ? size : 1;
+        if (printable)
+            buffer_append(line, text, size);
+        else
+            for (size_t i = 0; i < size; i++)
+                buffer_printf(line, "\\x%02x", (unsigned)(uint8_t)text[i]);
+        text += size;
+        length -= size;
+    }
 }
 
 void diagnostics(enum diagnostics_level level, const char *module, const char *format, ...)
@@ -51,7 +80,9 @@ void diagnostics(enum diagnostics_level level, const char *module, const char *f
         buffer_append_json_string(&line, text, strlen(text), 0);
         buffer_append_text(&line, "}\n");
     } else {
-        buffer_printf(&line, "%s %-7s %s: %s\n", time_text, level_names[level], module, text);
+        buffer_printf(&line, "%s %-7s %s: ", time_text, level_names[level], module);
+        append_printable(&line, text);
+        buffer_append_text(&line, "\n");
     }
     ssize_t ignored = write(STDERR_FILENO, line.data, line.length);
     (void)ignored;

@@ -28,13 +28,25 @@ static const struct error_entry *find(int error)
     return &entries[-error - 1];
 }
 
-const char *error_text(int error) { return find(error)->text; }
+const char *error_text(int error)
+{
+    return find(error)->text;
+}
 
-enum error_class error_class(int error) { return find(error)->klass; }
+enum error_class error_class(int error)
+{
+    return find(error)->klass;
+}
 
-int error_mqtt_reason(int error) { return find(error)->mqtt_reason; }
+int error_mqtt_reason(int error)
+{
+    return find(error)->mqtt_reason;
+}
 
-int error_http_status(int error) { return find(error)->http_status; }
+int error_http_status(int error)
+{
+    return find(error)->http_status;
+}
 
 int error_from_errno(int errno_value)
 {

@@ -1,5 +1,6 @@
 #include "base/histogram.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { SUB_COUNT = 1 << HISTOGRAM_SUB_BITS };
@@ -24,11 +25,20 @@ static uint64_t highest_of(unsigned bucket)
     return low + ((uint64_t)1 << shift) - 1;
 }
 
-static uint64_t load(const uint64_t *counter) { return __atomic_load_n(counter, __ATOMIC_RELAXED); }
+static uint64_t load(const uint64_t *counter)
+{
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
 
-static void add(uint64_t *counter, uint64_t more) { __atomic_store_n(counter, *counter + more, __ATOMIC_RELAXED); }
+static void add(uint64_t *counter, uint64_t more)
+{
+    __atomic_store_n(counter, *counter + more, __ATOMIC_RELAXED);
+}
 
-void histogram_reset(struct histogram *histogram) { memset(histogram, 0, sizeof *histogram); }
+void histogram_reset(struct histogram *histogram)
+{
+    memset(histogram, 0, sizeof *histogram);
+}
 
 void histogram_record(struct histogram *histogram, uint64_t value)
 {
@@ -52,6 +62,16 @@ void histogram_merge(struct histogram *into, const struct histogram *from)
         into->max = max;
 }
 
+/* The least number of values that are `fraction` of them, 1 .. total. The tolerance takes back what binary fractions add:
+ * 0.07 of 100 is 7, not 8. */
+static uint64_t rank_of(double fraction, uint64_t total)
+{
+    if (!(fraction > 0))
+        return 1;
+    double rank = ceil(fraction * (double)total * (1 - 1e-12));
+    return rank >= (double)total ? total : (uint64_t)rank;
+}
+
 uint64_t histogram_quantile(const struct histogram *histogram, double fraction)
 {
     uint64_t total = 0;
@@ -59,18 +79,14 @@ uint64_t histogram_quantile(const struct histogram *histogram, double fraction)
         total += load(&histogram->counts[i]);
     if (total == 0)
         return 0;
-    uint64_t rank = (uint64_t)(fraction * (double)total + 0.5);
-    if (rank < 1)
-        rank = 1;
-    if (rank > total)
-        rank = total;
+    uint64_t rank = rank_of(fraction, total);
     uint64_t seen = 0, max = load(&histogram->max);
-    for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
+    for (unsigned i = 0; i < HISTOGRAM_BUCKETS - 1; i++) {
         seen += load(&histogram->counts[i]);
         if (seen >= rank)
-            return highest_of(i) < max || max == 0 ? highest_of(i) : max;
+            return highest_of(i) < max ? highest_of(i) : max;
     }
-    return max;
+    return max; /* the last bucket has no upper end */
 }
 
 uint64_t histogram_count_below(const struct histogram *histogram, uint64_t limit)

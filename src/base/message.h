@@ -5,9 +5,9 @@
 #include <stdint.h>
 
 struct message {
-    uint64_t offset;     /* place in its stream; UINT64_MAX before it has one */
-    uint64_t time_ns;    /* wall clock at arrival */
-    const char *topic;   /* not zero-terminated */
+    uint64_t offset;   /* place in its stream; UINT64_MAX before it has one */
+    uint64_t time_ns;  /* wall clock at arrival */
+    const char *topic; /* not zero-terminated */
     const uint8_t *payload;
     const uint8_t *properties; /* MQTT 5 property bytes, or what a module of ours has put there; may be NULL */
     uint32_t topic_length;

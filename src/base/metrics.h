@@ -21,9 +21,12 @@ struct metrics_writer; /* lives for one scrape */
 
 typedef void (*metrics_collector)(void *owner, struct metrics_writer *writer);
 
-/* Registers a collector for the life of the process or until metrics_unregister. At most 64; ERR_LIMIT beyond.
+/* Registers a collector for the life of the process or until metrics_unregister. At most 64; ERR_LIMIT beyond;
+ * ERR_INVALID for a pair that is registered already.
  * Collectors run on the scraping thread, under the registry's lock; they must be quick and must not register. */
 int metrics_register(metrics_collector collector, void *owner);
+
+/* When it returns, the collector does not run and will not run again. */
 void metrics_unregister(metrics_collector collector, void *owner);
 
 /* One sample. Labels are name, value pairs ended by NULL; values are escaped. */
@@ -36,7 +39,8 @@ void metrics_sample_u64(struct metrics_writer *writer, enum metric metric, uint6
 void metrics_histogram_ns(struct metrics_writer *writer, enum metric metric, const struct histogram *histogram, const double *bounds_s,
                           unsigned bound_count, ...) __attribute__((sentinel));
 
-/* Calls every collector and appends the whole page to `out`. Returns 0, ERR_LIMIT or ERR_NO_MEMORY. */
+/* Calls every collector and appends the whole page to `out`. Returns 0, ERR_LIMIT or ERR_NO_MEMORY;
+ * `out` is unchanged on failure. */
 int metrics_write(struct buffer *out);
 
 #endif

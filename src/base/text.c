@@ -51,7 +51,10 @@ bool text_is_utf8(const char *bytes, size_t length)
 
 enum { TEXT_SUGGEST_LENGTH_MAX = 63 };
 
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
 
 static size_t edit_distance(const char *a, size_t a_length, const char *b, size_t b_length)
 {
@@ -95,7 +98,10 @@ const char *text_suggest(const char *word, const char *const *words, size_t word
     return best;
 }
 
-size_t text_base64_size(size_t length) { return (length + 2) / 3 * 4 + 1; }
+size_t text_base64_size(size_t length)
+{
+    return (length + 2) / 3 * 4 + 1;
+}
 
 void text_base64(const uint8_t *bytes, size_t length, char *out)
 {

@@ -14,7 +14,7 @@ size_t text_utf8_decode(const char *bytes, size_t length, uint32_t *code_point);
 bool text_is_utf8(const char *bytes, size_t length);
 
 /* The word nearest to `word` by edit distance (insert, delete, replace, swap of neighbours), or NULL when none is near
- * enough to be what was meant (more than a third of its length away). `words` is borrowed. */
+ * enough to be what was meant (more than a third of its length away, rounded up). `words` is borrowed. */
 const char *text_suggest(const char *word, const char *const *words, size_t word_count);
 
 /* Base64 (RFC 4648) of `length` bytes into `out`, which must hold text_base64_size(length) bytes, zero included. */
