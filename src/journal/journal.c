@@ -52,7 +52,7 @@ struct journal_producer {
     struct chunk_list idle;    /* under lock: chunks to use again */
     struct chunk_list durable; /* under lock */
     _Atomic size_t backlog;
-    bool touched;              /* journal thread: chunks of this group */
+    bool touched;              /* under lock: the journal thread is about to tell it */
     struct journal_producer *touched_next;
 };
 
@@ -207,6 +207,11 @@ void journal_producer_close(struct journal_producer *producer)
 {
     if (!producer)
         return;
+    pthread_mutex_lock(&producer->lock);
+    producer->waiting++;
+    while (producer->journal->started && (producer->touched || atomic_load(&producer->backlog)))
+        pthread_cond_wait(&producer->drained, &producer->lock);
+    pthread_mutex_unlock(&producer->lock);
     chunk_destroy(producer->open);
     list_destroy(&producer->idle);
     list_destroy(&producer->durable);
@@ -310,13 +315,13 @@ void journal_producer_wait(struct journal_producer *producer, size_t bytes)
 
 /* ---- the group thread ---- */
 
-static void fatal(struct journal *journal, const char *what, const struct journal_stream *stream, int failed)
+static void fatal(struct journal *journal, const char *what, const struct journal_stream *stream, const char *reason)
 {
     char text[JOURNAL_PATH_MAX + 512];
     snprintf(text, sizeof text,
              "%s of stream %s in %s failed: %s. Nothing that was not acknowledged may be believed any more, so the process stops; start it again "
              "when the disk is well, it will read what is really there",
-             what, stream->name, stream->folder, strerror(-failed));
+             what, stream->name, stream->folder, reason);
     if (journal->options.fatal)
         journal->options.fatal(text);
     diagnostics(DIAGNOSTICS_ERROR, "journal", "%s", text);
@@ -343,7 +348,7 @@ static void write_parts(struct journal *journal, struct journal_stream *stream, 
         ssize_t written = stream->disk->ops->write(stream->disk, stream->file, parts + first, (int)(count - first), *position);
         if (written <= 0) {
             if (written < 0 && !may_pass((int)written))
-                fatal(journal, "a write", stream, (int)written);
+                fatal(journal, "a write", stream, strerror((int)-written));
             stall(journal, stream, strerror(written < 0 ? (int)-written : ENOSPC));
             continue;
         }
@@ -371,7 +376,7 @@ static bool commit_stream(struct journal *journal, struct journal_stream *stream
     int error;
     while ((error = stream_make_room(stream, bytes))) {
         if (error_class(error) != ERROR_CLASS_RETRY)
-            fatal(journal, "a new segment", stream, -EIO);
+            fatal(journal, "a new segment", stream, error_text(error));
         stall(journal, stream, error_text(error));
     }
     *care = stream_claim(stream, bytes) || *care;
@@ -401,7 +406,7 @@ static bool commit_stream(struct journal *journal, struct journal_stream *stream
         while ((failed = stream->disk->ops->sync(stream->disk, stream->file)) == -EINTR) {
         }
         if (failed)
-            fatal(journal, "a sync", stream, failed);
+            fatal(journal, "a sync", stream, strerror(-failed));
     }
     assert(position == stream->position + bytes);
     stream->position = position;
@@ -421,20 +426,24 @@ static void release_group(struct chunk_list *group)
         pthread_mutex_lock(&producer->lock);
         list_push(&producer->durable, chunk);
         atomic_fetch_sub(&producer->backlog, chunk->length);
-        if (producer->waiting)
-            pthread_cond_broadcast(&producer->drained);
-        pthread_mutex_unlock(&producer->lock);
         if (!producer->touched) {
             producer->touched = true;
             producer->touched_next = touched;
             touched = producer;
         }
+        if (producer->waiting)
+            pthread_cond_broadcast(&producer->drained);
+        pthread_mutex_unlock(&producer->lock);
     }
     while (touched) {
-        struct journal_producer *next = touched->touched_next;
-        touched->touched = false;
-        touched->notify(touched->context);
-        touched = next;
+        struct journal_producer *producer = touched;
+        touched = producer->touched_next;
+        producer->notify(producer->context);
+        pthread_mutex_lock(&producer->lock);
+        producer->touched = false;
+        if (producer->waiting)
+            pthread_cond_broadcast(&producer->drained);
+        pthread_mutex_unlock(&producer->lock); /* its owner may close it from here on */
     }
 }
 

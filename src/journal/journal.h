@@ -84,7 +84,7 @@ int journal_stream_reader(struct journal_stream *stream, uint64_t from, struct r
  * then calls journal_producer_poll. It must not block. */
 int journal_producer_open(struct journal *journal, void (*notify)(void *context), void *context, struct journal_producer **producer);
 
-/* The producer must have nothing outstanding, or the journal must be closed already. Accepts NULL. */
+/* Waits until what was sent off is durable and notify has returned; before journal_close. Accepts NULL. Not on the journal thread. */
 void journal_producer_close(struct journal_producer *producer);
 
 /* Encodes a record into the open chunk. `token` (0: none) comes back when it is durable. ERR_NO_MEMORY, ERR_LIMIT (record too large);

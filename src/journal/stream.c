@@ -1,6 +1,6 @@
 /* One stream's files. See stream.h for who does what, format.h for what is in them.
  *
- * A segment comes to be in this order, so that a name of digits always has a valid header behind it: the file "next.seg" is
+ * A segment comes to be in this order, so that a name of digits always has a valid header behind it: a file of another name is
  * written (zeros, or a retired segment's old bytes), its header with a new salt is written and synced, it is renamed to its
  * first offset, and the folder is synced. Only then does a group go into it. */
 #include "journal/stream.h"
@@ -16,6 +16,9 @@
 #include "base/clock.h"
 #include "base/diagnostics.h"
 #include "base/error.h"
+
+/* Two names, so that the journal thread never waits for what the keeper prepares, nor takes it half done. */
+static const char made_by_keeper[] = "prepared.seg", made_in_haste[] = "next.seg";
 
 static void file_path(const struct journal_stream *stream, const char *name, char path[JOURNAL_PATH_MAX + 40])
 {
@@ -72,8 +75,8 @@ static uint64_t new_salt(void)
     return salt;
 }
 
-/* Gives the prepared file its header and its name, and makes it the active one. */
-static int activate(struct journal_stream *stream, int file, uint64_t zeroed_to, uint64_t base_offset)
+/* Gives the file `made` its header and its name, and makes it the active one. */
+static int activate(struct journal_stream *stream, int file, const char *made, uint64_t zeroed_to, uint64_t base_offset)
 {
     struct format_segment_header header = {.salt = new_salt(), .base_offset = base_offset, .created_ns = clock_wall_ns()};
     memcpy(header.stream, stream->name, sizeof header.stream);
@@ -88,7 +91,7 @@ static int activate(struct journal_stream *stream, int file, uint64_t zeroed_to,
         return error;
     char name[32], from[JOURNAL_PATH_MAX + 40], to[JOURNAL_PATH_MAX + 40];
     segment_name(base_offset, name);
-    file_path(stream, "next.seg", from);
+    file_path(stream, made, from);
     file_path(stream, name, to);
     pthread_mutex_lock(&stream->lock);
     error = add_segment(stream, base_offset, FORMAT_SEGMENT_HEADER_SIZE);
@@ -104,6 +107,8 @@ static int activate(struct journal_stream *stream, int file, uint64_t zeroed_to,
         if (stream->file >= 0)
             stream->disk->ops->close(stream->disk, stream->file);
         stream->file = file;
+        if (made == made_by_keeper)
+            stream->next_file = -1; /* only now: until its name is gone the keeper must not make another */
         stream->salt = header.salt;
         stream->position = stream->position_seen = FORMAT_SEGMENT_HEADER_SIZE;
         stream->zeroed_to = zeroed_to;
@@ -113,10 +118,10 @@ static int activate(struct journal_stream *stream, int file, uint64_t zeroed_to,
     return error;
 }
 
-static int create_next(struct journal_stream *stream, int *file)
+static int create_file(struct journal_stream *stream, const char *name, int *file)
 {
     char path[JOURNAL_PATH_MAX + 40];
-    file_path(stream, "next.seg", path);
+    file_path(stream, name, path);
     int opened = stream->disk->ops->open(stream->disk, path, DISK_CREATE);
     if (opened < 0)
         return error_from_errno(-opened);
@@ -131,10 +136,11 @@ static int start_segment(struct journal_stream *stream)
         pthread_cond_wait(&stream->zero_done, &stream->lock);
     int file = stream->next_file;
     uint64_t zeroed_to = stream->next_zeroed_to;
-    stream->next_file = -1;
     pthread_mutex_unlock(&stream->lock);
+    const char *made = made_by_keeper;
     if (file < 0) {
-        int error = create_next(stream, &file);
+        made = made_in_haste;
+        int error = create_file(stream, made, &file);
         if (!error) {
             int truncated = stream->disk->ops->truncate(stream->disk, file, 0);
             error = truncated ? error_from_errno(-truncated) : 0;
@@ -143,18 +149,9 @@ static int start_segment(struct journal_stream *stream)
             return error;
         zeroed_to = FORMAT_SEGMENT_HEADER_SIZE;
     }
-    int error = activate(stream, file, zeroed_to, stream->next_offset);
-    if (error) {
-        pthread_mutex_lock(&stream->lock);
-        if (stream->next_file < 0) {
-            stream->next_file = file;
-            stream->next_zeroed_to = zeroed_to;
-            file = -1;
-        }
-        pthread_mutex_unlock(&stream->lock);
-        if (file >= 0)
-            stream->disk->ops->close(stream->disk, file);
-    }
+    int error = activate(stream, file, made, zeroed_to, stream->next_offset);
+    if (error && made == made_in_haste)
+        stream->disk->ops->close(stream->disk, file);
     return error;
 }
 
@@ -259,14 +256,14 @@ int stream_open(struct journal_stream *stream)
     file_path(stream, "spare.seg", spare);
     stream->disk->ops->remove(stream->disk, spare);
     int file;
-    error = create_next(stream, &file);
+    error = create_file(stream, made_in_haste, &file);
     if (error)
         return error;
     uint64_t first = FORMAT_SEGMENT_HEADER_SIZE + STREAM_ZERO_FIRST;
     failed = stream->disk->ops->truncate(stream->disk, file, 0);
     error = failed ? error_from_errno(-failed) : write_zeros(stream, file, 0, first);
     if (!error)
-        error = activate(stream, file, first, stream->next_offset);
+        error = activate(stream, file, made_in_haste, first, stream->next_offset);
     if (error)
         stream->disk->ops->close(stream->disk, file);
     atomic_store(&stream->durable, stream->next_offset);
@@ -350,12 +347,12 @@ static bool prepare_next(struct journal_stream *stream)
     if (!wanted)
         return false;
     char next[JOURNAL_PATH_MAX + 40], old[JOURNAL_PATH_MAX + 40];
-    file_path(stream, "next.seg", next);
+    file_path(stream, made_by_keeper, next);
     file_path(stream, "spare.seg", old);
     if (spare && stream->disk->ops->rename(stream->disk, old, next) < 0)
         spare = false;
     int file;
-    int error = create_next(stream, &file);
+    int error = create_file(stream, made_by_keeper, &file);
     uint64_t zeroed_to = 0;
     if (!error) {
         int64_t size = stream->disk->ops->size(stream->disk, file);

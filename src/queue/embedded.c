@@ -369,7 +369,6 @@ static void embedded_writer_close(struct queue_writer *writer)
 {
     if (!writer)
         return;
-    journal_producer_wait(writer->producer, 0);
     journal_producer_close(writer->producer);
     buffer_fini(&writer->properties);
     free(writer);
@@ -478,8 +477,6 @@ static int embedded_commit(struct queue_writer *writer, void (*done)(void *token
 static void embedded_close(struct queue *base)
 {
     struct embedded *queue = from(base);
-    if (queue->checkpoints)
-        journal_producer_wait(queue->checkpoints, 0);
     journal_producer_close(queue->checkpoints);
     reader_close(queue->reader);
     while (queue->idle) {

@@ -1,0 +1,126 @@
+/* The bus as a whole: start, stop, and what it tells the metrics. */
+#include "bus/bus.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/diagnostics.h"
+#include "base/error.h"
+#include "base/metrics.h"
+#include "bus/loop.h"
+
+int bus_start(struct bus **out, const struct bus_options *options)
+{
+    struct bus *bus = calloc(1, sizeof *bus);
+    if (!bus)
+        return ERR_NO_MEMORY;
+    bus->options = *options;
+    bus->host = strdup(options->host ? options->host : "");
+    bus->ingest_filter = options->ingest_filter ? strdup(options->ingest_filter) : NULL;
+    bus->loops = calloc(options->loop_count, sizeof *bus->loops);
+    pthread_mutex_init(&bus->clients_lock, NULL);
+    pthread_mutex_init(&bus->publish_lock, NULL);
+    if (getrandom(&bus->instance, sizeof bus->instance, 0) != sizeof bus->instance)
+        bus->instance = clock_wall_ns();
+    int error = bus->host && bus->loops ? 0 : ERR_NO_MEMORY;
+    if (!error)
+        error = router_create(&bus->router, options->subscriptions_max);
+    if (!error)
+        error = router_cache_create(&bus->publish_cache);
+    if (!error)
+        error = listener_open(bus);
+    for (unsigned i = options->loop_count; !error && i-- > 0;)
+        error = loop_start(&bus->loops[i], bus, i); /* the first last: it listens */
+    if (!error)
+        error = metrics_register(bus_collect, bus);
+    if (error) {
+        bus_stop(bus);
+        return error;
+    }
+    *out = bus;
+    return 0;
+}
+
+uint16_t bus_port(const struct bus *bus) { return bus->port; }
+
+void bus_quiesce(struct bus *bus, unsigned timeout_ms)
+{
+    for (unsigned i = 0; i < bus->options.loop_count; i++)
+        mail_quiesce(&bus->loops[i]);
+    uint64_t deadline_ns = clock_monotonic_ns() + timeout_ms * 1000000ull;
+    for (unsigned i = 0; i < bus->options.loop_count; i++) {
+        while (!atomic_load(&bus->loops[i].drained) && clock_monotonic_ns() < deadline_ns) {
+            struct timespec pause = {.tv_nsec = 1000000};
+            uv_async_send(&bus->loops[i].wake);
+            nanosleep(&pause, NULL);
+        }
+    }
+}
+
+void bus_stop(struct bus *bus)
+{
+    if (!bus)
+        return;
+    metrics_unregister(bus_collect, bus);
+    for (unsigned i = 0; bus->loops && i < bus->options.loop_count; i++)
+        if (bus->loops[i].started)
+            mail_stop(&bus->loops[i]);
+    for (unsigned i = 0; bus->loops && i < bus->options.loop_count; i++)
+        loop_join(&bus->loops[i]);
+    router_cache_destroy(bus->publish_cache);
+    router_destroy(bus->router);
+    pthread_mutex_destroy(&bus->publish_lock);
+    pthread_mutex_destroy(&bus->clients_lock);
+    free(bus->loops);
+    free(bus->host);
+    free(bus->ingest_filter);
+    free(bus);
+}
+
+void bus_status(struct bus *bus, struct bus_status *status)
+{
+    *status = (struct bus_status){0};
+    for (unsigned i = 0; i < bus->options.loop_count; i++) {
+        status->connections += atomic_load_explicit(&bus->loops[i].counters.connections, memory_order_relaxed);
+        status->subscriptions += atomic_load_explicit(&bus->loops[i].counters.subscriptions, memory_order_relaxed);
+    }
+}
+
+static uint64_t sum(const struct bus *bus, size_t counter_at)
+{
+    uint64_t total = 0;
+    for (unsigned i = 0; i < bus->options.loop_count; i++) {
+        const _Atomic uint64_t *counter = (const _Atomic uint64_t *)(const void *)((const char *)&bus->loops[i].counters + counter_at);
+        total += atomic_load_explicit(counter, memory_order_relaxed);
+    }
+    return total;
+}
+
+#define COUNTER_AT(field) offsetof(struct loop_counters, field)
+
+void bus_collect(void *owner, struct metrics_writer *writer)
+{
+    static const char *const drops[] = {"queue_full", "packet_too_large", "overloaded", "no_memory"};
+    static const char *const closes[] = {"protocol", "keep_alive", "taken_over", "slow", "limit", "shutdown"};
+    static const char *const pauses[] = {"journal", "subscriber", "overloaded"};
+    static const char *const levels[] = {"0", "1", "2"};
+    const struct bus *bus = owner;
+    metrics_sample_u64(writer, METRIC_BUS_CONNECTIONS, sum(bus, COUNTER_AT(connections)), NULL);
+    metrics_sample_u64(writer, METRIC_BUS_CONNECTIONS_TOTAL, sum(bus, COUNTER_AT(accepted)), NULL);
+    metrics_sample_u64(writer, METRIC_BUS_SUBSCRIPTIONS, sum(bus, COUNTER_AT(subscriptions)), NULL);
+    metrics_sample_u64(writer, METRIC_BUS_BYTES_RECEIVED, sum(bus, COUNTER_AT(bytes_received)), NULL);
+    metrics_sample_u64(writer, METRIC_BUS_BYTES_SENT, sum(bus, COUNTER_AT(bytes_sent)), NULL);
+    for (unsigned i = 0; i < 2; i++) {
+        metrics_sample_u64(writer, METRIC_BUS_RECEIVED, sum(bus, COUNTER_AT(received) + i * 8), "qos", levels[i], NULL);
+        metrics_sample_u64(writer, METRIC_BUS_DELIVERED, sum(bus, COUNTER_AT(delivered) + i * 8), "qos", levels[i], NULL);
+    }
+    for (unsigned i = 0; i < DROP_REASONS; i++)
+        metrics_sample_u64(writer, METRIC_BUS_DROPPED, sum(bus, COUNTER_AT(dropped) + i * 8), "reason", drops[i], NULL);
+    for (unsigned i = 0; i < CLOSE_REASONS; i++)
+        metrics_sample_u64(writer, METRIC_BUS_DISCONNECTS, sum(bus, COUNTER_AT(closed) + i * 8), "reason", closes[i], NULL);
+    for (unsigned i = 0; i < PAUSE_REASONS; i++)
+        metrics_sample_u64(writer, METRIC_BUS_PAUSES, sum(bus, COUNTER_AT(paused) + i * 8), "reason", pauses[i], NULL);
+}

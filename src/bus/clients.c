@@ -1,0 +1,57 @@
+/* The table of client identifiers: at most one connection each; a newcomer takes over (MQTT-3.1.4-3). */
+#include "bus/loop.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+
+int clients_claim(struct connection *connection, const char *id, size_t length, struct mqtt_slice *assigned)
+{
+    struct bus *bus = connection->loop->bus;
+    char made[64];
+    *assigned = (struct mqtt_slice){0};
+    pthread_mutex_lock(&bus->clients_lock);
+    if (length == 0) {
+        length = (size_t)snprintf(made, sizeof made, "spindle-%08" PRIx64 "-%" PRIu64, bus->instance, ++bus->anonymous_count);
+        id = made;
+    }
+    struct client *client = malloc(sizeof *client + length + 1);
+    if (!client) {
+        pthread_mutex_unlock(&bus->clients_lock);
+        return ERR_NO_MEMORY;
+    }
+    *client = (struct client){.loop = connection->loop->index, .slot = connection->slot, .generation = connection->generation};
+    memcpy(client->id, id, length);
+    client->id[length] = 0;
+    struct client *before;
+    HASH_FIND(hh, bus->clients, id, length, before);
+    if (before) {
+        HASH_DEL(bus->clients, before);
+        mail_close(&bus->loops[before->loop], before->slot, before->generation, CLOSE_TAKEN_OVER);
+        /* Its connection still points at it; it is freed there. */
+        before->hh.tbl = NULL;
+    }
+    HASH_ADD_KEYPTR(hh, bus->clients, client->id, length, client);
+    if (id == made)
+        *assigned = (struct mqtt_slice){(const uint8_t *)client->id, (uint32_t)length};
+    connection->client = client;
+    pthread_mutex_unlock(&bus->clients_lock);
+    return 0;
+}
+
+void clients_release(struct connection *connection)
+{
+    struct client *client = connection->client;
+    if (!client)
+        return;
+    struct bus *bus = connection->loop->bus;
+    pthread_mutex_lock(&bus->clients_lock);
+    if (client->hh.tbl)
+        HASH_DEL(bus->clients, client);
+    pthread_mutex_unlock(&bus->clients_lock);
+    connection->client = NULL;
+    free(client);
+}

@@ -1,0 +1,519 @@
+/* One client connection: bytes to the session's events, events to actions, and what is to be sent back out. */
+#include "bus/loop.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/diagnostics.h"
+#include "base/error.h"
+
+enum { SMALL_PREFIX_MAX = 16 << 10 };
+
+size_t connection_queued(const struct connection *connection)
+{
+    return connection->out.length + connection->sending.length + (connection->waiting.length - connection->waiting_at);
+}
+
+/* ---- the end ---- */
+
+static void fini(struct connection *connection)
+{
+    buffer_fini(&connection->in);
+    buffer_fini(&connection->out);
+    buffer_fini(&connection->sending);
+    buffer_fini(&connection->waiting);
+    buffer_fini(&connection->will_topic);
+    buffer_fini(&connection->will_payload);
+    free(connection);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct connection *connection = handle->data;
+    for (struct connection **at = &connection->loop->dirty; connection->dirty && *at; at = &(*at)->dirty_next) {
+        if (*at == connection) {
+            *at = connection->dirty_next;
+            break;
+        }
+    }
+    fini(connection);
+}
+
+static void publish_will(struct connection *connection)
+{
+    if (!connection->will)
+        return;
+    connection->will = false;
+    struct mqtt_publish will = {
+        .qos = connection->will_qos,
+        .topic = {connection->will_topic.data, (uint32_t)connection->will_topic.length},
+        .payload = {connection->will_payload.data, (uint32_t)connection->will_payload.length},
+    };
+    deliver_publish(connection, &will);
+}
+
+void connection_drop(struct connection *connection)
+{
+    if (connection->shut)
+        return;
+    connection->closing = connection->shut = true;
+    struct loop *loop = connection->loop;
+    publish_will(connection);
+    connection->session.state = MQTT_SESSION_CLOSED;
+    router_remove_connection(loop->bus->router, loop->index, connection->slot, connection->generation);
+    counter_add(&loop->counters.subscriptions, (uint64_t)-(int64_t)connection->subscriptions);
+    clients_release(connection);
+    bool was_full = connection_queued(connection) > loop->bus->options.outgoing_soft_max;
+    loop_forget(connection);
+    uv_close((uv_handle_t *)&connection->handle, on_closed);
+    if (was_full)
+        mail_resume_all(loop->bus);
+}
+
+static void on_shutdown(uv_shutdown_t *request, int status)
+{
+    (void)status;
+    connection_drop(request->data);
+    free(request);
+}
+
+void connection_end(struct connection *connection)
+{
+    if (connection->shut || uv_is_closing((uv_handle_t *)&connection->handle))
+        return;
+    if (connection->goodbye) {
+        connection->goodbye = false;
+        connection_flush(connection);
+        uv_shutdown_t *request = connection->shut ? NULL : malloc(sizeof *request);
+        if (request) {
+            request->data = connection;
+            if (uv_shutdown(request, (uv_stream_t *)&connection->handle, on_shutdown) == 0)
+                return;
+            free(request);
+        }
+    }
+    connection_drop(connection);
+}
+
+void connection_close(struct connection *connection, enum close_reason reason, int mqtt_reason)
+{
+    if (connection->closing)
+        return;
+    connection->closing = true;
+    counter_add(&connection->loop->counters.closed[reason], 1);
+    if (diagnostics_enabled(DIAGNOSTICS_DEBUG))
+        diagnostics(DIAGNOSTICS_DEBUG, "bus", "client \"%s\" is disconnected with reason 0x%02x", connection->client ? connection->client->id : "",
+                    (unsigned)mqtt_reason);
+    uv_read_stop((uv_stream_t *)&connection->handle);
+    connection->goodbye = reason != CLOSE_SLOW && connection_queued(connection) <= connection->loop->bus->options.outgoing_soft_max;
+    if (connection->goodbye && connection->session.version == MQTT_VERSION_5_0 && connection->session.state == MQTT_SESSION_ACTIVE)
+        mqtt_disconnect_encode(&connection->out, MQTT_VERSION_5_0, (uint8_t)mqtt_reason);
+    connection->progress_ns = uv_now(&connection->loop->uv) * 1000000u;
+    loop_mark_dirty(connection); /* ended at the end of the turn: whoever called may be walking a list that this would change */
+}
+
+/* ---- out ---- */
+
+static void on_written(uv_write_t *request, int status)
+{
+    struct connection *connection = request->data;
+    connection->writing = false;
+    counter_add(&connection->loop->counters.bytes_sent, connection->sending.length);
+    bool was_full = connection_queued(connection) > connection->loop->bus->options.outgoing_soft_max;
+    buffer_clear(&connection->sending);
+    buffer_shrink(&connection->sending, CONNECTION_KEEP_BUFFER);
+    connection->progress_ns = uv_now(&connection->loop->uv) * 1000000u;
+    if (status < 0) {
+        connection_drop(connection);
+        return;
+    }
+    if (!connection->shut && connection->out.length)
+        connection_flush(connection);
+    if (was_full && connection_queued(connection) <= connection->loop->bus->options.outgoing_soft_max)
+        mail_resume_all(connection->loop->bus);
+}
+
+void connection_flush(struct connection *connection)
+{
+    if (connection->writing || connection->out.length == 0 || connection->shut)
+        return;
+    uv_buf_t part = uv_buf_init((char *)connection->out.data, (unsigned)connection->out.length);
+    int written = uv_try_write((uv_stream_t *)&connection->handle, &part, 1);
+    if (written < 0 && written != UV_EAGAIN) {
+        connection_drop(connection);
+        return;
+    }
+    size_t done = written > 0 ? (size_t)written : 0;
+    counter_add(&connection->loop->counters.bytes_sent, done);
+    if (done == connection->out.length) {
+        buffer_clear(&connection->out);
+        buffer_shrink(&connection->out, 4 * LOOP_READ_SIZE);
+        return;
+    }
+    struct buffer rest = connection->out;
+    connection->out = connection->sending;
+    connection->sending = rest;
+    buffer_consume(&connection->sending, done);
+    part = uv_buf_init((char *)connection->sending.data, (unsigned)connection->sending.length);
+    connection->write.data = connection;
+    connection->writing = true;
+    connection->progress_ns = uv_now(&connection->loop->uv) * 1000000u;
+    if (uv_write(&connection->write, (uv_stream_t *)&connection->handle, &part, 1, on_written)) {
+        connection->writing = false;
+        connection_drop(connection);
+    }
+}
+
+void connection_puback(struct connection *connection, uint16_t packet_id)
+{
+    struct buffer *out = &connection->out;
+    if (connection->shut || buffer_reserve(out, 4))
+        return; /* a connection that cannot take four bytes is closed by its limits */
+    uint8_t *at = out->data + out->length;
+    at[0] = MQTT_PUBACK << 4;
+    at[1] = 2;
+    at[2] = (uint8_t)(packet_id >> 8);
+    at[3] = (uint8_t)packet_id;
+    out->length += 4;
+    mqtt_session_acknowledged(&connection->session);
+    loop_mark_dirty(connection);
+}
+
+/* ---- events ---- */
+
+static int connack_properties(struct connection *connection, const struct mqtt_connect *connect, struct mqtt_slice assigned, uint16_t keep_alive_s,
+                              struct buffer *out)
+{
+    const struct bus_options *options = &connection->loop->bus->options;
+    int error = mqtt_property_u16(out, MQTT_PROPERTY_RECEIVE_MAXIMUM, options->receive_maximum);
+    error = error ? error : mqtt_property_byte(out, MQTT_PROPERTY_MAXIMUM_QOS, 1);
+    error = error ? error : mqtt_property_byte(out, MQTT_PROPERTY_RETAIN_AVAILABLE, 0);
+    error = error ? error : mqtt_property_u32(out, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE, options->packet_size_max);
+    error = error ? error : mqtt_property_byte(out, MQTT_PROPERTY_SUBSCRIPTION_IDENTIFIER_AVAILABLE, 0);
+    error = error ? error : mqtt_property_byte(out, MQTT_PROPERTY_SHARED_AVAILABLE, 0);
+    if (connect->properties.session_expiry_interval)
+        error = error ? error : mqtt_property_u32(out, MQTT_PROPERTY_SESSION_EXPIRY, 0);
+    if (keep_alive_s != connect->keep_alive_s)
+        error = error ? error : mqtt_property_u16(out, MQTT_PROPERTY_SERVER_KEEP_ALIVE, keep_alive_s);
+    if (assigned.length)
+        error = error ? error : mqtt_property_text(out, MQTT_PROPERTY_ASSIGNED_CLIENT_IDENTIFIER, assigned);
+    return error;
+}
+
+static int keep_will(struct connection *connection, const struct mqtt_connect *connect)
+{
+    if (!connect->will)
+        return 0;
+    if (connect->will_qos > 1)
+        return ERR_QOS_NOT_SUPPORTED;
+    if (connect->will_retain && connect->version == MQTT_VERSION_5_0)
+        return ERR_RETAIN_NOT_SUPPORTED;
+    int error = buffer_append(&connection->will_topic, connect->will_topic.data, connect->will_topic.length);
+    error = error ? error : buffer_append(&connection->will_payload, connect->will_payload.data, connect->will_payload.length);
+    connection->will = !error;
+    connection->will_qos = connect->will_qos;
+    return error;
+}
+
+static void refuse_connect(struct connection *connection, const struct mqtt_connect *connect, int error)
+{
+    uint8_t reason = (uint8_t)error_mqtt_reason(error);
+    if (connect->version == MQTT_VERSION_3_1_1)
+        reason = error == ERR_CLIENT_ID ? 2 : 3; /* identifier rejected, server unavailable */
+    struct mqtt_slice none = {0};
+    mqtt_connack_encode(&connection->out, connect->version, false, reason, none);
+    connection_close(connection, CLOSE_PROTOCOL, reason);
+}
+
+static void on_connect(struct connection *connection, const struct mqtt_connect *connect)
+{
+    struct bus *bus = connection->loop->bus;
+    struct mqtt_slice assigned;
+    int error = keep_will(connection, connect);
+    if (!error)
+        error = clients_claim(connection, (const char *)connect->client_id.data, connect->client_id.length, &assigned);
+    if (error) {
+        connection->will = false;
+        refuse_connect(connection, connect, error);
+        return;
+    }
+    uint16_t keep_alive_s = connect->keep_alive_s, most = bus->options.keep_alive_max_s;
+    if (connect->version == MQTT_VERSION_5_0 && most && (keep_alive_s == 0 || keep_alive_s > most))
+        keep_alive_s = most;
+    struct buffer properties;
+    buffer_init(&properties, 1024);
+    if (connect->version == MQTT_VERSION_5_0)
+        error = connack_properties(connection, connect, assigned, keep_alive_s, &properties);
+    if (!error)
+        error = mqtt_connack_encode(&connection->out, connect->version, false, 0, (struct mqtt_slice){properties.data, (uint32_t)properties.length});
+    buffer_fini(&properties);
+    if (error) {
+        connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
+        return;
+    }
+    mqtt_session_accept(&connection->session, keep_alive_s);
+}
+
+static void on_subscribe(struct connection *connection, const struct mqtt_subscribe *subscribe)
+{
+    struct loop *loop = connection->loop;
+    bool modern = connection->session.version == MQTT_VERSION_5_0;
+    if (subscribe->properties.present & (uint64_t)1 << MQTT_PROPERTY_SUBSCRIPTION_IDENTIFIER) {
+        connection_close(connection, CLOSE_PROTOCOL, 0xa1);
+        return;
+    }
+    struct buffer codes;
+    buffer_init(&codes, MQTT_REMAINING_LENGTH_MAX);
+    struct mqtt_subscription wanted;
+    int error = 0;
+    for (uint32_t position = 0; !error && mqtt_subscribe_next(subscribe, false, &position, &wanted);) {
+        struct router_subscription subscription = {
+            .loop = loop->index,
+            .connection = connection->slot,
+            .generation = connection->generation,
+            .qos = wanted.qos > 1 ? 1 : wanted.qos,
+            .no_local = wanted.no_local,
+        };
+        int added = router_subscribe(loop->bus->router, (const char *)wanted.filter.data, wanted.filter.length, &subscription);
+        if (added == 0) {
+            connection->subscriptions++;
+            counter_add(&loop->counters.subscriptions, 1);
+        }
+        uint8_t code = subscription.qos;
+        if (added < 0)
+            code = !modern ? 0x80 : added == ERR_NOT_SUPPORTED ? 0x9e : (uint8_t)error_mqtt_reason(added);
+        error = buffer_append(&codes, &code, 1);
+    }
+    if (!error)
+        error = mqtt_suback_encode(&connection->out, connection->session.version, subscribe->packet_id, codes.data, codes.length);
+    buffer_fini(&codes);
+    if (error)
+        connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
+}
+
+static void on_unsubscribe(struct connection *connection, const struct mqtt_subscribe *unsubscribe)
+{
+    struct loop *loop = connection->loop;
+    struct buffer codes;
+    buffer_init(&codes, MQTT_REMAINING_LENGTH_MAX);
+    struct mqtt_subscription named;
+    int error = 0;
+    for (uint32_t position = 0; !error && mqtt_subscribe_next(unsubscribe, true, &position, &named);) {
+        struct router_subscription subscription = {.loop = loop->index, .connection = connection->slot, .generation = connection->generation};
+        bool found = router_unsubscribe(loop->bus->router, (const char *)named.filter.data, named.filter.length, &subscription);
+        if (found) {
+            connection->subscriptions--;
+            counter_add(&loop->counters.subscriptions, (uint64_t)-1);
+        }
+        uint8_t code = found ? 0x00 : 0x11;
+        error = buffer_append(&codes, &code, 1);
+    }
+    if (!error)
+        error = mqtt_unsuback_encode(&connection->out, connection->session.version, unsubscribe->packet_id, codes.data, codes.length);
+    buffer_fini(&codes);
+    if (error)
+        connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
+}
+
+static void on_error(struct connection *connection, int error)
+{
+    if (connection->session.version == 0 && error == ERR_PROTOCOL_VERSION) {
+        /* A version that we do not speak is answered in the form that 3.1.1 gives it. */
+        struct mqtt_slice none = {0};
+        mqtt_connack_encode(&connection->out, MQTT_VERSION_3_1_1, false, 1, none);
+    }
+    DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", "client \"%s\" is disconnected: %s", connection->client ? connection->client->id : "", error_text(error));
+    connection_close(connection, CLOSE_PROTOCOL, error_mqtt_reason(error));
+}
+
+static void act(struct connection *connection, struct mqtt_event *event)
+{
+    switch (event->type) {
+    case MQTT_EVENT_PUBLISH:
+        deliver_publish(connection, &event->publish);
+        break;
+    case MQTT_EVENT_PUBACK:
+        connection->progress_ns = uv_now(&connection->loop->uv) * 1000000u;
+        break;
+    case MQTT_EVENT_CONNECT:
+        on_connect(connection, &event->connect);
+        break;
+    case MQTT_EVENT_SUBSCRIBE:
+        on_subscribe(connection, &event->subscribe);
+        break;
+    case MQTT_EVENT_UNSUBSCRIBE:
+        on_unsubscribe(connection, &event->subscribe);
+        break;
+    case MQTT_EVENT_PING:
+        if (mqtt_empty_encode(&connection->out, MQTT_PINGRESP))
+            connection_close(connection, CLOSE_LIMIT, 0x97);
+        break;
+    case MQTT_EVENT_DISCONNECT:
+        connection->will = connection->will && event->disconnect.reason == 0x04;
+        connection->closing = true;
+        connection_drop(connection);
+        break;
+    case MQTT_EVENT_ERROR:
+        on_error(connection, event->error);
+        break;
+    case MQTT_EVENT_NEED_MORE:
+        break;
+    }
+}
+
+/* Takes every whole packet from `bytes`. Returns how many bytes it took; *needed gets the size of the unfinished packet. */
+static size_t process(struct connection *connection, const uint8_t *bytes, size_t length, size_t *needed)
+{
+    uint64_t now_ns = uv_now(&connection->loop->uv) * 1000000u;
+    bool was_full = connection->waiting.length != 0;
+    size_t done = 0;
+    *needed = 0;
+    struct mqtt_event event;
+    while (!connection->closing) {
+        size_t consumed;
+        mqtt_session_next(&connection->session, bytes + done, length - done, now_ns, &consumed, &event);
+        done += consumed;
+        if (event.type == MQTT_EVENT_NEED_MORE) {
+            *needed = event.needed;
+            break;
+        }
+        act(connection, &event);
+    }
+    if (connection->closing)
+        return length;
+    if (connection->waiting.length) {
+        bool over = connection_queued(connection) > connection->loop->bus->options.outgoing_soft_max;
+        deliver_waiting(connection);
+        if (was_full && over && connection_queued(connection) <= connection->loop->bus->options.outgoing_soft_max)
+            mail_resume_all(connection->loop->bus);
+    }
+    if (connection->out.length)
+        loop_mark_dirty(connection);
+    return done;
+}
+
+/* ---- in ---- */
+
+static void on_room(uv_handle_t *handle, size_t suggested, uv_buf_t *room)
+{
+    (void)suggested;
+    struct connection *connection = handle->data;
+    struct loop *loop = connection->loop;
+    if (connection->large) {
+        room->base = (char *)connection->in.data + connection->in.length;
+        room->len = connection->in.capacity - connection->in.length;
+        return;
+    }
+    connection->prefix = (uint32_t)connection->in.length;
+    if (connection->prefix)
+        memcpy(loop->read_buffer, connection->in.data, connection->prefix);
+    room->base = (char *)loop->read_buffer + connection->prefix;
+    room->len = LOOP_READ_SIZE - connection->prefix;
+}
+
+static void keep_rest(struct connection *connection, const uint8_t *rest, size_t length, size_t needed)
+{
+    bool in_place = connection->large;
+    connection->large = needed > SMALL_PREFIX_MAX || length > SMALL_PREFIX_MAX;
+    int error = 0;
+    if (in_place) {
+        buffer_consume(&connection->in, (size_t)(rest - connection->in.data));
+    } else {
+        buffer_clear(&connection->in);
+        error = buffer_append(&connection->in, rest, length);
+    }
+    if (connection->large && !error)
+        error = buffer_reserve(&connection->in, (needed > length ? needed - length : 0) + 1024);
+    if (!connection->large)
+        buffer_shrink(&connection->in, CONNECTION_KEEP_BUFFER);
+    if (error)
+        connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
+}
+
+static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *room)
+{
+    (void)room;
+    struct connection *connection = stream->data;
+    struct loop *loop = connection->loop;
+    if (count < 0) {
+        connection_drop(connection);
+        return;
+    }
+    if (count == 0 || connection->closing)
+        return;
+    counter_add(&loop->counters.bytes_received, (uint64_t)count);
+    const uint8_t *bytes = loop->read_buffer;
+    size_t length = connection->prefix + (size_t)count;
+    if (connection->large) {
+        connection->in.length += (size_t)count;
+        bytes = connection->in.data;
+        length = connection->in.length;
+    }
+    size_t needed;
+    size_t done = process(connection, bytes, length, &needed);
+    if (!connection->closing)
+        keep_rest(connection, bytes + done, length - done, needed);
+    if (!connection->shut && !connection->paused && journal_producer_backlog(loop->producer) > loop->bus->options.journal_backlog_max)
+        loop_pause(connection, PAUSE_JOURNAL);
+}
+
+void connection_read(struct connection *connection)
+{
+    if (!connection->closing)
+        uv_read_start((uv_stream_t *)&connection->handle, on_room, on_read);
+}
+
+/* ---- the beginning, and the watch over it ---- */
+
+void connection_open(struct loop *loop, int socket)
+{
+    struct connection *connection = loop->quiet || loop->stopping ? NULL : loop_new_connection(loop);
+    if (!connection) {
+        close(socket);
+        atomic_fetch_sub(&loop->bus->connection_count, 1);
+        return;
+    }
+    const struct bus_options *options = &loop->bus->options;
+    size_t hard_max = options->outgoing_soft_max * LOOP_HARD_FACTOR + MQTT_REMAINING_LENGTH_MAX + MQTT_FIXED_HEADER_MAX;
+    buffer_init(&connection->in, (size_t)options->packet_size_max + 2 * LOOP_READ_SIZE);
+    buffer_init(&connection->out, hard_max);
+    buffer_init(&connection->sending, hard_max);
+    buffer_init(&connection->waiting, hard_max * 2);
+    buffer_init(&connection->will_topic, 65536);
+    buffer_init(&connection->will_payload, 65536);
+    uv_tcp_init(&loop->uv, &connection->handle);
+    connection->handle.data = connection;
+    struct mqtt_session_limits limits = {.packet_size_max = options->packet_size_max, .receive_maximum = options->receive_maximum, .qos_max = 1};
+    uint64_t now_ns = uv_now(&loop->uv) * 1000000u;
+    mqtt_session_init(&connection->session, &limits, now_ns);
+    connection->progress_ns = now_ns;
+    counter_add(&loop->counters.accepted, 1);
+    if (uv_tcp_open(&connection->handle, socket)) {
+        close(socket);
+        connection_drop(connection);
+        return;
+    }
+    connection_read(connection);
+}
+
+void connection_check(struct connection *connection, uint64_t now_ns)
+{
+    if (connection->closing) {
+        if (now_ns - connection->progress_ns > LOOP_LINGER_MS * 1000000ull)
+            connection_drop(connection);
+        return;
+    }
+    if (connection_queued(connection) <= connection->loop->bus->options.outgoing_soft_max) {
+        connection->progress_ns = now_ns;
+    } else if (now_ns - connection->progress_ns > connection->loop->bus->options.stall_timeout_ns) {
+        DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus",
+                     "client \"%s\" is disconnected: %zu bytes wait for it and it has taken none for %llu s, so that publishers are held back",
+                     connection->client ? connection->client->id : "", connection_queued(connection),
+                     (unsigned long long)(connection->loop->bus->options.stall_timeout_ns / 1000000000u));
+        connection_close(connection, CLOSE_SLOW, 0x97);
+        return;
+    }
+    if (!connection->paused && now_ns > mqtt_session_deadline_ns(&connection->session))
+        connection_close(connection, CLOSE_KEEP_ALIVE, 0x8d);
+}

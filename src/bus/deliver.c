@@ -1,0 +1,222 @@
+/* Where a publish goes: to the stream that wants it, and to the subscribers that live on this loop and on others. */
+#include "bus/loop.h"
+
+#include <string.h>
+
+#include "base/diagnostics.h"
+#include "base/error.h"
+#include "mqtt/topic.h"
+
+/* What the cached match of a topic remembers. */
+enum { STREAM_UNKNOWN, STREAM_DEFAULT, STREAM_INGEST };
+
+static uint64_t choose_stream(const struct bus *bus, struct mqtt_slice topic)
+{
+    const char *filter = bus->ingest_filter;
+    return filter && mqtt_topic_matches(filter, strlen(filter), (const char *)topic.data, topic.length) ? STREAM_INGEST : STREAM_DEFAULT;
+}
+
+static void append(struct connection *from, const struct mqtt_publish *publish, uint64_t stream)
+{
+    struct loop *loop = from->loop;
+    const struct bus_options *options = &loop->bus->options;
+    struct message message = {
+        .time_ns = loop_wall_ns(loop),
+        .topic = (const char *)publish->topic.data,
+        .payload = publish->payload.data,
+        .properties = publish->properties_raw.data,
+        .topic_length = publish->topic.length,
+        .payload_length = publish->payload.length,
+        .properties_length = publish->properties_raw.length,
+        .flags = publish->qos,
+    };
+    uint64_t token = 0;
+    if (publish->qos > 0 && !options->acknowledge_at_once)
+        token = (uint64_t)from->slot << 40 | (uint64_t)from->generation << 16 | publish->packet_id;
+    int error = journal_append(loop->producer, stream == STREAM_INGEST ? options->ingest_stream : options->default_stream, &message, NULL, 0, token);
+    loop->needs_submit = true;
+    if (error && publish->qos > 0) {
+        DIAG_LIMITED(DIAGNOSTICS_ERROR, "bus", "a message of %u bytes on %.*s could not be taken: %s; its sender is disconnected and may send it again",
+                     publish->payload.length, (int)publish->topic.length, (const char *)publish->topic.data, error_text(error));
+        connection_close(from, CLOSE_LIMIT, error_mqtt_reason(error));
+    } else if (error) {
+        counter_add(&loop->counters.dropped[DROP_NO_MEMORY], 1);
+    } else if (publish->qos > 0 && options->acknowledge_at_once) {
+        connection_puback(from, publish->packet_id);
+    }
+}
+
+static void note_drop(struct loop *loop, enum drop_reason reason) { counter_add(&loop->counters.dropped[reason], 1); }
+
+static int encode_waiting(struct connection *to, const struct mqtt_publish *outgoing, size_t size)
+{
+    int error = buffer_reserve(&to->waiting, sizeof(struct waiting_head) + size);
+    if (error)
+        return error;
+    size_t head_at = to->waiting.length, id_position;
+    to->waiting.length += sizeof(struct waiting_head);
+    error = mqtt_publish_encode(&to->waiting, to->session.version, outgoing, &id_position);
+    if (error) {
+        to->waiting.length = head_at;
+        return error;
+    }
+    size_t packet_at = head_at + sizeof(struct waiting_head);
+    struct waiting_head head = {.size = (uint32_t)(to->waiting.length - packet_at), .id_position = (uint32_t)(id_position - packet_at)};
+    memcpy(to->waiting.data + head_at, &head, sizeof head);
+    return 0;
+}
+
+void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_publish *publish, unsigned qos)
+{
+    if (to->closing || to->session.state != MQTT_SESSION_ACTIVE)
+        return;
+    const struct bus_options *options = &loop->bus->options;
+    struct mqtt_publish outgoing = *publish;
+    outgoing.dup = outgoing.retain = false;
+    outgoing.qos = (uint8_t)(qos < publish->qos ? qos : publish->qos);
+    outgoing.packet_id = 0;
+    size_t size = mqtt_publish_size(to->session.version, &outgoing);
+    if (size > to->session.peer_packet_size_max) {
+        note_drop(loop, DROP_PACKET_TOO_LARGE);
+        return;
+    }
+    size_t queued = connection_queued(to);
+    if (queued > options->outgoing_soft_max) {
+        loop->congested = true;
+        if (outgoing.qos == 0) {
+            note_drop(loop, DROP_QUEUE_FULL);
+            return;
+        }
+        if (queued > options->outgoing_soft_max * LOOP_HARD_FACTOR) {
+            connection_close(to, CLOSE_SLOW, 0x97);
+            return;
+        }
+    }
+    int error;
+    if (outgoing.qos == 0) {
+        error = mqtt_publish_encode(&to->out, to->session.version, &outgoing, NULL);
+    } else {
+        bool in_turn = to->waiting.length == to->waiting_at;
+        outgoing.packet_id = in_turn ? mqtt_session_take_id(&to->session) : 0;
+        error = outgoing.packet_id ? mqtt_publish_encode(&to->out, to->session.version, &outgoing, NULL) : encode_waiting(to, &outgoing, size);
+    }
+    if (error) {
+        connection_close(to, CLOSE_SLOW, 0x97);
+        return;
+    }
+    counter_add(&loop->counters.delivered[outgoing.qos], 1);
+    loop_mark_dirty(to);
+}
+
+void deliver_waiting(struct connection *connection)
+{
+    struct buffer *waiting = &connection->waiting;
+    while (connection->waiting_at < waiting->length) {
+        uint16_t id = mqtt_session_take_id(&connection->session);
+        if (id == 0)
+            break;
+        struct waiting_head head;
+        memcpy(&head, waiting->data + connection->waiting_at, sizeof head);
+        uint8_t *packet = waiting->data + connection->waiting_at + sizeof head;
+        packet[head.id_position] = (uint8_t)(id >> 8);
+        packet[head.id_position + 1] = (uint8_t)id;
+        if (buffer_append(&connection->out, packet, head.size)) {
+            connection_close(connection, CLOSE_SLOW, 0x97);
+            return;
+        }
+        connection->waiting_at += sizeof head + head.size;
+        loop_mark_dirty(connection);
+    }
+    if (connection->waiting_at == waiting->length) {
+        buffer_clear(waiting);
+        connection->waiting_at = 0;
+        buffer_shrink(waiting, CONNECTION_KEEP_BUFFER);
+    } else if (connection->waiting_at > waiting->length / 2) {
+        buffer_consume(waiting, connection->waiting_at);
+        connection->waiting_at = 0;
+    }
+}
+
+/* Sends the message to the subscribers of `match` that live on other loops, one piece of mail a loop. */
+static bool deliver_remote(struct bus *bus, const struct router_match *match, const struct mqtt_publish *publish, unsigned except,
+                           const struct mail_origin *origin)
+{
+    enum { TARGETS_A_MAIL = 512 };
+    bool full = false;
+    for (unsigned i = 0; i < bus->options.loop_count; i++) {
+        if (i == except)
+            continue;
+        struct mail_target targets[TARGETS_A_MAIL];
+        uint32_t count = 0;
+        struct loop *to = &bus->loops[i];
+        for (uint32_t s = 0; s <= match->count; s++) {
+            if (count == TARGETS_A_MAIL || (s == match->count && count)) {
+                int error = mail_deliver(to, publish, targets, count, origin);
+                full = full || error || atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > LOOP_MAIL_SOFT_MAX;
+                if (error)
+                    DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", "%u deliveries on %.*s were dropped: the receiving event loop is overloaded", count,
+                                 (int)publish->topic.length, (const char *)publish->topic.data);
+                count = 0;
+            }
+            if (s == match->count)
+                break;
+            const struct router_subscription *subscriber = &match->subscribers[s];
+            if (subscriber->loop == i)
+                targets[count++] = (struct mail_target){subscriber->connection, subscriber->generation, subscriber->qos};
+        }
+    }
+    return full;
+}
+
+void deliver_publish(struct connection *from, const struct mqtt_publish *publish)
+{
+    struct loop *loop = from->loop;
+    struct bus *bus = loop->bus;
+    counter_add(&loop->counters.received[publish->qos], 1);
+    struct router_match *match = router_match(bus->router, loop->cache, (const char *)publish->topic.data, publish->topic.length);
+    uint64_t stream = match ? match->user : STREAM_UNKNOWN;
+    if (stream == STREAM_UNKNOWN) {
+        stream = choose_stream(bus, publish->topic);
+        if (match)
+            match->user = stream;
+    }
+    if (publish->qos > 0 || stream == STREAM_INGEST)
+        append(from, publish, stream);
+    if (!match || match->count == 0)
+        return;
+    loop->congested = false;
+    uint32_t local = 0;
+    for (uint32_t i = 0; i < match->count; i++) {
+        const struct router_subscription *subscriber = &match->subscribers[i];
+        if (subscriber->loop != loop->index)
+            continue;
+        local++;
+        struct connection *to = connection_find(loop, subscriber->connection, subscriber->generation);
+        if (to && !(to == from && subscriber->no_local))
+            deliver_local(loop, to, publish, subscriber->qos);
+    }
+    if (local < match->count) {
+        struct mail_origin origin = {loop->index, from->slot, from->generation};
+        if (deliver_remote(bus, match, publish, loop->index, &origin))
+            loop_pause(from, PAUSE_MAIL);
+    }
+    /* A subscriber that is full itself is not held back: its acknowledgements lie behind its publishes. */
+    if (loop->congested && connection_queued(from) <= bus->options.outgoing_soft_max)
+        loop_pause(from, PAUSE_SUBSCRIBER);
+}
+
+void bus_publish(struct bus *bus, const struct message *message)
+{
+    struct mqtt_publish publish = {
+        .qos = message->flags & MESSAGE_QOS_MASK,
+        .topic = {(const uint8_t *)message->topic, message->topic_length},
+        .payload = {message->payload, message->payload_length},
+        .properties_raw = {message->properties, message->properties_length},
+    };
+    static const struct mail_origin nobody = {0, UINT32_MAX, 0};
+    pthread_mutex_lock(&bus->publish_lock);
+    const struct router_match *match = router_match(bus->router, bus->publish_cache, message->topic, message->topic_length);
+    if (match && match->count)
+        deliver_remote(bus, match, &publish, UINT32_MAX, &nobody);
+    pthread_mutex_unlock(&bus->publish_lock);
+}

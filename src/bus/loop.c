@@ -1,0 +1,303 @@
+/* An event loop: its thread, its slots of connections, and what it does once a turn.
+ *
+ * One turn: read from every socket that has something (decode, route, append to the journal's open chunk, encode deliveries), then
+ * send the chunk off, then touch each socket that has something to send with one write. */
+#include "bus/loop.h"
+
+#include <assert.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/diagnostics.h"
+#include "base/error.h"
+
+uint64_t loop_wall_ns(struct loop *loop)
+{
+    if (!loop->turn_wall_ns)
+        loop->turn_wall_ns = clock_wall_ns();
+    return loop->turn_wall_ns;
+}
+
+/* ---- slots ---- */
+
+static int more_slots(struct loop *loop)
+{
+    uint32_t count = loop->slot_count ? loop->slot_count * 2 : 64;
+    if (count > 1u << LOOP_SLOT_BITS)
+        return ERR_LIMIT;
+    struct connection **slots = realloc(loop->slots, count * sizeof(struct connection *));
+    if (slots)
+        loop->slots = slots;
+    uint32_t *generations = realloc(loop->generations, count * sizeof *generations);
+    if (generations)
+        loop->generations = generations;
+    uint32_t *free_slots = realloc(loop->free_slots, count * sizeof *free_slots);
+    if (free_slots)
+        loop->free_slots = free_slots;
+    if (!slots || !generations || !free_slots)
+        return ERR_NO_MEMORY;
+    for (uint32_t i = count; i > loop->slot_count; i--) {
+        loop->slots[i - 1] = NULL;
+        loop->generations[i - 1] = 0;
+        loop->free_slots[loop->free_count++] = i - 1;
+    }
+    loop->slot_count = count;
+    return 0;
+}
+
+static void on_sweep(uv_timer_t *timer)
+{
+    struct loop *loop = timer->data;
+    uint64_t now_ns = uv_now(&loop->uv) * 1000000u;
+    for (uint32_t i = 0; i < loop->slot_count; i++)
+        if (loop->slots[i])
+            connection_check(loop->slots[i], now_ns);
+}
+
+struct connection *loop_new_connection(struct loop *loop)
+{
+    if (loop->free_count == 0 && more_slots(loop))
+        return NULL;
+    struct connection *connection = calloc(1, sizeof *connection);
+    if (!connection)
+        return NULL;
+    uint32_t slot = loop->free_slots[--loop->free_count];
+    loop->generations[slot] = (loop->generations[slot] + 1) & ((1u << LOOP_SLOT_BITS) - 1);
+    loop->slots[slot] = connection;
+    connection->loop = loop;
+    connection->slot = slot;
+    connection->generation = loop->generations[slot];
+    counter_add(&loop->counters.connections, 1);
+    if (loop->open_count++ == 0)
+        uv_timer_start(&loop->sweep, on_sweep, LOOP_SWEEP_MS, LOOP_SWEEP_MS);
+    return connection;
+}
+
+void loop_forget(struct connection *connection)
+{
+    struct loop *loop = connection->loop;
+    loop->slots[connection->slot] = NULL;
+    loop->free_slots[loop->free_count++] = connection->slot;
+    for (struct connection **at = &loop->paused; connection->paused && *at; at = &(*at)->paused_next) {
+        if (*at == connection) {
+            *at = connection->paused_next;
+            break;
+        }
+    }
+    counter_add(&loop->counters.connections, (uint64_t)-1);
+    atomic_fetch_sub(&loop->bus->connection_count, 1);
+    if (--loop->open_count == 0)
+        uv_timer_stop(&loop->sweep);
+    if (loop->open_count == 0 && loop->stopping)
+        uv_close((uv_handle_t *)&loop->sweep, NULL);
+}
+
+/* ---- one turn ---- */
+
+void loop_mark_dirty(struct connection *connection)
+{
+    if (connection->dirty)
+        return;
+    connection->dirty = true;
+    connection->dirty_next = connection->loop->dirty;
+    connection->loop->dirty = connection;
+}
+
+static void flush_dirty(struct loop *loop)
+{
+    struct connection *list = loop->dirty;
+    loop->dirty = NULL;
+    while (list) {
+        struct connection *connection = list;
+        list = connection->dirty_next;
+        connection->dirty = false;
+        if (connection->closing)
+            connection_end(connection);
+        else
+            connection_flush(connection);
+    }
+}
+
+static void release(void *context, const struct journal_batch *batch)
+{
+    struct loop *loop = context;
+    for (size_t i = 0; i < batch->token_count; i++) {
+        uint64_t token = batch->tokens[i];
+        struct connection *connection = connection_find(loop, (uint32_t)(token >> 40), (uint32_t)(token >> 16 & 0xffffff));
+        if (connection)
+            connection_puback(connection, (uint16_t)token);
+    }
+}
+
+static void check_drained(struct loop *loop)
+{
+    if (!loop->quiet || journal_producer_backlog(loop->producer))
+        return;
+    for (uint32_t i = 0; i < loop->slot_count; i++)
+        if (loop->slots[i] && loop->slots[i]->out.length)
+            return;
+    atomic_store(&loop->drained, true);
+}
+
+static void on_wake(uv_async_t *async)
+{
+    struct loop *loop = async->data;
+    journal_producer_poll(loop->producer, release, loop);
+    if (loop->paused && journal_producer_backlog(loop->producer) <= loop->bus->options.journal_backlog_max / 2)
+        loop_resume(loop);
+    mail_read(loop);
+}
+
+static void on_turn_end(uv_check_t *check)
+{
+    struct loop *loop = check->data;
+    while (loop->needs_submit || loop->dirty) { /* again when an ending connection had a will */
+        if (loop->needs_submit)
+            journal_submit(loop->producer);
+        loop->needs_submit = false;
+        flush_dirty(loop);
+    }
+    loop->turn_wall_ns = 0;
+    check_drained(loop);
+}
+
+static void on_durable(void *context)
+{
+    struct loop *loop = context;
+    uv_async_send(&loop->wake);
+}
+
+/* ---- holding senders back ---- */
+
+void loop_pause(struct connection *connection, enum pause_reason reason)
+{
+    if (connection->paused || connection->closing)
+        return;
+    struct loop *loop = connection->loop;
+    connection->paused = true;
+    connection->paused_next = loop->paused;
+    loop->paused = connection;
+    uv_read_stop((uv_stream_t *)&connection->handle);
+    counter_add(&loop->counters.paused[reason], 1);
+}
+
+void loop_resume(struct loop *loop)
+{
+    if (loop->quiet)
+        return;
+    struct connection *list = loop->paused;
+    loop->paused = NULL;
+    while (list) {
+        struct connection *connection = list;
+        list = connection->paused_next;
+        connection->paused = false;
+        connection_read(connection);
+    }
+}
+
+/* ---- the end ---- */
+
+void loop_quiesce(struct loop *loop)
+{
+    loop->quiet = true;
+    if (loop->index == 0)
+        listener_close(loop->bus);
+    for (uint32_t i = 0; i < loop->slot_count; i++)
+        if (loop->slots[i] && !loop->slots[i]->closing)
+            uv_read_stop((uv_stream_t *)&loop->slots[i]->handle);
+}
+
+static void on_linger(uv_timer_t *timer)
+{
+    struct loop *loop = timer->data;
+    for (uint32_t i = 0; i < loop->slot_count; i++)
+        if (loop->slots[i])
+            connection_drop(loop->slots[i]);
+}
+
+static void close_handle(uv_handle_t *handle, void *context)
+{
+    (void)context;
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL);
+}
+
+void loop_stop(struct loop *loop)
+{
+    if (loop->stopping)
+        return;
+    loop->quiet = loop->stopping = true;
+    if (loop->index == 0)
+        listener_close(loop->bus);
+    for (uint32_t i = 0; i < loop->slot_count; i++) {
+        struct connection *connection = loop->slots[i];
+        if (!connection)
+            continue;
+        connection->will = false; /* the server leaves, not the client */
+        connection_close(connection, CLOSE_SHUTDOWN, 0x8b);
+    }
+    uv_close((uv_handle_t *)&loop->wake, NULL);
+    if (loop->open_count)
+        uv_timer_start(&loop->sweep, on_linger, LOOP_LINGER_MS, 0);
+    else
+        uv_close((uv_handle_t *)&loop->sweep, NULL);
+}
+
+static void *run(void *context)
+{
+    struct loop *loop = context;
+    uv_run(&loop->uv, UV_RUN_DEFAULT);
+    return NULL;
+}
+
+int loop_start(struct loop *loop, struct bus *bus, unsigned index)
+{
+    loop->bus = bus;
+    loop->index = index;
+    pthread_mutex_init(&loop->mail_lock, NULL);
+    buffer_init(&loop->mail, (size_t)LOOP_MAIL_HARD_MAX * 2);
+    buffer_init(&loop->mail_read, (size_t)LOOP_MAIL_HARD_MAX * 2);
+    loop->read_buffer = malloc(LOOP_READ_SIZE);
+    if (!loop->read_buffer || uv_loop_init(&loop->uv))
+        return ERR_NO_MEMORY;
+    loop->initialised = true;
+    uv_async_init(&loop->uv, &loop->wake, on_wake);
+    uv_check_init(&loop->uv, &loop->turn_end);
+    uv_timer_init(&loop->uv, &loop->sweep);
+    loop->wake.data = loop->turn_end.data = loop->sweep.data = loop;
+    uv_check_start(&loop->turn_end, on_turn_end);
+    uv_unref((uv_handle_t *)&loop->turn_end);
+    int error = router_cache_create(&loop->cache);
+    if (!error)
+        error = journal_producer_open(bus->options.journal, on_durable, loop, &loop->producer);
+    if (error)
+        return error;
+    if (index == 0)
+        listener_watch(bus);
+    if (pthread_create(&loop->thread, NULL, run, loop))
+        return ERR_NO_MEMORY;
+    loop->started = true;
+    return 0;
+}
+
+void loop_join(struct loop *loop)
+{
+    if (loop->started)
+        pthread_join(loop->thread, NULL);
+    journal_producer_close(loop->producer); /* nobody wakes the loop any more */
+    if (loop->initialised) {
+        uv_walk(&loop->uv, close_handle, NULL);
+        uv_run(&loop->uv, UV_RUN_DEFAULT);
+        uv_loop_close(&loop->uv);
+    }
+    router_cache_destroy(loop->cache);
+    buffer_fini(&loop->mail);
+    buffer_fini(&loop->mail_read);
+    pthread_mutex_destroy(&loop->mail_lock);
+    free(loop->read_buffer);
+    free(loop->slots);
+    free(loop->generations);
+    free(loop->free_slots);
+}

@@ -1,0 +1,189 @@
+/* Mail between loops: what another thread asks of a loop is appended to its buffer, and the loop is woken once. */
+#include "bus/loop.h"
+
+#include <assert.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+
+enum mail_type { MAIL_DELIVER, MAIL_SOCKET, MAIL_CLOSE, MAIL_PAUSE, MAIL_RESUME, MAIL_QUIESCE, MAIL_STOP };
+
+struct mail_head {
+    uint32_t size; /* of head and content, a multiple of 8 */
+    uint8_t type;
+    uint8_t reason;
+    uint16_t reserved;
+    union {
+        struct {
+            uint32_t topic_length, payload_length, properties_length, target_count;
+            struct mail_origin origin;
+            uint8_t qos;
+        } deliver; /* followed by targets, topic, properties, payload */
+        int socket;
+        struct {
+            uint32_t slot, generation;
+        } connection;
+    };
+};
+
+static size_t round_up(size_t size) { return (size + 7) & ~(size_t)7; }
+
+/* Reserves `size` bytes of mail; the lock is held until mail_send. */
+static uint8_t *mail_begin(struct loop *to, size_t size)
+{
+    pthread_mutex_lock(&to->mail_lock);
+    if (buffer_reserve(&to->mail, size)) {
+        pthread_mutex_unlock(&to->mail_lock);
+        return NULL;
+    }
+    return to->mail.data + to->mail.length;
+}
+
+static void mail_send(struct loop *to, size_t size)
+{
+    bool first = to->mail.length == 0;
+    to->mail.length += size;
+    atomic_store_explicit(&to->mail_bytes, to->mail.length, memory_order_relaxed);
+    pthread_mutex_unlock(&to->mail_lock);
+    if (first)
+        uv_async_send(&to->wake);
+}
+
+static void send_small(struct loop *to, const struct mail_head *head)
+{
+    uint8_t *at = mail_begin(to, sizeof *head);
+    if (!at) {
+        if (head->type == MAIL_SOCKET)
+            close(head->socket);
+        return;
+    }
+    memcpy(at, head, sizeof *head);
+    mail_send(to, sizeof *head);
+}
+
+int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct mail_target *targets, uint32_t target_count,
+                 const struct mail_origin *origin)
+{
+    if (atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > LOOP_MAIL_HARD_MAX)
+        return ERR_LIMIT;
+    size_t content = target_count * sizeof *targets + publish->topic.length + publish->properties_raw.length + publish->payload.length;
+    size_t size = round_up(sizeof(struct mail_head) + content);
+    uint8_t *at = mail_begin(to, size);
+    if (!at)
+        return ERR_NO_MEMORY;
+    struct mail_head head = {.size = (uint32_t)size, .type = MAIL_DELIVER};
+    head.deliver.topic_length = publish->topic.length;
+    head.deliver.payload_length = publish->payload.length;
+    head.deliver.properties_length = publish->properties_raw.length;
+    head.deliver.target_count = target_count;
+    head.deliver.origin = *origin;
+    head.deliver.qos = publish->qos;
+    memcpy(at, &head, sizeof head);
+    at += sizeof head;
+    memcpy(at, targets, target_count * sizeof *targets);
+    at += target_count * sizeof *targets;
+    memcpy(at, publish->topic.data, publish->topic.length);
+    at += publish->topic.length;
+    if (publish->properties_raw.length)
+        memcpy(at, publish->properties_raw.data, publish->properties_raw.length);
+    at += publish->properties_raw.length;
+    if (publish->payload.length)
+        memcpy(at, publish->payload.data, publish->payload.length);
+    mail_send(to, size);
+    return 0;
+}
+
+void mail_socket(struct loop *to, int socket)
+{
+    send_small(to, &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_SOCKET, .socket = socket});
+}
+
+void mail_close(struct loop *to, uint32_t slot, uint32_t generation, enum close_reason reason)
+{
+    send_small(to, &(struct mail_head){
+                       .size = sizeof(struct mail_head), .type = MAIL_CLOSE, .reason = (uint8_t)reason, .connection = {slot, generation}});
+}
+
+void mail_pause(struct loop *to, const struct mail_origin *origin)
+{
+    send_small(to, &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_PAUSE, .connection = {origin->slot, origin->generation}});
+}
+
+void mail_resume_all(struct bus *bus)
+{
+    for (unsigned i = 0; i < bus->options.loop_count; i++)
+        send_small(&bus->loops[i], &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_RESUME});
+}
+
+void mail_quiesce(struct loop *to) { send_small(to, &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_QUIESCE}); }
+
+void mail_stop(struct loop *to) { send_small(to, &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_STOP}); }
+
+static void read_deliver(struct loop *loop, const struct mail_head *head, const uint8_t *at)
+{
+    const struct mail_target *targets = (const struct mail_target *)(const void *)at;
+    at += head->deliver.target_count * sizeof *targets;
+    struct mqtt_publish publish = {.qos = head->deliver.qos};
+    publish.topic = (struct mqtt_slice){at, head->deliver.topic_length};
+    at += head->deliver.topic_length;
+    publish.properties_raw = (struct mqtt_slice){at, head->deliver.properties_length};
+    at += head->deliver.properties_length;
+    publish.payload = (struct mqtt_slice){at, head->deliver.payload_length};
+    loop->congested = false;
+    for (uint32_t i = 0; i < head->deliver.target_count; i++) {
+        struct connection *to = connection_find(loop, targets[i].slot, targets[i].generation);
+        if (to)
+            deliver_local(loop, to, &publish, targets[i].qos);
+    }
+    if (loop->congested && head->deliver.origin.slot != UINT32_MAX)
+        mail_pause(&loop->bus->loops[head->deliver.origin.loop], &head->deliver.origin);
+}
+
+void mail_read(struct loop *loop)
+{
+    pthread_mutex_lock(&loop->mail_lock);
+    struct buffer mail = loop->mail;
+    loop->mail = loop->mail_read;
+    loop->mail.length = 0;
+    atomic_store_explicit(&loop->mail_bytes, 0, memory_order_relaxed);
+    pthread_mutex_unlock(&loop->mail_lock);
+    bool was_full = mail.length > LOOP_MAIL_SOFT_MAX;
+    for (size_t position = 0; position < mail.length;) {
+        const struct mail_head *head = (const struct mail_head *)(const void *)(mail.data + position);
+        struct connection *connection;
+        switch ((enum mail_type)head->type) {
+        case MAIL_DELIVER:
+            read_deliver(loop, head, (const uint8_t *)(head + 1));
+            break;
+        case MAIL_SOCKET:
+            connection_open(loop, head->socket);
+            break;
+        case MAIL_CLOSE:
+            connection = connection_find(loop, head->connection.slot, head->connection.generation);
+            if (connection)
+                connection_close(connection, (enum close_reason)head->reason, 0x8e);
+            break;
+        case MAIL_PAUSE:
+            connection = connection_find(loop, head->connection.slot, head->connection.generation);
+            if (connection)
+                loop_pause(connection, PAUSE_SUBSCRIBER);
+            break;
+        case MAIL_RESUME:
+            loop_resume(loop);
+            break;
+        case MAIL_QUIESCE:
+            loop_quiesce(loop);
+            break;
+        case MAIL_STOP:
+            loop_stop(loop);
+            break;
+        }
+        position += head->size;
+    }
+    mail.length = 0;
+    buffer_shrink(&mail, LOOP_MAIL_SOFT_MAX / 4);
+    loop->mail_read = mail;
+    if (was_full)
+        mail_resume_all(loop->bus);
+}
