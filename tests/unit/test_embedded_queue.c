@@ -1,0 +1,263 @@
+/* The embedded queue: what is settled stays settled, what is not comes again, and the terms add up across restarts. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "queue/dead_letter.h"
+#include "queue/embedded.h"
+#include "queue/ledger.h"
+#include "tests/unit/folder.h"
+
+struct fixture {
+    struct journal *journal;
+    struct journal_stream *ingest, *results, *dead_letters, *outcomes;
+    struct journal_producer *producer;
+    struct queue *queue;
+    struct queue_writer *writer;
+    _Atomic unsigned published;
+};
+
+static void no_notice(void *context) { (void)context; }
+
+static void count_published(void *context, const struct message *result)
+{
+    struct fixture *fixture = context;
+    assert_memory_equal(result->topic, "answer", 6);
+    fixture->published++;
+}
+
+static void start(struct fixture *fixture)
+{
+    *fixture = (struct fixture){0};
+    struct journal_options options = {.disk = disk_posix(), .folder = test_folder, .segment_size = 1 << 20};
+    assert_int_equal(journal_open(&fixture->journal, &options), 0);
+    struct journal_stream_options stream = {.name = "ingest", .retention_size = 1, .guarded = true};
+    assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->ingest), 0);
+    stream = (struct journal_stream_options){.name = "results"};
+    assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->results), 0);
+    stream.name = "dead-letters";
+    assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->dead_letters), 0);
+    stream = (struct journal_stream_options){.name = "outcomes", .retention_size = 1, .guarded = true};
+    assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->outcomes), 0);
+    struct queue_embedded_options queue = {
+        .journal = fixture->journal,
+        .data_folder = test_folder,
+        .ingest = fixture->ingest,
+        .results = fixture->results,
+        .dead_letters = fixture->dead_letters,
+        .outcomes = fixture->outcomes,
+        .publish = count_published,
+        .publish_context = fixture,
+    };
+    assert_int_equal(queue_embedded_open(&fixture->queue, &queue), 0);
+    assert_int_equal(journal_start(fixture->journal), 0);
+    assert_int_equal(queue_embedded_start(fixture->queue), 0);
+    assert_int_equal(journal_producer_open(fixture->journal, no_notice, NULL, &fixture->producer), 0);
+    assert_int_equal(fixture->queue->ops->writer_open(fixture->queue, &fixture->writer), 0);
+}
+
+static void stop(struct fixture *fixture)
+{
+    fixture->queue->ops->writer_close(fixture->writer);
+    journal_producer_close(fixture->producer);
+    fixture->queue->ops->close(fixture->queue);
+    journal_close(fixture->journal);
+}
+
+static void accept_messages(struct fixture *fixture, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct message message = {.topic = "in", .topic_length = 2, .payload = (const uint8_t *)"payload", .payload_length = 7};
+        assert_int_equal(journal_append(fixture->producer, fixture->ingest, &message, NULL, 0, 0), 0);
+    }
+    journal_submit(fixture->producer);
+    journal_producer_wait(fixture->producer, 0);
+}
+
+static void settle_one(struct fixture *fixture, const struct message *message, enum queue_outcome outcome)
+{
+    const struct queue_ops *ops = fixture->queue->ops;
+    struct queue_position position = {message->offset};
+    if (outcome == QUEUE_COMPLETED) {
+        struct message answer = {.topic = "answer", .topic_length = 6};
+        assert_int_equal(ops->result(fixture->writer, &answer, &message->offset, 1), 0);
+    } else if (outcome == QUEUE_DEAD_LETTERED) {
+        struct queue_dead_letter letter = {.position = position, .reason = "unmatched", .stage = "join", .error = "alone", .message = NULL};
+        assert_int_equal(ops->dead_letter(fixture->writer, &letter), 0);
+    } else {
+        assert_int_equal(ops->settle(fixture->writer, position, outcome), 0);
+    }
+}
+
+static void assert_counts(struct fixture *fixture, uint64_t accepted, uint64_t completed, uint64_t duplicates, uint64_t dead, uint64_t pending)
+{
+    struct queue_counts counts;
+    fixture->queue->ops->counts(fixture->queue, &counts);
+    assert_int_equal(counts.accepted, accepted);
+    assert_int_equal(counts.completed, completed);
+    assert_int_equal(counts.duplicates, duplicates);
+    assert_int_equal(counts.dead_lettered, dead);
+    assert_int_equal(counts.pending, pending);
+}
+
+static void flush(struct fixture *fixture)
+{
+    assert_int_equal(fixture->queue->ops->commit(fixture->writer, NULL, NULL), 0);
+    fixture->queue->ops->writer_close(fixture->writer); /* waits until it is durable and applied */
+    assert_int_equal(fixture->queue->ops->writer_open(fixture->queue, &fixture->writer), 0);
+}
+
+static void what_is_open_comes_again_after_a_restart(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    start(&fixture);
+    accept_messages(&fixture, 10);
+    assert_counts(&fixture, 10, 0, 0, 0, 10);
+    struct queue_batch *batch;
+    assert_int_equal(fixture.queue->ops->fetch(fixture.queue, 1 << 20, 1000, &batch), 0);
+    assert_int_equal(batch->count, 10);
+    settle_one(&fixture, &batch->messages[0], QUEUE_COMPLETED);
+    settle_one(&fixture, &batch->messages[1], QUEUE_DUPLICATE);
+    settle_one(&fixture, &batch->messages[5], QUEUE_DEAD_LETTERED);
+    settle_one(&fixture, &batch->messages[7], QUEUE_COMPLETED);
+    queue_batch_release(batch);
+    flush(&fixture);
+    assert_int_equal(fixture.published, 2);
+    assert_counts(&fixture, 10, 2, 1, 1, 6);
+    uint64_t reasons[LEDGER_REASON_COUNT];
+    queue_embedded_reasons(fixture.queue, reasons);
+    assert_int_equal(reasons[LEDGER_REASON_UNMATCHED], 1);
+    assert_int_equal(fixture.queue->ops->fetch(fixture.queue, 1 << 20, 0, &batch), 0);
+    assert_int_equal(batch->count, 0);
+    queue_batch_release(batch);
+    stop(&fixture);
+
+    start(&fixture);
+    assert_counts(&fixture, 10, 2, 1, 1, 6);
+    assert_int_equal(fixture.queue->ops->fetch(fixture.queue, 1 << 20, 1000, &batch), 0);
+    assert_int_equal(batch->count, 8);
+    assert_int_equal(batch->messages[0].offset, 2);
+    for (size_t i = 0; i < batch->count; i++) {
+        uint64_t offset = batch->messages[i].offset;
+        assert_int_equal(batch->settled[i], offset == 5 || offset == 7);
+        if (!batch->settled[i])
+            settle_one(&fixture, &batch->messages[i], QUEUE_COMPLETED);
+    }
+    queue_batch_release(batch);
+    flush(&fixture);
+    assert_counts(&fixture, 10, 8, 1, 1, 0);
+    accept_messages(&fixture, 3);
+    assert_counts(&fixture, 13, 8, 1, 1, 3);
+    stop(&fixture);
+    start(&fixture);
+    assert_counts(&fixture, 13, 8, 1, 1, 3);
+    stop(&fixture);
+}
+
+/* A crash may cut the outcomes off behind the results that they speak of. */
+static void a_result_without_its_outcome_still_settles_its_sources(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    start(&fixture);
+    accept_messages(&fixture, 4);
+    struct queue_batch *batch;
+    assert_int_equal(fixture.queue->ops->fetch(fixture.queue, 1 << 20, 1000, &batch), 0);
+    settle_one(&fixture, &batch->messages[0], QUEUE_COMPLETED);
+    settle_one(&fixture, &batch->messages[1], QUEUE_DEAD_LETTERED);
+    queue_batch_release(batch);
+    flush(&fixture);
+    stop(&fixture);
+    char command[600];
+    snprintf(command, sizeof command, "rm -r %s/outcomes", test_folder);
+    assert_int_equal(system(command), 0);
+    struct ledger ledger;
+    uint64_t accepted;
+    assert_int_equal(ledger_load(&ledger, disk_posix(), test_folder, "ingest", &accepted), 0);
+    assert_int_equal(accepted, 4);
+    assert_int_equal(ledger.completed, 1);
+    assert_int_equal(ledger.dead_lettered[LEDGER_REASON_UNMATCHED], 1);
+    ledger_fini(&ledger);
+    start(&fixture);
+    assert_counts(&fixture, 4, 1, 0, 1, 2);
+    stop(&fixture);
+}
+
+static void many_rounds_keep_the_equation_and_little_disk(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    uint64_t accepted = 0, settled = 0;
+    for (unsigned round = 0; round < 3; round++) {
+        start(&fixture);
+        accept_messages(&fixture, 150000);
+        accepted += 150000;
+        while (settled < accepted) {
+            struct queue_batch *batch;
+            assert_int_equal(fixture.queue->ops->fetch(fixture.queue, 1 << 20, 1000, &batch), 0);
+            assert_true(batch->count > 0);
+            for (size_t i = 0; i < batch->count; i++)
+                assert_int_equal(fixture.queue->ops->settle(fixture.writer, (struct queue_position){batch->messages[i].offset}, QUEUE_DUPLICATE), 0);
+            settled += batch->count;
+            queue_batch_release(batch);
+            assert_int_equal(fixture.queue->ops->commit(fixture.writer, NULL, NULL), 0);
+        }
+        flush(&fixture);
+        assert_counts(&fixture, accepted, 0, accepted, 0, 0);
+        struct journal_stream_stats stats;
+        journal_stream_stats(fixture.outcomes, &stats);
+        assert_true(stats.bytes < 8 << 20);
+        stop(&fixture);
+    }
+}
+
+static void removed_files_are_noticed(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    start(&fixture);
+    accept_messages(&fixture, 4);
+    assert_int_equal(fixture.queue->ops->settle(fixture.writer, (struct queue_position){3}, QUEUE_DUPLICATE), 0);
+    flush(&fixture);
+    stop(&fixture);
+    char command[600];
+    snprintf(command, sizeof command, "rm -r %s/ingest", test_folder);
+    assert_int_equal(system(command), 0);
+    struct journal *journal;
+    struct journal_stream *streams[4];
+    struct journal_options options = {.disk = disk_posix(), .folder = test_folder, .segment_size = 1 << 20};
+    assert_int_equal(journal_open(&journal, &options), 0);
+    static const char *const names[] = {"ingest", "results", "dead-letters", "outcomes"};
+    for (unsigned i = 0; i < 4; i++) {
+        struct journal_stream_options stream = {.name = names[i]};
+        assert_int_equal(journal_stream_add(journal, &stream, &streams[i]), 0);
+    }
+    struct queue *queue;
+    struct queue_embedded_options embedded = {.journal = journal,
+                                              .data_folder = test_folder,
+                                              .ingest = streams[0],
+                                              .results = streams[1],
+                                              .dead_letters = streams[2],
+                                              .outcomes = streams[3]};
+    assert_int_equal(queue_embedded_open(&queue, &embedded), ERR_CORRUPT);
+    journal_close(journal);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(what_is_open_comes_again_after_a_restart, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(a_result_without_its_outcome_still_settles_its_sources, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(many_rounds_keep_the_equation_and_little_disk, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(removed_files_are_noticed, test_folder_make, test_folder_remove),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
