@@ -1,8 +1,8 @@
 # Spindle: one Makefile for everything. `make help` lists what it can do.
 #
 # Sources are found, not listed: every src/*/*.c goes into libspindle.a, src/cli/*.c into the program, tests/unit/test_*.c
-# become one test program each, tests/fuzz/fuzz_*.c one fuzz target each. VARIANT picks the flavour and its own build folder:
-# release (build/), asan, tsan, fuzz.
+# become one test program each, tests/fuzz/fuzz_*.c one fuzz target each, tests/bench/bench_*.c one measuring program each.
+# VARIANT picks the flavour and its own build folder: release (build/), asan, tsan, fuzz.
 
 VARIANT ?= release
 CC      ?= gcc
@@ -49,6 +49,8 @@ UNIT_TESTS   := $(UNIT_SOURCES:tests/unit/%.c=$B/tests/%)
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_TARGETS := $(FUZZ_SOURCES:tests/fuzz/%.c=$B/fuzz/%)
 FUZZ_REPLAYS := $(FUZZ_SOURCES:tests/fuzz/%.c=$B/tests/replay_%)
+BENCH_SOURCES := $(wildcard tests/bench/bench_*.c)
+BENCHES      := $(BENCH_SOURCES:tests/bench/%.c=$B/bench/%)
 
 .DEFAULT_GOAL := build
 .PHONY: build
@@ -81,8 +83,20 @@ $B/fuzz/%: $B/obj/tests/fuzz/%.o $B/libspindle.a
 	@mkdir -p $(@D)
 	$(CXX) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
+$B/bench/%: $B/obj/tests/bench/%.o $B/libspindle.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
 .PHONY: unit
 unit: $(UNIT_TESTS) ## run the unit tests
 	@set -e; for t in $(UNIT_TESTS); do $$t; done
+
+.PHONY: fuzz-targets fuzz-replay benches
+fuzz-targets: $(FUZZ_TARGETS) ## build the fuzz targets (with VARIANT=fuzz)
+
+fuzz-replay: $(FUZZ_REPLAYS) ## feed each fuzz target its corpus and mutations of it
+	@set -e; for t in $(FUZZ_REPLAYS); do $$t tests/fuzz/corpus/$${t##*/replay_fuzz_}; done
+
+benches: $(BENCHES) ## build the measuring programs
 
 -include $(shell find $B/obj -name '*.d' 2>/dev/null)
