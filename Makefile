@@ -1,8 +1,9 @@
 # Spindle: one Makefile for everything. `make help` lists what it can do.
 #
 # Sources are found, not listed: every src/*/*.c goes into libspindle.a, src/cli/main.c on top of it becomes the program,
-# tests/unit/test_*.c become one test program each, tests/fuzz/fuzz_*.c one fuzz target each. VARIANT picks the flavour and its
-# own build folder: release (build/), asan, tsan, fuzz, clang (build/VARIANT/).
+# tests/unit/test_*.c become one test program each, tests/fuzz/fuzz_*.c one fuzz target each,
+# tests/bench/bench_*.c one measuring program each. VARIANT picks the flavour and its own build folder: release (build/), asan, tsan,
+# fuzz, clang (build/VARIANT/).
 
 VARIANT      ?= release
 PYTHON       ?= python3
@@ -56,6 +57,8 @@ UNIT_TESTS   := $(UNIT_SOURCES:tests/unit/%.c=$B/tests/%)
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_TARGETS := $(FUZZ_SOURCES:tests/fuzz/%.c=$B/fuzz/%)
 FUZZ_REPLAYS := $(FUZZ_SOURCES:tests/fuzz/%.c=$B/tests/replay_%)
+BENCH_SOURCES := $(wildcard tests/bench/bench_*.c)
+BENCHES      := $(BENCH_SOURCES:tests/bench/%.c=$B/bench/%)
 
 VENV         := build/venv/.ready
 FORMATTED     = $(shell find $(wildcard src include tests) -name '*.[ch]' -o -name '*.cpp')
@@ -175,5 +178,13 @@ $(VENV): tests/requirements.txt
 	@$(PYTHON) -m venv --clear build/venv
 	@build/venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
+
+.PHONY: fuzz-targets fuzz-replay benches
+fuzz-targets: $(FUZZ_TARGETS) ## build the fuzz targets (with VARIANT=fuzz)
+
+fuzz-replay: $(FUZZ_REPLAYS) ## feed each fuzz target its corpus and mutations of it
+	@set -e; for t in $(FUZZ_REPLAYS); do $$t tests/fuzz/corpus/$${t##*/replay_fuzz_}; done
+
+benches: $(BENCHES) ## build the measuring programs
 
 -include $(shell find $B/obj -name '*.d' 2>/dev/null)

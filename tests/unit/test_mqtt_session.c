@@ -1,0 +1,446 @@
+/* The session: order of packets, versions, flow control in both directions, keep alive, and that an error is final. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "mqtt/session.h"
+#include "mqtt_bytes.h"
+
+#define SECOND UINT64_C(1000000000)
+
+static const struct mqtt_session_limits limits = {.packet_size_max = 1000, .receive_maximum = 3, .qos_max = 1, .retain_available = false};
+
+struct fixture {
+    struct mqtt_session session;
+    struct mqtt_event event;
+    size_t consumed;
+};
+
+static void feed(struct fixture *f, const uint8_t *bytes, size_t length)
+{
+    mqtt_session_next(&f->session, bytes, length, 5 * SECOND, &f->consumed, &f->event);
+}
+
+#define FEED(f, text) feed(f, BYTES(text))
+
+static void expect_error(struct fixture *f, int error)
+{
+    assert_int_equal(f->event.type, MQTT_EVENT_ERROR);
+    assert_int_equal(f->event.error, error);
+    assert_int_equal(error_class(error), ERROR_CLASS_PEER);
+    assert_int_equal(f->session.state, MQTT_SESSION_CLOSED);
+    FEED(f, "\xc0\x00");
+    assert_int_equal(f->event.type, MQTT_EVENT_ERROR);
+    assert_int_equal(f->event.error, error);
+    assert_int_equal(f->consumed, 0);
+    assert_true(mqtt_session_deadline_ns(&f->session) == UINT64_MAX);
+}
+
+/* A session that waits for its first packet. */
+static struct fixture fresh(void)
+{
+    struct fixture f;
+    memset(&f, 0, sizeof f);
+    mqtt_session_init(&f.session, &limits, 0);
+    return f;
+}
+
+static struct fixture opened(uint8_t version)
+{
+    struct fixture f = fresh();
+    if (version == 5)
+        FEED(&f, "\x10\x0d\x00\x04MQTT\x05\x02\x00\x0a\x00\x00\x00");
+    else
+        FEED(&f, "\x10\x0c\x00\x04MQTT\x04\x02\x00\x0a\x00\x00");
+    assert_int_equal(f.event.type, MQTT_EVENT_CONNECT);
+    mqtt_session_accept(&f.session, f.session.keep_alive_s);
+    return f;
+}
+
+/* ---- before CONNECT ---- */
+
+static void the_first_packet_opens_the_session(void **state)
+{
+    (void)state;
+    struct fixture f = fresh();
+    assert_int_equal(f.session.state, MQTT_SESSION_NEW);
+    FEED(&f, "");
+    assert_int_equal(f.event.type, MQTT_EVENT_NEED_MORE);
+    FEED(&f, "\x10\x0d\x00\x04MQ");
+    assert_int_equal(f.event.type, MQTT_EVENT_NEED_MORE);
+    assert_int_equal(f.event.needed, 15);
+    assert_int_equal(f.consumed, 0);
+    /* An impatient client sends more at once; that waits until the CONNECT is answered. */
+    FEED(&f, "\x10\x10\x00\x04MQTT\x05\x02\x00\x0a\x03\x21\x00\x02\x00\x00\xc0\x00");
+    assert_int_equal(f.event.type, MQTT_EVENT_CONNECT);
+    assert_int_equal(f.consumed, 18);
+    assert_int_equal(f.session.version, 5);
+    assert_int_equal(f.session.send_maximum, 2);
+    FEED(&f, "\xc0\x00");
+    assert_int_equal(f.event.type, MQTT_EVENT_NEED_MORE);
+    assert_int_equal(f.consumed, 0);
+    mqtt_session_accept(&f.session, 10);
+    assert_int_equal(f.session.state, MQTT_SESSION_ACTIVE);
+    FEED(&f, "\xc0\x00");
+    assert_int_equal(f.event.type, MQTT_EVENT_PING);
+    assert_int_equal(f.consumed, 2);
+}
+
+static void anything_else_first_is_refused_from_its_first_byte(void **state)
+{
+    (void)state;
+    for (unsigned type = 0; type < 16; type++) {
+        if (type == MQTT_CONNECT)
+            continue;
+        struct fixture f = fresh();
+        uint8_t byte = (uint8_t)(type << 4);
+        feed(&f, &byte, 1);
+        expect_error(&f, ERR_PROTOCOL);
+    }
+}
+
+static void a_refused_connect_says_why_and_for_which_version(void **state)
+{
+    (void)state;
+    struct fixture f = fresh();
+    FEED(&f, "\x10\x0c\x00\x04MQTT\x04\x00\x00\x0a\x00\x00");
+    assert_int_equal(f.session.version, 4);
+    expect_error(&f, ERR_CLIENT_ID);
+    f = fresh();
+    FEED(&f, "\x10\x0c\x00\x04MQTT\x06\x00\x00\x0a\x00\x00");
+    assert_int_equal(f.session.version, 0);
+    expect_error(&f, ERR_PROTOCOL_VERSION);
+    f = fresh();
+    FEED(&f, "\x10\x10\x00\x04MQTT\x05\x02\x00\x0a\x03\x21\x00\x00\x00\x00");
+    assert_int_equal(f.session.version, 5);
+    expect_error(&f, ERR_PROTOCOL);
+    f = fresh();
+    FEED(&f, "\x10\x11\x00\x04MQTT\x05\x02\x00\x0a\x04\x15\x00\x01m\x00\x00");
+    expect_error(&f, ERR_AUTHENTICATION_METHOD);
+    assert_int_equal(error_mqtt_reason(ERR_AUTHENTICATION_METHOD), 0x8c);
+    f = fresh();
+    FEED(&f, "\x10\xff\x7f");
+    expect_error(&f, ERR_PACKET_TOO_LARGE);
+}
+
+static void the_peers_limits_are_noted(void **state)
+{
+    (void)state;
+    struct fixture f = fresh();
+    FEED(&f, "\x10\x17\x00\x04MQTT\x05\x02\x00\x0a\x0a\x27\x00\x00\x10\x00\x11\x00\x00\x00\x07\x00\x00");
+    assert_int_equal(f.event.type, MQTT_EVENT_CONNECT);
+    assert_int_equal(f.session.peer_packet_size_max, 4096);
+    assert_int_equal(f.session.send_maximum, MQTT_SEND_WINDOW);
+    assert_int_equal(f.session.session_expiry_interval_s, 7);
+    assert_int_equal(f.session.keep_alive_s, 10);
+    f = opened(4);
+    assert_true(f.session.peer_packet_size_max == UINT32_MAX);
+    assert_int_equal(f.session.send_maximum, MQTT_SEND_WINDOW);
+}
+
+/* ---- what a client sends ---- */
+
+static void packets_come_out_one_by_one(void **state)
+{
+    (void)state;
+    struct fixture f = opened(4);
+    static const uint8_t bytes[] = "\x30\x04\x00\x01tA"
+                                   "\x32\x06\x00\x01t\x00\x07"
+                                   "B"
+                                   "\x82\x06\x00\x02\x00\x01#\x01"
+                                   "\xa2\x05\x00\x03\x00\x01#"
+                                   "\xc0\x00"
+                                   "\xe0\x00";
+    static const enum mqtt_event_type expected[] = {MQTT_EVENT_PUBLISH,     MQTT_EVENT_PUBLISH, MQTT_EVENT_SUBSCRIBE,
+                                                    MQTT_EVENT_UNSUBSCRIBE, MQTT_EVENT_PING,    MQTT_EVENT_DISCONNECT};
+    size_t at = 0;
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        feed(&f, bytes + at, sizeof bytes - 1 - at);
+        assert_int_equal(f.event.type, expected[i]);
+        at += f.consumed;
+        if (i == 1) {
+            assert_int_equal(f.event.publish.packet_id, 7);
+            assert_memory_equal(f.event.publish.payload.data, "B", 1);
+        }
+        if (i == 2)
+            assert_int_equal(f.event.subscribe.entry_count, 1);
+    }
+    assert_int_equal(at, sizeof bytes - 1);
+    assert_int_equal(f.session.state, MQTT_SESSION_CLOSED);
+    FEED(&f, "\xc0\x00");
+    expect_error(&f, ERR_PROTOCOL);
+}
+
+static void every_cut_of_the_bytes_waits_for_more(void **state)
+{
+    (void)state;
+    static const uint8_t bytes[] = "\x32\x06\x00\x01t\x00\x07x";
+    for (size_t length = 0; length < sizeof bytes - 1; length++) {
+        struct fixture f = opened(4);
+        feed(&f, bytes, length);
+        assert_int_equal(f.event.type, MQTT_EVENT_NEED_MORE);
+        assert_int_equal(f.event.needed, length < 2 ? 0 : 8);
+        assert_int_equal(f.consumed, 0);
+        feed(&f, bytes, sizeof bytes - 1);
+        assert_int_equal(f.event.type, MQTT_EVENT_PUBLISH);
+    }
+}
+
+static void what_a_client_must_not_send_closes_the_session(void **state)
+{
+    (void)state;
+    static const struct {
+        uint8_t version;
+        const char *bytes;
+        size_t length;
+        int error;
+    } rows[] = {
+#define ROW(version, text, error) {version, text, sizeof(text) - 1, error}
+        ROW(4, "\x10\x0c\x00\x04MQTT\x04\x02\x00\x0a\x00\x00", ERR_PROTOCOL), /* a second CONNECT */
+        ROW(4, "\x20\x02\x00\x00", ERR_PROTOCOL),                             /* CONNACK */
+        ROW(4, "\x90\x03\x00\x01\x00", ERR_PROTOCOL),                         /* SUBACK */
+        ROW(4, "\xb0\x02\x00\x01", ERR_PROTOCOL),                             /* UNSUBACK */
+        ROW(4, "\xd0\x00", ERR_PROTOCOL),                                     /* PINGRESP */
+        ROW(4, "\x50\x02\x00\x01", ERR_PROTOCOL),                             /* PUBREC */
+        ROW(4, "\x62\x02\x00\x01", ERR_PROTOCOL),                             /* PUBREL */
+        ROW(5, "\x70\x02\x00\x01", ERR_PROTOCOL),                             /* PUBCOMP */
+        ROW(5, "\x62\x01\x00", ERR_MALFORMED_PACKET),
+        ROW(4, "\xf0\x00", ERR_MALFORMED_PACKET), /* AUTH exists in 5.0 only */
+        ROW(5, "\xf0\x00", ERR_AUTHENTICATION_METHOD),
+        ROW(5, "\xf0\x01\x18", ERR_PROTOCOL),
+        ROW(4, "\x34\x05\x00\x01t\x00\x01", ERR_QOS_NOT_SUPPORTED),
+        ROW(5, "\x34\x06\x00\x01t\x00\x01\x00", ERR_QOS_NOT_SUPPORTED),
+        ROW(5, "\x31\x04\x00\x01t\x00", ERR_RETAIN_NOT_SUPPORTED),
+        ROW(5, "\x30\x07\x00\x01t\x03\x23\x00\x01", ERR_TOPIC_ALIAS),
+        ROW(5, "\x30\x06\x00\x00\x03\x23\x00\x01", ERR_TOPIC_ALIAS),
+        ROW(5, "\x30\x07\x00\x01t\x03\x23\x00\x00", ERR_TOPIC_ALIAS),
+        ROW(5, "\x30\x06\x00\x01t\x02\x0b\x01", ERR_PROTOCOL), /* subscription identifier */
+        ROW(4, "\xc0\x01\x00", ERR_MALFORMED_PACKET),
+        ROW(4, "\xc1", ERR_MALFORMED_PACKET),
+        ROW(4, "\x82\x02\x00\x01", ERR_PROTOCOL),
+        ROW(4, "\xa2\x02\x00\x01", ERR_PROTOCOL),
+        ROW(5, "\x40\x03\x00\x01\x01", ERR_PROTOCOL),
+        ROW(5, "\xe0\x07\x00\x05\x11\x00\x00\x00\x01", ERR_PROTOCOL), /* expiry after none was asked for */
+        ROW(5, "\xe0\x01\x01", ERR_PROTOCOL),
+        ROW(4, "\x30\xe6\x07", ERR_PACKET_TOO_LARGE), /* 1001 bytes in all */
+#undef ROW
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct fixture f = opened(rows[i].version);
+        feed(&f, (const uint8_t *)rows[i].bytes, rows[i].length);
+        if (f.event.type != MQTT_EVENT_ERROR || f.event.error != rows[i].error)
+            print_message("row %zu\n", i);
+        assert_int_equal(f.consumed, 0);
+        expect_error(&f, rows[i].error);
+    }
+}
+
+static void retained_publishes_of_3_1_1_pass(void **state)
+{
+    (void)state;
+    struct fixture f = opened(4);
+    FEED(&f, "\x31\x03\x00\x01t");
+    assert_int_equal(f.event.type, MQTT_EVENT_PUBLISH);
+    assert_true(f.event.publish.retain);
+}
+
+static void session_expiry_may_change_when_one_was_asked_for(void **state)
+{
+    (void)state;
+    struct fixture f = fresh();
+    FEED(&f, "\x10\x12\x00\x04MQTT\x05\x02\x00\x0a\x05\x11\x00\x00\x00\x07\x00\x00");
+    mqtt_session_accept(&f.session, 10);
+    FEED(&f, "\xe0\x07\x00\x05\x11\x00\x00\x00\x01");
+    assert_int_equal(f.event.type, MQTT_EVENT_DISCONNECT);
+    assert_int_equal(f.event.disconnect.properties.session_expiry_interval, 1);
+}
+
+static void version_5_keeps_to_the_receive_maximum(void **state)
+{
+    (void)state;
+    struct fixture f = opened(5);
+    for (int i = 0; i < 3; i++) {
+        FEED(&f, "\x32\x06\x00\x01t\x00\x01\x00");
+        assert_int_equal(f.event.type, MQTT_EVENT_PUBLISH);
+    }
+    FEED(&f, "\x30\x04\x00\x01t\x00"); /* QoS 0 does not count */
+    assert_int_equal(f.event.type, MQTT_EVENT_PUBLISH);
+    mqtt_session_acknowledged(&f.session);
+    FEED(&f, "\x32\x06\x00\x01t\x00\x01\x00");
+    assert_int_equal(f.event.type, MQTT_EVENT_PUBLISH);
+    FEED(&f, "\x32\x06\x00\x01t\x00\x01\x00");
+    expect_error(&f, ERR_RECEIVE_MAXIMUM);
+}
+
+static void version_3_1_1_knows_no_receive_maximum(void **state)
+{
+    (void)state;
+    struct fixture f = opened(4);
+    for (int i = 0; i < 70000; i++) {
+        FEED(&f, "\x32\x05\x00\x01t\x00\x01");
+        assert_int_equal(f.event.type, MQTT_EVENT_PUBLISH);
+    }
+    assert_int_equal(f.session.inbound_unacknowledged, 70000);
+}
+
+/* ---- what we send ---- */
+
+static bool acknowledge(struct fixture *f, uint16_t id)
+{
+    uint8_t bytes[] = {0x40, 2, (uint8_t)(id >> 8), (uint8_t)id};
+    feed(f, bytes, sizeof bytes);
+    assert_int_equal(f->consumed, 4);
+    if (f->event.type == MQTT_EVENT_PUBACK) {
+        assert_int_equal(f->event.ack.packet_id, id);
+        return true;
+    }
+    assert_int_equal(f->event.type, MQTT_EVENT_NEED_MORE);
+    return false;
+}
+
+static void identifiers_go_round_in_turn(void **state)
+{
+    (void)state;
+    struct fixture f = opened(4);
+    for (uint32_t i = 0; i < 3 * 65535; i++) {
+        uint16_t expected = (uint16_t)(i % 65535 + 1);
+        assert_int_equal(mqtt_session_take_id(&f.session), expected);
+        assert_true(acknowledge(&f, expected));
+        assert_false(acknowledge(&f, expected));
+    }
+    assert_int_equal(f.session.unexpected_pubacks, 3 * 65535);
+    assert_int_equal(f.session.outbound_unacknowledged, 0);
+}
+
+static void the_window_is_full_at_its_limit(void **state)
+{
+    (void)state;
+    struct fixture f = opened(4);
+    for (int i = 1; i <= MQTT_SEND_WINDOW; i++)
+        assert_int_equal(mqtt_session_take_id(&f.session), i);
+    assert_int_equal(mqtt_session_take_id(&f.session), 0);
+    /* Answers behind the oldest free no room: the window hangs on its start. */
+    for (int i = 2; i <= MQTT_SEND_WINDOW; i++)
+        assert_true(acknowledge(&f, (uint16_t)i));
+    assert_int_equal(f.session.outbound_unacknowledged, 1);
+    assert_int_equal(mqtt_session_take_id(&f.session), 0);
+    assert_true(acknowledge(&f, 1));
+    assert_int_equal(f.session.outbound_unacknowledged, 0);
+    assert_int_equal(mqtt_session_take_id(&f.session), MQTT_SEND_WINDOW + 1);
+}
+
+static void the_peers_receive_maximum_is_kept(void **state)
+{
+    (void)state;
+    struct fixture f = fresh();
+    FEED(&f, "\x10\x10\x00\x04MQTT\x05\x02\x00\x0a\x03\x21\x00\x02\x00\x00");
+    mqtt_session_accept(&f.session, 10);
+    assert_int_equal(mqtt_session_take_id(&f.session), 1);
+    assert_int_equal(mqtt_session_take_id(&f.session), 2);
+    assert_int_equal(mqtt_session_take_id(&f.session), 0);
+    assert_true(acknowledge(&f, 2));
+    assert_int_equal(mqtt_session_take_id(&f.session), 3);
+    assert_int_equal(mqtt_session_take_id(&f.session), 0);
+}
+
+/* Against a plain array of what waits, over several turns of the identifiers. */
+static void answers_in_any_order_free_their_identifiers(void **state)
+{
+    (void)state;
+    static bool waits[65536];
+    struct fixture f = opened(4);
+    uint32_t random = 7, waiting = 0, oldest = 1, next = 1;
+    memset(waits, 0, sizeof waits);
+    for (int step = 0; step < 400000; step++) {
+        random = random * 1664525 + 1013904223;
+        uint32_t pick = random >> 8;
+        uint32_t span = (next + 65535 - oldest) % 65535;
+        if (pick % 16 < 9) {
+            uint16_t id = mqtt_session_take_id(&f.session);
+            assert_int_equal(id, span < MQTT_SEND_WINDOW ? next : 0);
+            if (id) {
+                waits[id] = true;
+                waiting++;
+                next = next % 65535 + 1;
+            }
+        } else {
+            /* Mostly the oldest, now and then one anywhere around the window. */
+            uint32_t id = pick % 5 ? oldest : (oldest + 65535 - 20 + pick / 16 % 5000 - 1) % 65535 + 1;
+            assert_int_equal(acknowledge(&f, (uint16_t)id), waits[id]);
+            waiting -= waits[id];
+            waits[id] = false;
+        }
+        while (oldest != next && !waits[oldest])
+            oldest = oldest % 65535 + 1;
+        assert_int_equal(f.session.oldest_packet_id, oldest);
+        assert_int_equal(f.session.outbound_unacknowledged, waiting);
+    }
+    assert_in_range(f.session.unexpected_pubacks, 1, 400000);
+}
+
+static void an_unexpected_puback_hides_nothing_behind_it(void **state)
+{
+    (void)state;
+    struct fixture f = opened(4);
+    FEED(&f, "\x40\x02\x00\x05\x40\x02\xff\xff\xc0\x00");
+    assert_int_equal(f.event.type, MQTT_EVENT_PING);
+    assert_int_equal(f.consumed, 10);
+    FEED(&f, "\x40\x02\x00\x05\x40\x02\xff");
+    assert_int_equal(f.event.type, MQTT_EVENT_NEED_MORE);
+    assert_int_equal(f.consumed, 4);
+    assert_int_equal(f.event.needed, 4);
+    assert_int_equal(f.session.unexpected_pubacks, 3);
+    FEED(&f, "\x40\x02\x00\x05\xd0\x00");
+    assert_int_equal(f.event.type, MQTT_EVENT_ERROR);
+}
+
+/* ---- time ---- */
+
+static void deadlines_follow_the_clock_they_are_given(void **state)
+{
+    (void)state;
+    struct mqtt_session session;
+    mqtt_session_init(&session, &limits, 100 * SECOND);
+    assert_true(mqtt_session_deadline_ns(&session) == 110 * SECOND);
+    struct fixture f = opened(4); /* at second 5, keep alive 10 s */
+    assert_true(mqtt_session_deadline_ns(&f.session) == 20 * SECOND);
+    size_t consumed;
+    mqtt_session_next(&f.session, BYTES("\xc0\x00"), 7 * SECOND, &consumed, &f.event);
+    assert_true(mqtt_session_deadline_ns(&f.session) == 22 * SECOND);
+    mqtt_session_next(&f.session, BYTES("\xc0"), 9 * SECOND, &consumed, &f.event); /* half a packet proves nothing */
+    assert_true(mqtt_session_deadline_ns(&f.session) == 22 * SECOND);
+    f.session.keep_alive_s = 65535;
+    assert_true(mqtt_session_deadline_ns(&f.session) == 7 * SECOND + 65535 * SECOND * 3 / 2);
+    mqtt_session_accept(&f.session, 0);
+    assert_true(mqtt_session_deadline_ns(&f.session) == UINT64_MAX);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_first_packet_opens_the_session),
+        cmocka_unit_test(anything_else_first_is_refused_from_its_first_byte),
+        cmocka_unit_test(a_refused_connect_says_why_and_for_which_version),
+        cmocka_unit_test(the_peers_limits_are_noted),
+        cmocka_unit_test(packets_come_out_one_by_one),
+        cmocka_unit_test(every_cut_of_the_bytes_waits_for_more),
+        cmocka_unit_test(what_a_client_must_not_send_closes_the_session),
+        cmocka_unit_test(retained_publishes_of_3_1_1_pass),
+        cmocka_unit_test(session_expiry_may_change_when_one_was_asked_for),
+        cmocka_unit_test(version_5_keeps_to_the_receive_maximum),
+        cmocka_unit_test(version_3_1_1_knows_no_receive_maximum),
+        cmocka_unit_test(identifiers_go_round_in_turn),
+        cmocka_unit_test(the_window_is_full_at_its_limit),
+        cmocka_unit_test(the_peers_receive_maximum_is_kept),
+        cmocka_unit_test(answers_in_any_order_free_their_identifiers),
+        cmocka_unit_test(an_unexpected_puback_hides_nothing_behind_it),
+        cmocka_unit_test(deadlines_follow_the_clock_they_are_given),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
