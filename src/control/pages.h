@@ -1,0 +1,29 @@
+/* What the HTTP server answers, without HTTP: a path in, a page out. */
+#ifndef CONTROL_PAGES_H
+#define CONTROL_PAGES_H
+
+#include <stdint.h>
+
+#include "base/buffer.h"
+
+enum { PAGE_BYTES_MAX = 16 << 20 };
+
+struct page {
+    int status;               /* HTTP */
+    const char *content_type; /* static */
+    struct buffer body;
+};
+
+struct page_facts {
+    const char *version; /* of the program */
+    double uptime_s;
+};
+
+/* Fills *page for a GET of `path` (decoded, without query): a page, or an error as JSON {"status": 404, "error": "..."}. Never fails: where
+ * even the error does not fit in memory the body is empty and the status 503. The caller ends with buffer_fini(&page->body). */
+void page_render(struct page *page, const char *path, const struct page_facts *facts);
+
+/* An error page with this status and text. */
+void page_render_error(struct page *page, int status, const char *text);
+
+#endif
