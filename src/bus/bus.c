@@ -9,7 +9,6 @@
 #include "base/clock.h"
 #include "base/diagnostics.h"
 #include "base/error.h"
-#include "base/metrics.h"
 #include "bus/loop.h"
 
 int bus_start(struct bus **out, const struct bus_options *options)
@@ -18,18 +17,17 @@ int bus_start(struct bus **out, const struct bus_options *options)
     if (!bus)
         return ERR_NO_MEMORY;
     bus->options = *options;
-    bus->host = strdup(options->host ? options->host : "");
     bus->ingest_filter = options->ingest_filter ? strdup(options->ingest_filter) : NULL;
     bus->loops = calloc(options->loop_count, sizeof *bus->loops);
     pthread_mutex_init(&bus->clients_lock, NULL);
     pthread_mutex_init(&bus->publish_lock, NULL);
     if (getrandom(&bus->instance, sizeof bus->instance, 0) != sizeof bus->instance)
         bus->instance = clock_wall_ns();
-    int error = bus->host && bus->loops ? 0 : ERR_NO_MEMORY;
+    int error = bus->loops ? 0 : ERR_NO_MEMORY;
     if (!error)
-        error = router_create(&bus->router, options->subscriptions_max);
+        error = router_create(&(struct router_options){.subscriptions_max = options->subscriptions_max}, &bus->router);
     if (!error)
-        error = router_cache_create(&bus->publish_cache);
+        error = router_cache_create(NULL, &bus->publish_cache);
     if (!error)
         error = listener_open(bus);
     for (unsigned i = options->loop_count; !error && i-- > 0;)
@@ -75,7 +73,6 @@ void bus_stop(struct bus *bus)
     pthread_mutex_destroy(&bus->publish_lock);
     pthread_mutex_destroy(&bus->clients_lock);
     free(bus->loops);
-    free(bus->host);
     free(bus->ingest_filter);
     free(bus);
 }

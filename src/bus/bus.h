@@ -11,7 +11,9 @@
 #include "journal/journal.h"
 
 struct bus_options {
-    const char *host; /* address or name; NULL or "" for all addresses, IPv4 and IPv6 */
+    const char *const *hosts; /* [host_count] addresses or names to listen on; one that the machine cannot have (no IPv6) is passed over
+                               * as long as another can be had */
+    size_t host_count;
     uint16_t port;    /* 0: a free one */
     unsigned loop_count;             /* 1 .. BUS_LOOPS_MAX */
     uint32_t connections_max;

@@ -273,7 +273,7 @@ static void on_subscribe(struct connection *connection, const struct mqtt_subscr
             .connection = connection->slot,
             .generation = connection->generation,
             .qos = wanted.qos > 1 ? 1 : wanted.qos,
-            .no_local = wanted.no_local,
+            .options = wanted.no_local ? ROUTER_NO_LOCAL : 0,
         };
         int added = router_subscribe(loop->bus->router, (const char *)wanted.filter.data, wanted.filter.length, &subscription);
         if (added == 0) {

@@ -8,7 +8,7 @@
 #include "mqtt/topic.h"
 
 /* What the cached match of a topic remembers. */
-enum { STREAM_UNKNOWN, STREAM_DEFAULT, STREAM_INGEST };
+enum { STREAM_DEFAULT, STREAM_INGEST };
 
 static uint64_t choose_stream(const struct bus *bus, struct mqtt_slice topic)
 {
@@ -174,12 +174,9 @@ void deliver_publish(struct connection *from, const struct mqtt_publish *publish
     struct bus *bus = loop->bus;
     counter_add(&loop->counters.received[publish->qos], 1);
     struct router_match *match = router_match(bus->router, loop->cache, (const char *)publish->topic.data, publish->topic.length);
-    uint64_t stream = match ? match->user : STREAM_UNKNOWN;
-    if (stream == STREAM_UNKNOWN) {
-        stream = choose_stream(bus, publish->topic);
-        if (match)
-            match->user = stream;
-    }
+    uint64_t stream = match && match->user_set ? match->user : choose_stream(bus, publish->topic);
+    if (match && !match->user_set)
+        router_match_set_user(match, stream);
     if (publish->qos > 0 || stream == STREAM_INGEST)
         append(from, publish, stream);
     if (!match || match->count == 0)
@@ -192,7 +189,7 @@ void deliver_publish(struct connection *from, const struct mqtt_publish *publish
             continue;
         local++;
         struct connection *to = connection_find(loop, subscriber->connection, subscriber->generation);
-        if (to && !(to == from && subscriber->no_local))
+        if (to && !(to == from && (subscriber->options & ROUTER_NO_LOCAL)))
             deliver_local(loop, to, publish, subscriber->qos);
     }
     if (local < match->count) {

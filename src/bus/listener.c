@@ -43,39 +43,51 @@ static int bind_address(struct bus *bus, const struct addrinfo *address, int *ou
     return 0;
 }
 
-int listener_open(struct bus *bus)
+static bool cannot_have(int error) { return error == EAFNOSUPPORT || error == EADDRNOTAVAIL; }
+
+static int open_host(struct bus *bus, const char *host, int *system_error)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
     struct addrinfo *addresses = NULL;
-    const char *host = bus->host && *bus->host ? bus->host : NULL;
     int failed = getaddrinfo(host, "1883", &hints, &addresses);
     if (failed) {
-        diagnostics(DIAGNOSTICS_ERROR, "bus", "cannot listen on \"%s\": %s; bus.host takes an address or a name of this machine", host ? host : "",
-                    gai_strerror(failed));
+        diagnostics(DIAGNOSTICS_ERROR, "bus", "cannot listen on \"%s\": %s; bus.host takes addresses and names of this machine", host, gai_strerror(failed));
         return ERR_INVALID;
     }
     int error = 0;
-    for (const struct addrinfo *address = addresses; address && bus->listener_count < LOOP_LISTENERS_MAX; address = address->ai_next) {
-        int listening;
-        error = bind_address(bus, address, &listening);
-        if (error == 0) {
+    for (const struct addrinfo *address = addresses; address && !error && bus->listener_count < LOOP_LISTENERS_MAX; address = address->ai_next) {
+        int listening = -1;
+        int bound = bind_address(bus, address, &listening);
+        if (bound == 0)
             bus->listeners[bus->listener_count++].socket = listening;
-        } else if (!(error == EAFNOSUPPORT || error == EADDRNOTAVAIL)) {
-            break; /* a machine without IPv6 is no error, a port in use is */
-        }
+        else if (cannot_have(bound))
+            *system_error = bound;
+        else
+            error = bound;
     }
     freeaddrinfo(addresses);
-    if (bus->listener_count && (error == EAFNOSUPPORT || error == EADDRNOTAVAIL))
-        error = 0;
     if (error) {
-        uint16_t port = bus->options.port ? bus->options.port : bus->port;
-        diagnostics(DIAGNOSTICS_ERROR, "bus", "cannot listen on %s port %u: %s%s", host ? host : "any address", port, strerror(error),
+        uint16_t port = bus->port ? bus->port : bus->options.port;
+        diagnostics(DIAGNOSTICS_ERROR, "bus", "cannot listen on %s port %u: %s%s", host, port, strerror(error),
                     error == EADDRINUSE ? "; another program (a broker?) has it: stop that one, or choose another with --port" : "");
-        while (bus->listener_count)
-            close(bus->listeners[--bus->listener_count].socket);
         return error == EADDRINUSE ? ERR_BUSY : ERR_INVALID;
     }
     return 0;
+}
+
+int listener_open(struct bus *bus)
+{
+    int error = 0, system_error = 0;
+    for (size_t i = 0; !error && i < bus->options.host_count; i++)
+        error = open_host(bus, bus->options.hosts[i], &system_error);
+    if (!error && bus->listener_count == 0) {
+        diagnostics(DIAGNOSTICS_ERROR, "bus", "cannot listen: %s; none of the addresses in bus.host is one of this machine",
+                    system_error ? strerror(system_error) : "no address given");
+        error = ERR_INVALID;
+    }
+    while (error && bus->listener_count)
+        close(bus->listeners[--bus->listener_count].socket);
+    return error;
 }
 
 static void on_readable(uv_poll_t *poll, int status, int events);

@@ -269,7 +269,7 @@ int loop_start(struct loop *loop, struct bus *bus, unsigned index)
     loop->wake.data = loop->turn_end.data = loop->sweep.data = loop;
     uv_check_start(&loop->turn_end, on_turn_end);
     uv_unref((uv_handle_t *)&loop->turn_end);
-    int error = router_cache_create(&loop->cache);
+    int error = router_cache_create(NULL, &loop->cache);
     if (!error)
         error = journal_producer_open(bus->options.journal, on_durable, loop, &loop->producer);
     if (error)

@@ -10,6 +10,7 @@
 #include <uthash.h>
 #include <uv.h>
 
+#include "base/metrics.h"
 #include "bus/bus.h"
 #include "bus/router.h"
 #include "mqtt/session.h"
@@ -127,7 +128,7 @@ struct listener {
 
 struct bus {
     struct bus_options options;
-    char *host, *ingest_filter;
+    char *ingest_filter;
     uint16_t port;
     struct router *router;
     struct loop *loops; /* [options.loop_count] */

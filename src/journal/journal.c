@@ -632,6 +632,11 @@ void journal_close(struct journal *journal)
 
 /* ---- what others may know ---- */
 
+struct journal_stream *journal_stream_at(struct journal *journal, unsigned index)
+{
+    return index < journal->stream_count ? journal->streams[index] : NULL;
+}
+
 const char *journal_stream_name(const struct journal_stream *stream) { return stream->name; }
 
 const char *journal_stream_folder(const struct journal_stream *stream) { return stream->folder; }

@@ -123,4 +123,9 @@ struct journal_stats {
 };
 void journal_stats(struct journal *journal, struct journal_stats *stats);
 
+struct journal_stream *journal_stream_at(struct journal *journal, unsigned index); /* in order of adding; NULL behind the last */
+
+struct metrics_writer;
+void journal_collect(struct journal *journal, struct metrics_writer *writer);
+
 #endif

@@ -248,23 +248,22 @@ static int embedded_recent_results(struct queue *base, uint64_t count_max, void 
     return error == ERR_TRUNCATED ? 0 : error;
 }
 
-static void embedded_counts(struct queue *base, struct queue_counts *counts)
+void queue_embedded_snapshot(struct queue *base, struct queue_counts *counts, uint64_t *reasons)
 {
     struct embedded *queue = from(base);
     pthread_mutex_lock(&queue->ledger_lock);
     uint64_t accepted = journal_stream_durable(queue->options.ingest);
     ledger_counts(&queue->ledger, accepted, counts);
+    memcpy(reasons, queue->ledger.dead_lettered, sizeof queue->ledger.dead_lettered);
     pthread_mutex_unlock(&queue->ledger_lock);
     uint64_t read = atomic_load(&queue->read_offset);
     counts->unread = accepted > read ? accepted - read : 0;
 }
 
-void queue_embedded_reasons(struct queue *base, uint64_t *reasons)
+static void embedded_counts(struct queue *base, struct queue_counts *counts)
 {
-    struct embedded *queue = from(base);
-    pthread_mutex_lock(&queue->ledger_lock);
-    memcpy(reasons, queue->ledger.dead_lettered, sizeof queue->ledger.dead_lettered);
-    pthread_mutex_unlock(&queue->ledger_lock);
+    uint64_t reasons[LEDGER_REASON_COUNT];
+    queue_embedded_snapshot(base, counts, reasons);
 }
 
 /* ---- settling ---- */

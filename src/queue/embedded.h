@@ -21,8 +21,8 @@ struct queue_embedded_options {
  * than the stream holds (somebody removed files). */
 int queue_embedded_open(struct queue **queue, const struct queue_embedded_options *options);
 
-/* Outcome counts of the consumed stream by reason of the dead letters; any thread. reasons: [LEDGER_REASON_COUNT]. */
-void queue_embedded_reasons(struct queue *queue, uint64_t *reasons);
+/* The counts of one instant, with the dead letters by reason: reasons[LEDGER_REASON_COUNT]. Any thread. */
+void queue_embedded_snapshot(struct queue *queue, struct queue_counts *counts, uint64_t *reasons);
 
 /* Writes the first checkpoint; after journal_start. */
 int queue_embedded_start(struct queue *queue);

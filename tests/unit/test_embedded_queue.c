@@ -133,7 +133,8 @@ static void what_is_open_comes_again_after_a_restart(void **state)
     assert_int_equal(fixture.published, 2);
     assert_counts(&fixture, 10, 2, 1, 1, 6);
     uint64_t reasons[LEDGER_REASON_COUNT];
-    queue_embedded_reasons(fixture.queue, reasons);
+    struct queue_counts counts;
+    queue_embedded_snapshot(fixture.queue, &counts, reasons);
     assert_int_equal(reasons[LEDGER_REASON_UNMATCHED], 1);
     assert_int_equal(fixture.queue->ops->fetch(fixture.queue, 1 << 20, 0, &batch), 0);
     assert_int_equal(batch->count, 0);

@@ -1,0 +1,372 @@
+/* Composition and order. What starts later may use what started before; stopping goes the other way round. */
+#include "cli/server.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/diagnostics.h"
+#include "base/error.h"
+#include "base/metrics.h"
+#include "base/probes.h"
+#include "base/process.h"
+#include "bus/bus.h"
+#include "control/http.h"
+#include "drilling/drilling.h"
+#include "journal/journal.h"
+#include "pipeline/pipeline.h"
+#include "queue/embedded.h"
+#include "queue/ledger.h"
+
+enum {
+    SERVER_QUIESCE_MS = 5000,
+    SERVER_DRAIN_MS = 15000,
+    SERVER_OUTCOMES_SEGMENT = 8 << 20,
+    SERVER_SUBSCRIPTIONS_MAX = 1000000,
+    SERVER_FILTER_MAX = 1024
+};
+
+enum stream_index { STREAM_INGEST, STREAM_BUS, STREAM_RESULTS, STREAM_DEAD_LETTERS, STREAM_OUTCOMES, STREAM_COUNT };
+static const char *const stream_names[STREAM_COUNT] = {"ingest", "bus", "results", "dead-letters", "outcomes"};
+
+struct server {
+    const struct config *config;
+    struct journal *journal;
+    struct journal_stream *streams[STREAM_COUNT];
+    struct queue *queue;
+    struct bus *bus;
+    struct stage *stage;
+    struct pipeline *pipeline;
+    struct http *http;
+    bool observed;
+};
+
+/* ---- what each module is told of the configuration ---- */
+
+static unsigned processors(void)
+{
+    long count = sysconf(_SC_NPROCESSORS_ONLN);
+    return count < 1 ? 1 : (unsigned)count;
+}
+
+static int open_journal(struct server *server)
+{
+    const struct config *config = server->config;
+    static const enum journal_durability durabilities[] = {
+        [CONFIG_DURABILITY_DISK] = JOURNAL_DURABLE_DISK,
+        [CONFIG_DURABILITY_OS] = JOURNAL_DURABLE_OS,
+        [CONFIG_DURABILITY_MEMORY] = JOURNAL_DURABLE_MEMORY,
+    };
+    struct journal_options options = {
+        .disk = disk_posix(),
+        .folder = config->data_dir,
+        .segment_size = config->journal_segment_size,
+        .durability = durabilities[config->data_durability],
+    };
+    int error = journal_open(&server->journal, &options);
+    if (error == ERR_BUSY)
+        diagnostics(DIAGNOSTICS_ERROR, "journal", "the data folder %s is in use by another Spindle; stop that one, or choose another with --data-dir",
+                    config->data_dir);
+    else if (error)
+        diagnostics(DIAGNOSTICS_ERROR, "journal", "the data folder %s cannot be used: %s. It must be a folder that this user may write to; choose another "
+                    "with --data-dir", config->data_dir, error_text(error));
+    for (unsigned i = 0; !error && i < STREAM_COUNT; i++) {
+        struct journal_stream_options stream = {
+            .name = stream_names[i],
+            .segment_size = i == STREAM_OUTCOMES ? SERVER_OUTCOMES_SEGMENT : 0,
+            .retention_size = i == STREAM_OUTCOMES ? SERVER_OUTCOMES_SEGMENT : config->journal_retention_size,
+            .guarded = i == STREAM_INGEST || i == STREAM_OUTCOMES,
+        };
+        error = journal_stream_add(server->journal, &stream, &server->streams[i]);
+        if (error)
+            diagnostics(DIAGNOSTICS_ERROR, "journal", "stream %s in %s cannot be opened: %s", stream_names[i], config->data_dir, error_text(error));
+    }
+    return error;
+}
+
+static void publish_result(void *context, const struct message *result)
+{
+    const struct server *server = context;
+    if (server->bus)
+        bus_publish(server->bus, result);
+}
+
+static int open_queue(struct server *server)
+{
+    struct queue_embedded_options options = {
+        .journal = server->journal,
+        .data_folder = server->config->data_dir,
+        .ingest = server->streams[STREAM_INGEST],
+        .results = server->streams[STREAM_RESULTS],
+        .dead_letters = server->streams[STREAM_DEAD_LETTERS],
+        .outcomes = server->streams[STREAM_OUTCOMES],
+        .publish = publish_result,
+        .publish_context = server,
+    };
+    int error = queue_embedded_open(&server->queue, &options);
+    if (!error)
+        error = journal_start(server->journal);
+    if (!error)
+        error = queue_embedded_start(server->queue);
+    if (error)
+        diagnostics(DIAGNOSTICS_ERROR, "queue", "the messages in %s cannot be taken up again: %s", server->config->data_dir, error_text(error));
+    return error;
+}
+
+static int start_bus(struct server *server)
+{
+    const struct config *config = server->config;
+    char filter[SERVER_FILTER_MAX];
+    if ((size_t)snprintf(filter, sizeof filter, "%s/#", config->mqtt_listener_root) >= sizeof filter) {
+        diagnostics(DIAGNOSTICS_ERROR, "bus", "mqtt.listener.root is longer than %d bytes", SERVER_FILTER_MAX - 3);
+        return ERR_CONFIG;
+    }
+    unsigned threads = config->bus_threads ? config->bus_threads : processors() / 2;
+    if (threads < 1)
+        threads = 1;
+    if (threads > BUS_LOOPS_MAX)
+        threads = BUS_LOOPS_MAX;
+    struct bus_options options = {
+        .hosts = config->bus_host.items,
+        .host_count = config->bus_host.count,
+        .port = (uint16_t)config->bus_port,
+        .loop_count = threads,
+        .connections_max = config->bus_max_connections,
+        .subscriptions_max = SERVER_SUBSCRIPTIONS_MAX,
+        .packet_size_max = (uint32_t)config->bus_packet_size_max,
+        .receive_maximum = (uint16_t)config->bus_receive_maximum,
+        .keep_alive_max_s = (uint16_t)config->bus_keep_alive_max_s,
+        .outgoing_soft_max = config->bus_outgoing_size_max,
+        .stall_timeout_ns = config_ns(config->bus_stall_timeout_s),
+        .journal_backlog_max = config->journal_backlog_size_max,
+        .journal = server->journal,
+        .default_stream = server->streams[STREAM_BUS],
+        .ingest_stream = server->streams[STREAM_INGEST],
+        .ingest_filter = config->drilling_enabled ? filter : NULL,
+        .acknowledge_at_once = config->data_durability == CONFIG_DURABILITY_MEMORY,
+    };
+    return bus_start(&server->bus, &options);
+}
+
+static void fill_pipeline(const struct config *config, struct pipeline_options *options)
+{
+    static const enum pipeline_duplicates duplicates[] = {
+        [CONFIG_DUPLICATES_IGNORE] = PIPELINE_DUPLICATES_IGNORE,
+        [CONFIG_DUPLICATES_REPLACE] = PIPELINE_DUPLICATES_REPLACE,
+        [CONFIG_DUPLICATES_ERROR] = PIPELINE_DUPLICATES_ERROR,
+    };
+    *options = (struct pipeline_options){
+        .worker_count = config->pipeline_workers ? config->pipeline_workers : processors(),
+        .time_window_ns = config_ns(config->mqtt_listener_time_window),
+        .grace_ns = config_ns(config->pipeline_grace_s),
+        .duplicates = duplicates[config->mqtt_listener_duplicate_handling],
+        .finished_sets_max = config->pipeline_finished_sets_max,
+        .waiting_messages_max = config->pipeline_waiting_messages_max,
+        .held_bytes_max = config->pipeline_memory_limit,
+    };
+}
+
+static int start_pipeline(struct server *server)
+{
+    if (!server->config->drilling_enabled)
+        return 0;
+    struct pipeline_options options;
+    fill_pipeline(server->config, &options);
+    int error = create_stage(server);
+    if (!error)
+        error = pipeline_start(&server->pipeline, server->queue, server->stage, &options);
+    if (error)
+        diagnostics(DIAGNOSTICS_ERROR, "pipeline", "the pipeline cannot start: %s", error_text(error));
+    return error;
+}
+
+static int start_http(struct server *server)
+{
+    const struct config *config = server->config;
+    if (!config->http_enabled)
+        return 0;
+    struct http_options options = {.host = config->http_host, .port = (uint16_t)config->http_port, .version = SPINDLE_VERSION};
+    char why[HTTP_WHY_MAX];
+    int error = http_start(&server->http, &options, why);
+    if (error)
+        diagnostics(DIAGNOSTICS_ERROR, "http", "%s", why);
+    return error;
+}
+
+/* ---- what it says of itself ---- */
+
+static void stream_counts(struct server *server, enum stream_index index, struct queue_counts *counts)
+{
+    if (index == STREAM_INGEST) {
+        server->queue->ops->counts(server->queue, counts);
+        return;
+    }
+    /* Nobody consumes the others: a message there is complete once it is kept. */
+    uint64_t durable = journal_stream_durable(server->streams[index]);
+    *counts = (struct queue_counts){.accepted = durable, .completed = durable};
+}
+
+static void collect(void *owner, struct metrics_writer *writer)
+{
+    struct server *server = owner;
+    journal_collect(server->journal, writer);
+    for (unsigned i = 0; i < STREAM_OUTCOMES; i++) {
+        struct queue_counts counts;
+        uint64_t reasons[LEDGER_REASON_COUNT] = {0};
+        if (i == STREAM_INGEST) {
+            queue_embedded_snapshot(server->queue, &counts, reasons);
+            metrics_sample_u64(writer, METRIC_DRILLING_QUEUE_DEPTH, counts.unread, "queue_name", "ingest", NULL);
+        } else {
+            stream_counts(server, (enum stream_index)i, &counts);
+        }
+        metrics_sample_u64(writer, METRIC_ACCEPTED, counts.accepted, "stream", stream_names[i], NULL);
+        metrics_sample_u64(writer, METRIC_COMPLETED, counts.completed, "stream", stream_names[i], NULL);
+        metrics_sample_u64(writer, METRIC_DUPLICATES, counts.duplicates, "stream", stream_names[i], NULL);
+        metrics_sample_u64(writer, METRIC_PENDING, counts.pending, "stream", stream_names[i], NULL);
+        for (unsigned r = 1; i == STREAM_INGEST && r < LEDGER_REASON_COUNT; r++)
+            metrics_sample_u64(writer, METRIC_DEAD_LETTERED, reasons[r], "stream", stream_names[i], "reason", ledger_reason_word(r), NULL);
+    }
+    metrics_sample_u64(writer, METRIC_BUILD_INFO, 1, "version", SPINDLE_VERSION, NULL);
+}
+
+static int streams_status(void *owner, struct buffer *json)
+{
+    struct server *server = owner;
+    int error = buffer_append_text(json, "{");
+    for (unsigned i = 0; !error && i < STREAM_OUTCOMES; i++) {
+        struct queue_counts counts;
+        stream_counts(server, (enum stream_index)i, &counts);
+        error = buffer_printf(json,
+                              "%s\"%s\":{\"accepted\":%" PRIu64 ",\"completed\":%" PRIu64 ",\"duplicates\":%" PRIu64 ",\"dead_lettered\":%" PRIu64
+                              ",\"pending\":%" PRIu64 "}",
+                              i ? "," : "", stream_names[i], counts.accepted, counts.completed, counts.duplicates, counts.dead_lettered, counts.pending);
+    }
+    return error ? error : buffer_append_text(json, "}");
+}
+
+static int durability_status(void *owner, struct buffer *json)
+{
+    static const char *const words[] = {
+        [CONFIG_DURABILITY_DISK] = "\"disk\"", [CONFIG_DURABILITY_OS] = "\"os\"", [CONFIG_DURABILITY_MEMORY] = "\"memory\""};
+    const struct server *server = owner;
+    return buffer_append_text(json, words[server->config->data_durability]);
+}
+
+static bool journal_ready(void *owner, struct buffer *text)
+{
+    const struct server *server = owner;
+    struct journal_stats stats;
+    journal_stats(server->journal, &stats);
+    if (stats.stalled)
+        buffer_append_text(text, "writes wait, for example for space on the disk; acknowledgements wait with them");
+    else
+        buffer_printf(text, "%" PRIu64 " groups written, half of them in less than %.3f ms", stats.groups,
+                      (double)histogram_quantile(stats.sync, 0.5) / 1e6);
+    return !stats.stalled;
+}
+
+static bool bus_ready(void *owner, struct buffer *text)
+{
+    const struct server *server = owner;
+    struct bus_status status;
+    bus_status(server->bus, &status);
+    buffer_printf(text, "%" PRIu64 " connections, %" PRIu64 " subscriptions", status.connections, status.subscriptions);
+    return true;
+}
+
+static bool pipeline_ready(void *owner, struct buffer *text)
+{
+    const struct server *server = owner;
+    struct queue_counts counts;
+    server->queue->ops->counts(server->queue, &counts);
+    buffer_printf(text, "%" PRIu64 " messages wait, %" PRIu64 " of them not read yet", counts.pending, counts.unread);
+    return true;
+}
+
+static int observe(struct server *server)
+{
+    server->observed = true;
+    int error = metrics_register(collect, server);
+    error = error ? error : metrics_register(process_collect, NULL);
+    error = error ? error : status_register("streams", streams_status, server);
+    error = error ? error : status_register("durability", durability_status, server);
+    error = error ? error : probes_register("journal", journal_ready, server);
+    error = error ? error : probes_register("bus", bus_ready, server);
+    if (server->pipeline)
+        error = error ? error : probes_register("pipeline", pipeline_ready, server);
+    return error;
+}
+
+static void observe_no_more(struct server *server)
+{
+    if (!server->observed)
+        return;
+    metrics_unregister(collect, server);
+    metrics_unregister(process_collect, NULL);
+    status_unregister("streams");
+    status_unregister("durability");
+    probes_unregister("journal");
+    probes_unregister("bus");
+    probes_unregister("pipeline");
+}
+
+/* ---- start and stop ---- */
+
+int server_start(struct server **out, const struct config *config)
+{
+    struct server *server = calloc(1, sizeof *server);
+    if (!server)
+        return ERR_NO_MEMORY;
+    server->config = config;
+    int error = open_journal(server);
+    error = error ? error : open_queue(server);
+    error = error ? error : start_bus(server);
+    error = error ? error : start_pipeline(server);
+    error = error ? error : observe(server);
+    error = error ? error : start_http(server);
+    if (error) {
+        server_stop(server);
+        return error;
+    }
+    *out = server;
+    return 0;
+}
+
+uint16_t server_mqtt_port(const struct server *server) { return bus_port(server->bus); }
+
+uint16_t server_http_port(const struct server *server) { return server->http ? http_port(server->http) : 0; }
+
+void server_reload(struct server *server, const struct config *config)
+{
+    server->config = config;
+    if (server->pipeline) {
+        struct pipeline_options options;
+        fill_pipeline(config, &options);
+        pipeline_reconfigure(server->pipeline, &options);
+    }
+}
+
+int server_stop(struct server *server)
+{
+    if (!server)
+        return 0;
+    int undone = 0;
+    if (server->bus)
+        bus_quiesce(server->bus, SERVER_QUIESCE_MS);
+    if (server->pipeline) {
+        undone = pipeline_stop(server->pipeline, SERVER_DRAIN_MS);
+        pipeline_destroy(server->pipeline);
+    }
+    http_stop(server->http);
+    observe_no_more(server);
+    bus_stop(server->bus);
+    if (server->queue)
+        server->queue->ops->close(server->queue);
+    journal_close(server->journal);
+    if (server->stage)
+        drilling_destroy(server->stage);
+    free(server);
+    return undone;
+}
