@@ -16,13 +16,13 @@
 enum pipeline_duplicates { PIPELINE_DUPLICATES_IGNORE, PIPELINE_DUPLICATES_REPLACE, PIPELINE_DUPLICATES_ERROR };
 
 struct pipeline_options {
-    unsigned worker_count;          /* 1 .. 256 */
-    uint64_t time_window_ns;        /* how long a message waits for the required others, by arrival */
-    uint64_t grace_ns;              /* how long a set with all required sides waits for the optional ones */
+    unsigned worker_count;   /* 1 .. 256 */
+    uint64_t time_window_ns; /* how long a message waits for the required others, by arrival */
+    uint64_t grace_ns;       /* how long a set with all required sides waits for the optional ones */
     enum pipeline_duplicates duplicates;
-    uint32_t finished_sets_max;     /* how many answered sets are remembered, to recognise late repeats */
-    uint32_t waiting_messages_max;  /* beyond it the oldest open set is given up (reason overflow) */
-    size_t held_bytes_max;          /* memory of waiting messages; beyond it their parsed content is dropped and read again later */
+    uint32_t finished_sets_max;    /* how many answered sets are remembered, to recognise late repeats */
+    uint32_t waiting_messages_max; /* beyond it the oldest open set is given up (reason overflow) */
+    size_t held_bytes_max;         /* memory of waiting messages; beyond it their parsed content is dropped and read again later */
 };
 
 struct pipeline;

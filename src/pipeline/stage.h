@@ -41,8 +41,8 @@ struct stage_item {
     char id[STAGE_ID_MAX];       /* cross-check within the set; "" when unknown */
     bool broken;                 /* refused, yet its stamp could be read: it is dead-lettered, and its set is answered with an error */
     uint8_t side;
-    size_t held_bytes;           /* memory behind data */
-    void *data;                  /* the stage's; NULL when broken */
+    size_t held_bytes; /* memory behind data */
+    void *data;        /* the stage's; NULL when broken */
 };
 
 /* What a complete set gives. The pipeline clears it before each call. Each output is published and kept in `results`. */
@@ -67,12 +67,15 @@ struct stage_ops {
     /* From the topic alone. With STAGE_REJECT *refusal is filled. */
     void (*route)(struct stage *stage, const char *topic, uint32_t topic_length, struct stage_route *route, struct stage_refusal *refusal);
 
-    /* Returns 0 with *item, or an error of class DATA with *refusal. With item->broken set *refusal is filled as well. */
+    /* Returns 0 with *item, or an error of class DATA with *refusal. With item->broken set *refusal is filled as well. The item
+     * outlives the message: what it needs of it is copied. A message may be parsed twice, on different workers, and must then give
+     * the same: content that waits long is dropped to save memory and read again. */
     int (*parse)(struct stage *stage, void *scratch, const struct stage_route *route, const struct message *message,
                  struct stage_item *item, struct stage_refusal *refusal);
     void (*item_free)(struct stage *stage, struct stage_item *item);
 
-    /* Whether two items of the same key belong to one set (stamps equal, or near in compatibility mode), not looking at ids. */
+    /* Whether two items of the same key, whose stamps differ, belong to one set all the same (near in compatibility mode), not looking
+     * at ids. It is not asked about equal stamps. NULL when only equal stamps belong together. */
     bool (*same_set)(struct stage *stage, const struct stage_item *a, const struct stage_item *b);
 
     /* Whether two items of one side have the same content. */
@@ -80,8 +83,8 @@ struct stage_ops {
 
     /* Answers a set. items[side] is NULL where none came; broken items have no data. now_ns is monotonic. Never fails: what cannot be
      * estimated is an answer too. */
-    void (*complete)(struct stage *stage, void *scratch, const char *key, uint32_t key_length, const struct stage_item *const items[STAGE_SIDES_MAX],
-                     uint64_t now_ns, struct stage_output *output);
+    void (*complete)(struct stage *stage, void *scratch, const char *key, uint32_t key_length,
+                     const struct stage_item *const items[STAGE_SIDES_MAX], uint64_t now_ns, struct stage_output *output);
 
     /* Reads back a message that complete() produced, so that finished sets are known after a restart: fills key (borrowed from the
      * topic), stamp, id, and the mask of sides known to have been there. False for the messages of a set after its first, and for

@@ -1,0 +1,140 @@
+/* The join of one lane: which messages belong together, how long they wait, and what becomes of those that wait in vain.
+ *
+ * Pure: parsed messages and times come in, decisions go out; the caller settles, answers and dead-letters as it is told.
+ * Times are those of the virtual clock and never fall. One owner.
+ *
+ * A set is called by key and stamp. An id, where a message has one, must agree: two holes of one tool in one second have one stamp
+ * and two ids, and are two sets. A message without id joins any set of its stamp, one that lacks its side first.
+ *
+ * - A set with all sides is answered at once; with all required ones, when the grace has passed since the last required one came;
+ *   any other is given up when the time window has passed since its first message came.
+ * - A broken message has been dead-lettered before it comes here, yet it fills its side: its set is answered (with an error) when
+ *   the other sides are there, provided that one message of it is good. Broken ones alone vanish silently.
+ * - A message of a set that was answered is a duplicate, or late if it is of an optional side that the answer lacked. */
+#ifndef PIPELINE_JOIN_H
+#define PIPELINE_JOIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "pipeline/finished.h"
+#include "pipeline/hash_table.h"
+#include "pipeline/pipeline.h"
+#include "pipeline/stage.h"
+#include "queue/queue.h"
+
+enum {
+    JOIN_NEAR_SETS_MAX = 256, /* how many open sets of a key are looked at when stamps need only be near */
+    JOIN_SETTLEMENTS_MAX = STAGE_SIDES_MAX + 1
+};
+
+struct join_options {
+    uint64_t time_window_ns;
+    uint64_t grace_ns;
+    enum pipeline_duplicates duplicates;
+};
+
+/* A parsed message; borrowed. */
+struct join_message {
+    const char *key;
+    uint32_t key_length;
+    uint64_t key_hash;
+    uint64_t offset;
+    uint64_t arrival_ns; /* virtual clock */
+    uint64_t origin_ns;  /* monotonic clock at acceptance, for latencies; only carried along */
+};
+
+struct join_member {
+    TAILQ_ENTRY(join_member) held; /* while it has content in memory */
+    struct stage_item item;
+    uint64_t offset;
+    uint64_t arrival_ns;
+    uint64_t origin_ns;
+    bool is_held;
+    bool dropped; /* content was given up to save memory, and must be read again */
+};
+
+struct join_set {
+    struct hash_node by_name, by_key;
+    TAILQ_ENTRY(join_set) timer;
+    struct join_member *members[STAGE_SIDES_MAX]; /* broken ones have their outcome already, the others none */
+    unsigned sides;
+    bool in_grace;
+    uint64_t first_ns; /* arrival of the first message */
+    uint64_t ready_ns; /* arrival of the last required one */
+    uint64_t key_hash;
+    uint32_t key_length;
+    char stamp[STAGE_STAMP_MAX];
+    char id[STAGE_ID_MAX];          /* "" until a member has one */
+    char mismatch_id[STAGE_ID_MAX]; /* id of a set given up for lack of what this one has */
+    unsigned mismatch_side;
+    char key[];
+};
+
+struct join_settlement {
+    uint64_t offset;
+    enum queue_outcome outcome;
+    const char *reason; /* when dead-lettered */
+};
+
+struct join_decisions {
+    struct join_settlement settlements[JOIN_SETTLEMENTS_MAX];
+    unsigned count;
+    char error[STAGE_ERROR_TEXT_MAX]; /* of the dead letters among them */
+    struct join_set *answer;          /* to be answered, its good messages settled with it; give it to join_finish() */
+};
+
+/* Parses a message again. Returns 0 with *item as parse() gave it the first time, or an error. */
+typedef int (*join_reload)(void *context, const struct join_set *set, const struct join_member *member, struct stage_item *item);
+
+struct join {
+    struct stage *stage;
+    unsigned all_sides;
+    struct join_options options;
+    join_reload reload; /* NULL: content is never dropped */
+    void *reload_context;
+    struct hash_table names, keys;
+    TAILQ_HEAD(join_set_list, join_set) waiting, grace; /* oldest first_ns, oldest ready_ns first */
+    TAILQ_HEAD(join_member_list, join_member) held;     /* longest held first */
+    struct finished finished;
+    /* What it holds, for whoever bounds it. */
+    uint64_t open_count;    /* sets */
+    uint64_t waiting_count; /* messages in them, broken ones included */
+    uint64_t held_bytes;    /* of their content */
+};
+
+void join_init(struct join *join, struct stage *stage, uint32_t finished_sets_max);
+void join_fini(struct join *join);
+
+/* Takes effect at once, for open sets too. */
+void join_configure(struct join *join, const struct join_options *options);
+void join_set_reload(struct join *join, join_reload reload, void *context);
+
+/* A message came. Takes *item. Fills *decisions. */
+void join_add(struct join *join, const struct join_message *message, struct stage_item *item, struct join_decisions *decisions);
+
+/* Handles one set whose time is up by now_ns. False when there is none. True with empty decisions: a set of broken messages went. */
+bool join_expire(struct join *join, uint64_t now_ns, struct join_decisions *decisions);
+
+/* When join_expire will have something to do; UINT64_MAX when nothing waits. */
+uint64_t join_deadline(const struct join *join);
+
+/* Makes room: gives up the oldest set (answers it if only the grace kept it). False when there is none. */
+bool join_give_up_oldest(struct join *join, uint64_t now_ns, struct join_decisions *decisions);
+
+/* Makes room: drops the content that is held longest. False when nothing is held or nothing can be read again. */
+bool join_drop_oldest_content(struct join *join);
+
+/* An answered set: remembers it as finished under this sequence number and frees it. */
+void join_finish(struct join *join, struct join_set *set, uint64_t sequence);
+
+/* A set that was answered in an earlier life. Returns 0 or ERR_NO_MEMORY. */
+int join_remember(struct join *join, uint64_t sequence, const struct set_name *name, unsigned sides);
+
+/* Arrival of the oldest open set and of the longest held content; UINT64_MAX when there is none. */
+uint64_t join_oldest_set_ns(const struct join *join);
+uint64_t join_oldest_content_ns(const struct join *join);
+
+#endif

@@ -1,0 +1,25 @@
+/* What a set is called by: the key of its messages, the stamp that they share, and an id that tells apart what shares both. */
+#ifndef PIPELINE_SET_NAME_H
+#define PIPELINE_SET_NAME_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Borrowed texts. */
+struct set_name {
+    const char *key;
+    uint32_t key_length;
+    uint64_t key_hash;
+    const char *stamp; /* zero-terminated, as `id` */
+    const char *id;    /* "" when unknown */
+};
+
+uint64_t set_key_hash(const char *key, uint32_t key_length);
+
+/* Of key and stamp. */
+uint64_t set_name_hash(const struct set_name *name);
+
+/* Whether two ids may be of one set: an unknown one fits all. */
+bool set_ids_fit(const char *a, const char *b);
+
+#endif
