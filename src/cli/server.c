@@ -11,7 +11,6 @@
 #include "base/error.h"
 #include "base/metrics.h"
 #include "base/probes.h"
-#include "base/process.h"
 #include "bus/bus.h"
 #include "control/http.h"
 #include "drilling/drilling.h"
@@ -228,7 +227,6 @@ static void collect(void *owner, struct metrics_writer *writer)
         for (unsigned r = 1; i == STREAM_INGEST && r < LEDGER_REASON_COUNT; r++)
             metrics_sample_u64(writer, METRIC_DEAD_LETTERED, reasons[r], "stream", stream_names[i], "reason", ledger_reason_word(r), NULL);
     }
-    metrics_sample_u64(writer, METRIC_BUILD_INFO, 1, "version", SPINDLE_VERSION, NULL);
 }
 
 static int streams_status(void *owner, struct buffer *json)
@@ -289,7 +287,6 @@ static int observe(struct server *server)
 {
     server->observed = true;
     int error = metrics_register(collect, server);
-    error = error ? error : metrics_register(process_collect, NULL);
     error = error ? error : status_register("streams", streams_status, server);
     error = error ? error : status_register("durability", durability_status, server);
     error = error ? error : probes_register("journal", journal_ready, server);
@@ -304,7 +301,6 @@ static void observe_no_more(struct server *server)
     if (!server->observed)
         return;
     metrics_unregister(collect, server);
-    metrics_unregister(process_collect, NULL);
     status_unregister("streams");
     status_unregister("durability");
     probes_unregister("journal");

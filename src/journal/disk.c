@@ -49,6 +49,12 @@ static int posix_sync(struct disk *disk, int file)
     return fdatasync(file) ? -errno : 0;
 }
 
+static void posix_forget(struct disk *disk, int file)
+{
+    (void)disk;
+    posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 static int64_t posix_size(struct disk *disk, int file)
 {
     (void)disk;
@@ -135,6 +141,7 @@ struct disk *disk_posix(void)
         .write = posix_write,
         .read = posix_read,
         .sync = posix_sync,
+        .forget = posix_forget,
         .size = posix_size,
         .truncate = posix_truncate,
         .rename = posix_rename,

@@ -19,6 +19,7 @@ struct disk_ops {
     ssize_t (*write)(struct disk *disk, int file, const struct iovec *parts, int part_count, uint64_t position); /* may be short */
     ssize_t (*read)(struct disk *disk, int file, void *bytes, size_t count, uint64_t position);                 /* may be short; 0 at the end */
     int (*sync)(struct disk *disk, int file); /* data and what is needed to read it back */
+    void (*forget)(struct disk *disk, int file); /* a hint: what is synced need not stay in memory */
     int64_t (*size)(struct disk *disk, int file);
     int (*truncate)(struct disk *disk, int file, uint64_t size);
     int (*rename)(struct disk *disk, const char *from, const char *to);

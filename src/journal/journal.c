@@ -15,7 +15,7 @@
 #include "base/error.h"
 #include "journal/stream.h"
 
-enum { CHUNK_SIZE = 256 << 10, CHUNK_FREE_MAX = 64, PARTS_MAX = 1024, STALL_RETRY_MS = 100 };
+enum { CHUNK_SIZE = 1 << 20, CHUNK_FREE_MAX = 16, PARTS_MAX = 1024, STALL_RETRY_MS = 100 };
 
 /* A stretch of a chunk whose records all belong to one stream. */
 struct chunk_run {

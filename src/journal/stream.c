@@ -93,6 +93,7 @@ static int activate(struct journal_stream *stream, int file, const char *made, u
     segment_name(base_offset, name);
     file_path(stream, made, from);
     file_path(stream, name, to);
+    int old = -1;
     pthread_mutex_lock(&stream->lock);
     error = add_segment(stream, base_offset, FORMAT_SEGMENT_HEADER_SIZE);
     if (!error) {
@@ -104,8 +105,7 @@ static int activate(struct journal_stream *stream, int file, const char *made, u
             stream->segment_count--;
     }
     if (!error) {
-        if (stream->file >= 0)
-            stream->disk->ops->close(stream->disk, stream->file);
+        old = stream->file;
         stream->file = file;
         if (made == made_by_keeper)
             stream->next_file = -1; /* only now: until its name is gone the keeper must not make another */
@@ -115,6 +115,13 @@ static int activate(struct journal_stream *stream, int file, const char *made, u
         stream->zeroing_failed = false;
     }
     pthread_mutex_unlock(&stream->lock);
+    if (old >= 0) {
+        /* Memory that a full segment leaves is used again for the next, which is cheaper than taking fresh memory for ever. What a
+         * consumer has still to read stays. */
+        if (!stream->guarded || atomic_load(&stream->guard) == base_offset)
+            stream->disk->ops->forget(stream->disk, old);
+        stream->disk->ops->close(stream->disk, old);
+    }
     return error;
 }
 
