@@ -4,9 +4,11 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "bus/router_tree.h"
 
 /* Removing a connection with very many subscriptions lets others in between batches of this size. */
@@ -108,7 +110,7 @@ static bool same_edge(const void *item, const void *key)
 
 static uint64_t edge_hash(const struct router *router, const struct router_node *parent, const char *level, size_t length)
 {
-    return table_hash(router->seed ^ (uintptr_t)parent, level, length);
+    return hash_bytes(level, length, router->seed ^ (uintptr_t)parent);
 }
 
 struct router_node *router_child(const struct router *router, const struct router_node *parent, const struct router_level *level)
@@ -224,7 +226,8 @@ static bool same_connection(const void *item, const void *key)
 
 static uint64_t connection_hash(const struct router *router, uint32_t loop, uint32_t connection, uint32_t generation)
 {
-    return table_mix(table_mix(router->seed, (uint64_t)loop << 32 | connection), generation);
+    uint32_t identity[] = {loop, connection, generation};
+    return hash_bytes(identity, sizeof identity, router->seed);
 }
 
 static struct router_connection *find_connection(const struct router *router, const struct router_subscription *subscriber)
@@ -279,7 +282,8 @@ static bool same_record(const void *item, const void *key)
 static uint64_t record_hash(const struct router *router, const struct router_connection *connection, const struct router_node *node,
                             bool below)
 {
-    return table_mix(router->seed ^ (uintptr_t)connection, (uintptr_t)node + below);
+    uintptr_t identity[] = {(uintptr_t)connection, (uintptr_t)node + below};
+    return hash_bytes(identity, sizeof identity, router->seed);
 }
 
 static struct router_record *find_record(const struct router *router, const struct router_connection *connection,

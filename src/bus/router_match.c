@@ -6,9 +6,11 @@
 
 #include <stdalign.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "bus/router_tree.h"
 
 /* Behind it in the arena: the subscribers, then the topic. */
@@ -299,7 +301,7 @@ struct router_match *router_match(struct router *router, struct router_cache *ca
         clear(cache);
         cache->generation = generation;
     }
-    uint64_t hash = table_hash(cache->seed, topic, length);
+    uint64_t hash = hash_bytes(topic, length, cache->seed);
     const struct cache_slot *slot = find_slot(cache, hash, topic, length);
     if (slot->epoch != cache->epoch)
         return resolve(router, cache, hash, topic, length);
