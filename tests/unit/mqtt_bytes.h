@@ -10,6 +10,9 @@
 /* Pieces of a packet: BYTES("\x00\x04" "MQTT") gives pointer and length without the closing zero. */
 #define BYTES(text) (const uint8_t *)(text), sizeof(text) - 1
 
+/* The protocol name of a CONNECT. */
+#define NAME "\x00\x04MQTT"
+
 static inline struct mqtt_slice slice_of(const char *text)
 {
     return (struct mqtt_slice){(const uint8_t *)text, (uint32_t)strlen(text)};

@@ -1,0 +1,310 @@
+/* Resolving topics, and each thread's memory of the answers.
+ *
+ * A cache is two blocks taken at its creation: slots, and an arena in which the answers are laid one behind the other. To empty it
+ * is to begin the arena again and to count the epoch up, which makes every slot look free. */
+#include "bus/router.h"
+
+#include <stdalign.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "bus/router_tree.h"
+
+/* Behind it in the arena: the subscribers, then the topic. */
+struct cached {
+    struct router_match match;
+    uint32_t topic_length;
+};
+
+struct cache_slot {
+    uint32_t epoch; /* free unless it is the cache's */
+    uint32_t tag;   /* high half of the hash */
+    struct cached *cached;
+};
+
+struct router_cache {
+    uint64_t generation; /* of the router, when the cache was empty */
+    uint64_t seed;
+    struct cache_slot *slots; /* [slot_mask + 1], owned */
+    size_t slot_mask;
+    uint32_t epoch;
+    uint32_t topics, topics_max;
+    char *arena; /* owned */
+    size_t arena_used, arena_size;
+    uint64_t hits, misses, clears_full;
+    struct router_subscription *found; /* [found_capacity], owned: what the last resolution met, and as much again to sort it */
+    size_t found_count, found_capacity;
+    const struct router_subscription *settled; /* [settled_count], within found: sorted, one entry a connection */
+    size_t settled_count;
+    bool found_overflow;          /* memory for it was refused */
+    struct router_match uncached; /* the last answer when it was too large to keep */
+};
+
+enum { FOUND_FIRST_CAPACITY = 64, SORT_RUN = 8 };
+
+static void clear(struct router_cache *cache)
+{
+    cache->topics = 0;
+    cache->arena_used = 0;
+    if (++cache->epoch == 0) {
+        memset(cache->slots, 0, (cache->slot_mask + 1) * sizeof *cache->slots);
+        cache->epoch = 1;
+    }
+}
+
+int router_cache_create(const struct router_cache_options *options, struct router_cache **out)
+{
+    struct router_cache *cache = calloc(1, sizeof *cache);
+    if (!cache)
+        return ERR_NO_MEMORY;
+    cache->generation = UINT64_MAX;
+    cache->epoch = 1;
+    cache->topics_max = options && options->topics_max ? options->topics_max : ROUTER_CACHE_TOPICS_MAX_DEFAULT;
+    cache->arena_size = options && options->bytes_max ? options->bytes_max : ROUTER_CACHE_BYTES_MAX_DEFAULT;
+    size_t slot_count = 2;
+    while (slot_count / 2 < cache->topics_max)
+        slot_count *= 2;
+    cache->slot_mask = slot_count - 1;
+    cache->found_capacity = FOUND_FIRST_CAPACITY;
+    /* Large blocks of the C library become real, page by page, when they are first written. */
+    cache->slots = calloc(slot_count, sizeof *cache->slots);
+    cache->arena = malloc(cache->arena_size);
+    cache->found = malloc(cache->found_capacity * sizeof *cache->found);
+    int error = cache->slots && cache->arena && cache->found ? 0 : ERR_NO_MEMORY;
+    if (!error && getentropy(&cache->seed, sizeof cache->seed))
+        error = ERR_IO;
+    if (error)
+        router_cache_destroy(cache);
+    else
+        *out = cache;
+    return error;
+}
+
+void router_cache_destroy(struct router_cache *cache)
+{
+    if (!cache)
+        return;
+    free(cache->slots);
+    free(cache->arena);
+    free(cache->found);
+    free(cache);
+}
+
+struct router_cache_stats router_cache_stats(const struct router_cache *cache)
+{
+    return (struct router_cache_stats){cache->hits, cache->misses, cache->clears_full, cache->topics, cache->arena_used};
+}
+
+/* ---- walking the tree ---- */
+
+static void collect(struct router_cache *cache, const struct router_list *list)
+{
+    size_t needed = (cache->found_count + list->count) * 2;
+    if (needed > cache->found_capacity) {
+        size_t capacity = cache->found_capacity;
+        while (capacity < needed)
+            capacity *= 2;
+        struct router_subscription *found = realloc(cache->found, capacity * sizeof *found);
+        if (!found) {
+            cache->found_overflow = true;
+            return;
+        }
+        cache->found = found;
+        cache->found_capacity = capacity;
+    }
+    for (uint32_t i = 0; i < list->count; i++)
+        cache->found[cache->found_count++] = list->entries[i].subscription;
+}
+
+struct walk {
+    const struct router *router;
+    struct router_cache *cache;
+    const struct router_level *levels;
+    unsigned level_count;
+    bool hidden; /* the topic begins with '$': no wildcard may match its first level */
+};
+
+/* Recursion is as deep as there are '+' on the way, at most MQTT_TOPIC_LEVELS_MAX. */
+static void walk_from(const struct walk *walk, const struct router_node *node, unsigned level)
+{
+    for (;;) {
+        bool wildcards = level > 0 || !walk->hidden;
+        if (node->below.count && wildcards)
+            collect(walk->cache, &node->below);
+        if (level == walk->level_count) {
+            collect(walk->cache, &node->here);
+            return;
+        }
+        if (node->plus && wildcards)
+            walk_from(walk, node->plus, level + 1);
+        if (!node->child_count)
+            return;
+        node = router_child(walk->router, node, &walk->levels[level]);
+        if (!node)
+            return;
+        level++;
+    }
+}
+
+/* ---- one entry a connection ---- */
+
+static bool same(const struct router_subscription *a, const struct router_subscription *b)
+{
+    return a->connection == b->connection && a->loop == b->loop && a->generation == b->generation;
+}
+
+static bool before(const struct router_subscription *a, const struct router_subscription *b)
+{
+    uint64_t left = (uint64_t)a->loop << 32 | a->connection, right = (uint64_t)b->loop << 32 | b->connection;
+    return left != right ? left < right : a->generation < b->generation;
+}
+
+static void sort_run(struct router_subscription *run, size_t count)
+{
+    for (size_t i = 1; i < count; i++) {
+        struct router_subscription moved = run[i];
+        size_t at = i;
+        for (; at > 0 && before(&moved, &run[at - 1]); at--)
+            run[at] = run[at - 1];
+        run[at] = moved;
+    }
+}
+
+/* Merges [0, middle) and [middle, count). */
+static void merge_runs(const struct router_subscription *from, size_t middle, size_t count, struct router_subscription *to)
+{
+    size_t left = 0, right = middle;
+    while (left < middle && right < count)
+        *to++ = before(&from[right], &from[left]) ? from[right++] : from[left++];
+    memcpy(to, from + left, (middle - left) * sizeof *to);
+    memcpy(to + (middle - left), from + right, (count - right) * sizeof *to);
+}
+
+/* Merge sort with the comparison in line: this is most of the cost of a topic with many subscribers. `spare` holds as many as
+ * `found`. Returns whichever of the two the result is in. */
+static struct router_subscription *sort(struct router_subscription *found, size_t count, struct router_subscription *spare)
+{
+    for (size_t start = 0; start < count; start += SORT_RUN)
+        sort_run(found + start, count - start < SORT_RUN ? count - start : SORT_RUN);
+    for (size_t width = SORT_RUN; width < count; width *= 2) {
+        for (size_t start = 0; start < count; start += 2 * width) {
+            size_t both = count - start < 2 * width ? count - start : 2 * width;
+            merge_runs(found + start, both < width ? both : width, both, spare + start);
+        }
+        struct router_subscription *sorted = spare;
+        spare = found;
+        found = sorted;
+    }
+    return found;
+}
+
+static void merge_into(struct router_subscription *kept, const struct router_subscription *other)
+{
+    unsigned all = kept->options & other->options, any = kept->options | other->options;
+    kept->options = (uint8_t)((all & ROUTER_NO_LOCAL) | (any & ROUTER_RETAIN_AS_PUBLISHED));
+    if (other->qos > kept->qos)
+        kept->qos = other->qos;
+}
+
+static void settle(struct router_cache *cache)
+{
+    struct router_subscription *found = sort(cache->found, cache->found_count, cache->found + cache->found_count);
+    size_t kept = 0;
+    for (size_t i = 0; i < cache->found_count; i++) {
+        if (kept && same(&found[kept - 1], &found[i]))
+            merge_into(&found[kept - 1], &found[i]);
+        else
+            found[kept++] = found[i];
+    }
+    cache->settled = found;
+    cache->settled_count = kept;
+}
+
+/* ---- the cache ---- */
+
+static const char *topic_of(const struct cached *cached)
+{
+    return (const char *)(cached->match.subscribers + cached->match.count);
+}
+
+/* The slot that holds the topic or else the free one where it belongs. */
+static struct cache_slot *find_slot(const struct router_cache *cache, uint64_t hash, const char *topic, size_t length)
+{
+    uint32_t tag = (uint32_t)(hash >> 32);
+    for (size_t i = hash & cache->slot_mask;; i = (i + 1) & cache->slot_mask) {
+        struct cache_slot *slot = &cache->slots[i];
+        if (slot->epoch != cache->epoch)
+            return slot;
+        if (slot->tag == tag && slot->cached->topic_length == length && memcmp(topic_of(slot->cached), topic, length) == 0)
+            return slot;
+    }
+}
+
+/* Puts the answer into the arena; where it cannot be kept, it is lent from where it was made. */
+static struct router_match *keep(struct router_cache *cache, uint64_t hash, const char *topic, size_t length)
+{
+    struct router_match match = {.subscribers = cache->settled, .count = (uint32_t)cache->settled_count};
+    size_t list_size = cache->settled_count * sizeof *cache->settled;
+    size_t size = sizeof(struct cached) + list_size + length;
+    size = (size + alignof(struct cached) - 1) / alignof(struct cached) * alignof(struct cached);
+    if (size > cache->arena_size) {
+        cache->uncached = match;
+        return &cache->uncached;
+    }
+    if (cache->topics == cache->topics_max || size > cache->arena_size - cache->arena_used) {
+        clear(cache);
+        cache->clears_full++;
+    }
+    struct cached *cached = (struct cached *)(void *)(cache->arena + cache->arena_used);
+    char *list = (char *)(cached + 1);
+    memcpy(list, cache->settled, list_size);
+    memcpy(list + list_size, topic, length);
+    match.subscribers = (const struct router_subscription *)(void *)list;
+    cached->match = match;
+    cached->topic_length = (uint32_t)length;
+    cache->arena_used += size;
+    cache->topics++;
+    *find_slot(cache, hash, topic, length) = (struct cache_slot){cache->epoch, (uint32_t)(hash >> 32), cached};
+    return &cached->match;
+}
+
+static struct router_match *resolve(struct router *router, struct router_cache *cache, uint64_t hash, const char *topic, size_t length)
+{
+    struct router_level levels[MQTT_TOPIC_LEVELS_MAX];
+    struct walk walk = {.router = router, .cache = cache, .levels = levels, .hidden = length && topic[0] == '$'};
+    walk.level_count = router_split(topic, length, levels);
+    cache->misses++;
+    cache->found_count = 0;
+    cache->found_overflow = false;
+    pthread_rwlock_rdlock(&router->lock);
+    uint64_t generation = atomic_load_explicit(&router->generation, memory_order_relaxed);
+    if (walk.level_count)
+        walk_from(&walk, router->root, 0);
+    pthread_rwlock_unlock(&router->lock);
+    if (cache->found_overflow)
+        return NULL;
+    if (generation != cache->generation) {
+        clear(cache);
+        cache->generation = generation;
+    }
+    settle(cache);
+    return keep(cache, hash, topic, length);
+}
+
+struct router_match *router_match(struct router *router, struct router_cache *cache, const char *topic, size_t length)
+{
+    uint64_t generation = atomic_load_explicit(&router->generation, memory_order_acquire);
+    if (generation != cache->generation) {
+        clear(cache);
+        cache->generation = generation;
+    }
+    uint64_t hash = hash_bytes(topic, length, cache->seed);
+    const struct cache_slot *slot = find_slot(cache, hash, topic, length);
+    if (slot->epoch != cache->epoch)
+        return resolve(router, cache, hash, topic, length);
+    cache->hits++;
+    return &slot->cached->match;
+}
