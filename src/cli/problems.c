@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "cli/terminal.h"
 
 void problems_init(struct problems *problems)
 {
@@ -43,6 +44,8 @@ void problems_add(struct problems *problems, enum problem_severity severity, str
     place.source = source;
     problems->items[problems->count++] = (struct problem){.severity = severity, .place = place, .text = text};
 }
+
+enum { PROBLEM_LINE_MAX = 1 << 20 };
 
 static bool stands_before(const struct place *a, const struct place *b)
 {
@@ -93,6 +96,24 @@ int problems_write(const struct problems *problems, struct buffer *out)
     if (problems->left_out && !error)
         error = buffer_printf(out, "... and %zu more\n", problems->left_out);
     return error;
+}
+
+void problems_print(const struct problems *problems, FILE *file)
+{
+    static const enum terminal_style styles[] = {TERMINAL_RED, TERMINAL_YELLOW, TERMINAL_DIM};
+    int fd = fileno(file);
+    struct buffer line;
+    buffer_init(&line, PROBLEM_LINE_MAX);
+    for (size_t i = 0; i < problems->count; i++) {
+        const struct problem *problem = &problems->items[i];
+        buffer_clear(&line);
+        if (problem_write(problem, &line) == 0)
+            fprintf(file, "%s%.*s%s\n", terminal_style(fd, styles[problem->severity]), (int)line.length, (const char *)line.data,
+                    terminal_style(fd, TERMINAL_PLAIN));
+    }
+    if (problems->left_out)
+        fprintf(file, "... and %zu more\n", problems->left_out);
+    buffer_fini(&line);
 }
 
 struct problem_quoted problem_quote(const char *text, size_t length)

@@ -6,6 +6,7 @@
 
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 
 #include "base/buffer.h"
 
@@ -54,6 +55,9 @@ int problem_write(const struct problem *problem, struct buffer *out);
 
 /* Appends all, a line each, then how many were left out. */
 int problems_write(const struct problems *problems, struct buffer *out);
+
+/* Writes them to `file`, in colour where it is a terminal that shows colour. */
+void problems_print(const struct problems *problems, FILE *file);
 
 /* A text made safe to show: control characters and bytes that are not UTF-8 become \xNN, and what is long is cut. Between ` `. */
 struct problem_quoted {

@@ -33,6 +33,10 @@ static void size_text(double bytes, char text[32])
 /* The shortest text that reads back as the same number. */
 static void number_text(double number, char text[32])
 {
+    if (number == trunc(number) && fabs(number) < 1e15) {
+        snprintf(text, 32, "%.0f", number);
+        return;
+    }
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(text, 32, "%.*g", digits, number);
         if (strtod(text, NULL) == number)

@@ -1,0 +1,51 @@
+/* Finds the command and runs it. */
+#include <stdio.h>
+
+#include "base/error.h"
+#include "cli/command.h"
+
+/* After a mistake: the whole help when no command was named at all, else where it is found. */
+static void point_to_help(const struct command_line *line, int argc)
+{
+    if (argc < 2 || line->group)
+        command_help_print(line);
+    else if (line->command)
+        fprintf(stderr, "`spindle %s --help` explains it.\n", line->command->name);
+    else
+        fprintf(stderr, "`spindle --help` lists the commands.\n");
+}
+
+static int act(const struct command_line *line)
+{
+    switch (line->action) {
+    case COMMAND_ACTION_HELP:
+        return command_help_print(line);
+    case COMMAND_ACTION_VERSION:
+        return command_version(NULL);
+    case COMMAND_ACTION_RUN:
+        break;
+    }
+    return line->command->run(line->arguments);
+}
+
+int main(int argc, char **argv)
+{
+    static struct command_line line;
+    static struct problems problems;
+    problems_init(&problems);
+    int error = command_line_parse(&line, argc, argv, &problems);
+    int status;
+    if (error == ERR_INVALID) {
+        problems_print(&problems, stderr);
+        point_to_help(&line, argc);
+        status = COMMAND_USAGE;
+    } else if (error) {
+        fprintf(stderr, "spindle: %s\n", error_text(error));
+        status = COMMAND_FAILED;
+    } else {
+        status = act(&line);
+    }
+    problems_fini(&problems);
+    command_line_fini(&line);
+    return status;
+}
