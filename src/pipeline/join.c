@@ -86,7 +86,8 @@ static void set_drop(struct join *join, struct join_set *set, unsigned side)
         return;
     release_hold(join, member);
     join->waiting_count--;
-    ops(join)->item_free(join->stage, &member->item);
+    if (!member->is_freed)
+        ops(join)->item_free(join->stage, &member->item);
     free(member);
     set->members[side] = NULL;
     set->sides &= ~(1u << side);
@@ -100,6 +101,7 @@ static void drop_content(struct join *join, struct join_member *member)
     ops(join)->item_free(join->stage, &content);
     member->item.data = NULL;
     member->item.held_bytes = 0;
+    member->is_freed = true;
     member->dropped = true;
 }
 
@@ -326,6 +328,7 @@ static bool load_content(struct join *join, struct join_set *set, struct join_me
     } else {
         member->item.data = item.data;
         member->item.held_bytes = item.held_bytes;
+        member->is_freed = false;
         hold(join, member);
     }
     member->dropped = false;

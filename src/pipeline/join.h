@@ -53,7 +53,8 @@ struct join_member {
     uint64_t arrival_ns;
     uint64_t origin_ns;
     bool is_held;
-    bool dropped; /* content was given up to save memory, and must be read again */
+    bool is_freed; /* the stage has its item back: only stamp, id and side are left */
+    bool dropped;  /* for lack of memory; to be read again when it is needed */
 };
 
 struct join_set {
