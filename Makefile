@@ -70,7 +70,7 @@ Q            := $(if $(V),,@)
 .DEFAULT_GOAL := build
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: help deps build demo unit test-programs test check asan tsan fuzz fuzz-targets bench layers format format-check install clean
+.PHONY: help deps build demo unit test-programs test check asan tsan fuzz fuzz-targets bench benches layers format format-check install clean
 
 help: ## show this list (V=1 shows the compiler's command lines)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -153,6 +153,8 @@ fuzz: ## run each fuzz target for FUZZ_SECONDS (30)
 
 fuzz-targets: $(FUZZ_TARGETS)
 
+benches: $(BENCHES)
+
 bench: ## measure throughput, latency and cost beside other brokers of this machine
 	@tools/packages build bench
 	@$(MAKE) --no-print-directory $(PARALLEL) build
@@ -178,13 +180,5 @@ $(VENV): tests/requirements.txt
 	@$(PYTHON) -m venv --clear build/venv
 	@build/venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
-
-.PHONY: fuzz-targets fuzz-replay benches
-fuzz-targets: $(FUZZ_TARGETS) ## build the fuzz targets (with VARIANT=fuzz)
-
-fuzz-replay: $(FUZZ_REPLAYS) ## feed each fuzz target its corpus and mutations of it
-	@set -e; for t in $(FUZZ_REPLAYS); do $$t tests/fuzz/corpus/$${t##*/replay_fuzz_}; done
-
-benches: $(BENCHES) ## build the measuring programs
 
 -include $(shell find $B/obj -name '*.d' 2>/dev/null)
