@@ -30,7 +30,6 @@ class Client:
         self._lock = threading.Lock()
         self._connected = queue.Queue()
         self.disconnected = threading.Event()
-        self.disconnect_reason = None
         self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=self.id, protocol=version, reconnect_on_failure=False)
         self.paho.max_inflight_messages_set(1000)
         self.paho.max_queued_messages_set(0)
@@ -50,7 +49,6 @@ class Client:
             raise Refused(reason)
 
     def _on_disconnect(self, client, data, flags, reason, properties):
-        self.disconnect_reason = reason
         self.disconnected.set()
         self._connected.put(reason)  # closed instead of an answer to CONNECT
 
