@@ -147,7 +147,10 @@ def test_a_second_client_takes_the_identifier_over(server, connect, version):
         first.connect(b'drill-7', version=5 if version == V5 else 4)
         second = connect(server, client_id='drill-7', version=version)
         goodbye = first.read_until_closed()
-        assert goodbye[:3:2] == b'\xe0\x8e' if version == V5 else goodbye == b''  # DISCONNECT, session taken over
+        if version == V5:
+            assert goodbye[:3:2] == b'\xe0\x8e', goodbye  # DISCONNECT, session taken over
+        else:
+            assert goodbye == b''
     second.subscribe('a')
     second.publish('a', b'alive')
     assert second.take()[0].payload == b'alive'
