@@ -13,7 +13,7 @@
 #include "queue/dead_letter.h"
 #include "queue/embedded.h"
 #include "queue/ledger.h"
-#include "tests/unit/folder.h"
+#include "folder.h"
 
 struct fixture {
     struct journal *journal;

@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "journal/format.h"
 #include "journal/journal.h"
-#include "tests/unit/folder.h"
+#include "folder.h"
 
 /* ---- format ---- */
 

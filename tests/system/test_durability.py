@@ -1,0 +1,214 @@
+"""Killed at any moment, under load: what was acknowledged is there, and every hole is answered."""
+import json
+import random
+import threading
+import time
+
+import pytest
+
+from client import Client
+from holes import ANSWERS, KEYPOINTS, Hole, stack_curve
+from spindle import SANITIZED, wait_until
+
+KILLS = 3 if SANITIZED else 6
+SETTINGS = {'drilling.estimator': 'gradient', 'pipeline.grace_s': 0.2, 'mqtt.listener.time_window': 120}
+
+
+class Toolbox(threading.Thread):
+    """Publishes holes with QoS 1 as fast as they are acknowledged; what was not acknowledged when the connection broke is sent again
+    on the next one, as a toolbox would."""
+
+    WINDOW = 30  # messages under way
+
+    def __init__(self, server, number):
+        super().__init__(daemon=True)
+        self.server, self.number = server, number
+        self.holes, self.acknowledged = [], []
+        self.stopping = threading.Event()
+        self.failure = None
+        self.curve = stack_curve(feed_mm=0.2)
+
+    def run(self):
+        try:
+            backlog = []
+            while not self.stopping.is_set() or backlog:
+                backlog = self.use_one_connection(backlog)
+        except Exception as failure:  # shown by the test
+            self.failure = failure
+
+    def use_one_connection(self, backlog):
+        """Returns the messages that were not acknowledged."""
+        try:
+            client = Client(self.server.port)
+        except Exception:
+            time.sleep(0.01)  # the server is down
+            return backlog
+        under_way = []
+        while not client.disconnected.is_set() and not (self.stopping.is_set() and not backlog and not under_way):
+            while len(under_way) < self.WINDOW and (backlog or not self.stopping.is_set()):
+                if not backlog:
+                    hole = Hole(box='box%d' % self.number, tool='tool%d' % (len(self.holes) % 5), curve=self.curve)
+                    self.holes.append(hole)
+                    backlog = hole.messages()
+                message, backlog = backlog[0], backlog[1:]
+                under_way.append((message, client.post(*message)))
+            under_way = self.collect(under_way)
+            time.sleep(0.002)
+        under_way = self.collect(under_way)
+        client.close()
+        return [message for message, _ in under_way] + backlog
+
+    def collect(self, under_way):
+        for message, token in under_way:
+            if token.is_published():
+                self.acknowledged.append(message)
+        return [(message, token) for message, token in under_way if not token.is_published()]
+
+
+@pytest.mark.timeout(600)
+def test_killed_under_load(spindle):
+    server = spindle(settings=SETTINGS).start()
+    chance = random.Random(11)
+    boxes = [Toolbox(server, i) for i in range(3)]
+    for box in boxes:
+        box.start()
+    scrapes = 0
+    for _ in range(KILLS):
+        before = sum(len(box.acknowledged) for box in boxes)
+        wait_until(lambda: sum(len(box.acknowledged) for box in boxes) > before + 30, 'load arrives')
+        end = time.monotonic() + chance.uniform(0.05, 0.5)
+        while time.monotonic() < end:
+            server.metrics()  # checks the equation
+            scrapes += 1
+        server.kill()
+        server.start()
+        server.metrics()
+    for box in boxes:
+        box.stopping.set()
+    for box in boxes:
+        box.join(60)
+        assert not box.is_alive() and box.failure is None, box.failure
+    assert scrapes > KILLS
+    metrics = server.wait_settled()
+    terms = metrics.streams()
+    server.stop()
+
+    holes = [hole for box in boxes for hole in box.holes]
+    acknowledged = [message for box in boxes for message in box.acknowledged]
+    journal = {(r['topic'], r['payload']) for r in server.journal('ingest')}
+    lost = [topic for topic, payload in acknowledged if (topic, payload) not in journal]
+    assert not lost, '%d of %d acknowledged messages are lost, for example %s' % (len(lost), len(acknowledged), lost[:3])
+    assert len(acknowledged) == 3 * len(holes)
+
+    answered = {}
+    for record in server.journal('results'):
+        parsed = json.loads(record['payload'])
+        key = (record['topic'], parsed['SourceTimestamp'])
+        assert answered.setdefault(key, record['payload']) == record['payload'], 'answered twice, differently'
+    silent = [hole for hole in holes if (hole.topic(KEYPOINTS), hole.stamp) not in answered]
+    assert not silent, '%d of %d holes have no answer' % (len(silent), len(holes))
+    assert len(answered) == 2 * len(holes)
+    assert server.dead_letters() == []
+
+    audit = server.audit()
+    assert {term: audit['ingest'][term] for term in terms['ingest']} == terms['ingest']
+    assert audit['ingest']['holds'] and terms['ingest']['completed'] == 3 * len(holes)
+
+
+def test_holes_that_wait_survive_a_kill(spindle, connect):
+    """Half of each hole before, the other half after."""
+    server = spindle(settings=SETTINGS).start()
+    holes = [Hole() for _ in range(20)]
+    connect(server).publish_all([hole.messages()[i % 2] for i, hole in enumerate(holes)])
+    wait_until(lambda: server.metrics().streams()['ingest']['pending'] == 20, 'all wait')
+    server.kill()
+    server.start()
+    assert server.metrics().streams()['ingest'] == {'accepted': 20, 'completed': 0, 'duplicates': 0, 'dead_lettered': 0, 'pending': 20}
+    client, subscriber = connect(server), connect(server)
+    subscriber.subscribe(*ANSWERS)
+    client.publish_all([hole.messages()[1 - i % 2] for i, hole in enumerate(holes)] + [hole.messages()[2] for hole in holes])
+    answers = {(m.topic, json.loads(m.payload)['SourceTimestamp']) for m in subscriber.take(40)}
+    assert {(hole.topic(KEYPOINTS), hole.stamp) for hole in holes} <= answers
+    assert server.wait_settled(60).streams()['ingest']['completed'] == 60
+
+
+def test_finished_holes_stay_finished(spindle, connect):
+    """A repeat after a restart is recognised, and nothing is published again."""
+    server = spindle(settings=SETTINGS).start()
+    hole = Hole()
+    connect(server).publish_all(hole.messages())
+    server.wait_settled(3)
+    for end in (server.kill, server.stop):
+        end()
+        server.start()
+        subscriber = connect(server)
+        subscriber.subscribe(*ANSWERS)
+        before = server.metrics().streams()['ingest']
+        assert before['completed'] == 3 and before['pending'] == 0
+        connect(server).publish_all(hole.messages())
+        after = server.wait_settled(before['accepted'] + 3).streams()['ingest']
+        assert after['duplicates'] == before['duplicates'] + 3
+        assert subscriber.take_rest() == []
+    assert len(server.journal('results')) == 2
+
+
+def test_dead_letters_and_counts_survive(spindle, connect):
+    server = spindle(settings=SETTINGS).start()
+    hole = Hole()
+    client = connect(server)
+    client.publish(hole.topic('Nonsense'), b'{}')
+    client.publish(hole.message('ResultManagement')[0], b'not json')
+    client.publish('other/topic', b'for the bus')
+    server.wait_settled(2)
+    before = server.metrics()
+    letters = server.dead_letters()
+    assert sorted(letter['reason'] for letter in letters) == ['not_json', 'unknown_topic']
+    server.kill()
+    server.start()
+    after = server.metrics()
+    assert after.streams() == before.streams()
+    for reason in ('not_json', 'unknown_topic'):
+        assert after.get_sum('spindle_dead_lettered_total', stream='ingest', reason=reason) == 1
+    assert server.dead_letters() == letters
+
+
+def test_the_audit_agrees_with_the_metrics_while_running_and_stopped(spindle, connect):
+    server = spindle(settings=SETTINGS).start()
+    client = connect(server)
+    holes = [Hole() for _ in range(10)]
+    client.publish_all([message for hole in holes for message in hole.messages()] + holes[0].messages())
+    client.publish(holes[0].topic('Nonsense'), b'{}')
+    client.publish('other/topic', b'')
+    terms = server.wait_settled(34).streams()
+    running = server.audit()
+    server.stop()
+    for audit in (running, server.audit()):
+        for stream, expected in terms.items():
+            assert {term: audit[stream][term] for term in expected} == expected
+            assert audit[stream]['holds'] is True
+
+
+def test_what_the_bus_was_given_is_kept_as_it_came(spindle, connect):
+    """Any topic, any bytes; through journal cat as text where it is UTF-8 and as base64 where not."""
+    server = spindle().start()
+    payloads = [b'', b'text', '\u00e9\U0001f529"\\\n\x01'.encode(), b'\xff\xfe\x00', bytes(range(256)), b'x' * 300000]
+    connect(server).publish_all([('bus/%d/\u00e9' % i, payload) for i, payload in enumerate(payloads)])
+    for _ in range(2):
+        records = server.journal('bus')
+        assert [(r['topic'], r['payload']) for r in records] == [('bus/%d/\u00e9' % i, p) for i, p in enumerate(payloads)]
+        assert [r['offset'] for r in records] == list(range(len(payloads)))
+        now_ns = time.time_ns()
+        assert all(now_ns - 600e9 < r['time_ns'] <= now_ns for r in records)
+        if server.running():
+            server.stop()
+
+
+def test_small_segments_are_read_across_their_borders(spindle, connect):
+    server = spindle(settings={'journal.segment_size': '1MiB'}).start()
+    client = connect(server)
+    payloads = [b'%06d' % i + bytes(20000) for i in range(200)]
+    client.publish_all([('many/segments', payload) for payload in payloads])
+    server.kill()
+    server.start()
+    assert [r['payload'] for r in server.journal('bus')] == payloads
+    assert server.metrics().streams()['bus']['accepted'] == 200

@@ -1,0 +1,223 @@
+"""What an operator sees: starting, stopping, reloading, health, status, diagnostics."""
+import json
+import os
+import re
+import signal
+import socket
+import stat
+
+import pytest
+
+from holes import ANSWERS, Hole
+from spindle import SANITIZED, run_cli, wait_until
+
+PATIENT = {'drilling.estimator': 'gradient', 'pipeline.grace_s': 30, 'mqtt.listener.time_window': 60}
+
+
+# ---- HTTP ----
+
+def test_health_and_readiness(spindle):
+    server = spindle().start()
+    assert server.http('/healthz')[0] == 200
+    status, headers, text = server.http('/readyz')
+    parsed = json.loads(text)
+    assert status == 200 and headers['Content-Type'] == 'application/json'
+    assert parsed['ready'] is True and parsed['probes'] and all(p['ready'] for p in parsed['probes'])
+
+
+def test_status_tells_version_durability_and_streams(spindle, connect):
+    server = spindle(settings=PATIENT).start()
+    connect(server).publish_all(Hole().messages())
+    server.wait_settled(3)
+    status, _, text = server.http('/api/v1/status')
+    parsed = json.loads(text)
+    assert status == 200 and re.match(r'\d+\.\d+\.\d+', parsed['version'])
+    assert parsed['durability'] == 'disk' and parsed['uptime_s'] >= 0
+    terms = parsed['streams']['ingest']
+    assert {k: terms[k] for k in ('accepted', 'completed', 'duplicates', 'dead_lettered', 'pending')} == {
+        'accepted': 3, 'completed': 3, 'duplicates': 0, 'dead_lettered': 0, 'pending': 0}
+
+
+def test_weaker_durability_is_said(spindle, connect):
+    for durability in ('os', 'memory'):
+        server = spindle(settings={'data.durability': durability}).start()
+        assert json.loads(server.http('/api/v1/status')[2])['durability'] == durability
+        connect(server).publish('a', b'acknowledged all the same')
+
+
+def test_metrics_are_valid_and_have_the_names_that_were_asked_for(spindle, connect):
+    server = spindle(settings={**PATIENT, 'pipeline.grace_s': 0.1}).start()
+    connect(server).publish_all(Hole().messages() + Hole().messages()[:2] + [(Hole().topic('x'), b'')])
+    server.wait_settled(6)
+    status, headers, text = server.http('/metrics')
+    assert status == 200 and headers['Content-Type'].startswith('text/plain; version=0.0.4')
+    for name in ('drilling_messages_received_total', 'drilling_messages_processed_total', 'drilling_processing_duration_seconds',
+                 'drilling_queue_depth', 'drilling_queue_capacity', 'spindle_accepted_total', 'spindle_completed_total',
+                 'spindle_duplicates_total', 'spindle_dead_lettered_total', 'spindle_pending', 'process_resident_memory_bytes'):
+        assert '\n# TYPE %s ' % name in '\n' + text, name
+    metrics = server.metrics()
+    buckets = [dict(labels)['le'] for (name, labels) in metrics if name == 'drilling_processing_duration_seconds_bucket']
+    assert buckets == ['0.001', '0.01', '0.1', '0.5', '1', '5', '+Inf']
+    assert metrics.get_sum('drilling_processing_duration_seconds_count') == 2
+
+
+def test_unknown_pages_and_methods_are_answered_in_json(spindle):
+    server = spindle().start()
+    status, headers, text = server.http('/nonsense')
+    assert status == 404 and json.loads(text)['status'] == 404 and headers['Content-Type'] == 'application/json'
+    status, headers, text = server.http('/metrics', method='DELETE')
+    assert status == 405 and json.loads(text)['status'] == 405 and headers['Allow'] == 'GET, HEAD'
+    status, _, text = server.http('/')
+    assert status == 200 and '/metrics' in text
+
+
+def test_http_can_be_switched_off(spindle, connect, tmp_path):
+    server = spindle(settings={'http.enabled': 'false'})
+    server.start()
+    assert server.http_port == 0
+    connect(server).publish('a', b'')
+    server.stop()
+
+
+# ---- stopping ----
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_drains_and_exits_0(spindle, connect, number):
+    """What was accepted and can be finished is finished; what waits for others stays pending."""
+    server = spindle(settings={**PATIENT, 'pipeline.grace_s': 0.5}).start()
+    holes = [Hole() for _ in range(30)]
+    client = connect(server)
+    client.publish_all([message for hole in holes for message in hole.messages()] + [Hole().messages()[0]])
+    server.signal(number)
+    assert server.wait() == 0
+    client.wait_disconnected()
+    audit = server.audit()['ingest']
+    assert audit['accepted'] == 91 and audit['holds']
+    server.start()
+    terms = wait_until(lambda: (lambda t: t if t['completed'] == 90 else None)(server.metrics().streams()['ingest']), 'the rest is finished')
+    assert terms['pending'] == 1
+    assert len(server.journal('results')) == 60
+
+
+def test_an_idle_server_stops_at_once_and_can_be_stopped_twice(spindle):
+    server = spindle().start()
+    server.signal(signal.SIGTERM)
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+
+
+def test_a_subscriber_that_does_not_read_does_not_hold_the_stop(spindle):
+    server = spindle().start()
+    with socket.create_connection(('127.0.0.1', server.port)) as raw:
+        raw.sendall(b'\x10\x11\x00\x04MQTT\x04\x02\x00\x3c\x00\x05drill' + b'\x82\x06\x00\x01\x00\x01#\x00')
+        server.stop()
+
+
+# ---- reloading ----
+
+def test_reload_takes_over_what_can_be(spindle, connect, tmp_path):
+    path = tmp_path / 'spindle.yaml'
+    path.write_text('drilling: {estimator: gradient}\npipeline: {grace_s: 60}\n')
+    server = spindle('--config', path).start()
+    client, subscriber = connect(server), connect(server)
+    subscriber.subscribe(*ANSWERS)
+    client.publish_all(Hole().messages()[:2])
+    wait_until(lambda: server.metrics().streams()['ingest']['accepted'] == 2, 'accepted')
+    assert subscriber.take_rest() == []
+    path.write_text('drilling: {estimator: gradient}\npipeline: {grace_s: 0.1}\n')
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: 'reload' in server.stderr().lower(), 'the reload is reported')
+    client.publish_all(Hole().messages()[:2])
+    assert len(subscriber.take(2)) == 2
+
+
+def test_a_reload_with_a_mistake_changes_nothing(spindle, connect, tmp_path):
+    path = tmp_path / 'spindle.yaml'
+    path.write_text('drilling: {estimator: gradient}\npipeline: {grace_s: 0.1}\n')
+    server = spindle('--config', path).start()
+    path.write_text('pipeline: {grace: 60}\n')
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: 'spindle.yaml:1:' in server.stderr(), 'the mistake is reported')
+    subscriber = connect(server)
+    subscriber.subscribe(*ANSWERS)
+    connect(server).publish_all(Hole().messages()[:2])
+    assert len(subscriber.take(2)) == 2
+
+
+# ---- what cannot start says why ----
+
+def start_and_fail(tmp_path, *arguments):
+    done = run_cli('run', '--port', 0, '--http-port', 0, *arguments, check=False)
+    assert done.returncode > 0, 'it was started, or crashed: %d' % done.returncode
+    assert 'ready' not in done.stdout
+    return done.stderr
+
+
+def test_ports_in_use(spindle, tmp_path):
+    with socket.create_server(('0.0.0.0', 0)) as taken:
+        port = taken.getsockname()[1]
+        said = start_and_fail(tmp_path, '--data-dir', tmp_path / 'a', '--set', 'bus.host=0.0.0.0', '--port', port)
+        assert str(port) in said and 'in use' in said
+        said = start_and_fail(tmp_path, '--data-dir', tmp_path / 'b', '--http-port', port)
+        assert str(port) in said and 'in use' in said
+
+
+def test_a_data_folder_in_use(spindle, tmp_path):
+    server = spindle().start()
+    said = start_and_fail(tmp_path, '--data-dir', server.data_dir)
+    assert str(server.data_dir) in said and ('in use' in said or 'another' in said)
+    assert server.http('/healthz')[0] == 200
+
+
+def test_a_data_folder_that_cannot_be_used(tmp_path):
+    file = tmp_path / 'file'
+    file.write_text('')
+    assert str(file) in start_and_fail(tmp_path, '--data-dir', file)
+    assert str(file / 'below') in start_and_fail(tmp_path, '--data-dir', file / 'below')
+    if os.geteuid() != 0:
+        locked = tmp_path / 'locked'
+        locked.mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
+        assert str(locked) in start_and_fail(tmp_path, '--data-dir', locked / 'data')
+
+
+def test_commands_on_a_folder_that_is_not_there(tmp_path):
+    for command in (['journal', 'cat', '--stream', 'bus'], ['journal', 'audit'], ['dead', 'ls']):
+        done = run_cli(*command, '--data-dir', tmp_path / 'nowhere', '--json', check=False)
+        assert done.returncode > 0 and 'nowhere' in done.stderr
+    assert not (tmp_path / 'nowhere').exists()
+
+
+def test_a_stream_that_is_not_there(spindle):
+    server = spindle().start()
+    done = run_cli('journal', 'cat', '--data-dir', server.data_dir, '--stream', 'nonsense', '--json', check=False)
+    assert done.returncode > 0 and 'nonsense' in done.stderr
+
+
+# ---- diagnostics ----
+
+def test_diagnostics_as_text(spindle, connect):
+    server = spindle().start()
+    server.stop()
+    lines = server.stderr().splitlines()
+    assert lines and all(re.match(r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (debug|info|warning|error) +[a-z]+: .', line) for line in lines)
+
+
+def test_diagnostics_as_json(spindle, connect):
+    server = spindle(settings={'diagnostics.format': 'json', 'diagnostics.level': 'debug'}).start()
+    connect(server, client_id='odd "\u00e9"').publish('a', b'')
+    server.stop()
+    lines = [json.loads(line) for line in server.stderr().splitlines()]
+    assert lines and all({'time', 'level', 'module', 'text'} <= set(line) for line in lines)
+
+
+def test_an_idle_server_is_small_and_quiet(spindle):
+    server = spindle().start()
+    before = server.metrics()
+    cpu_s = before.get_sum('process_cpu_seconds_total')
+    with pytest.raises(socket.timeout):  # two seconds in which nothing happens
+        with socket.create_connection(('127.0.0.1', server.port), 2) as raw:
+            raw.recv(1)
+    after = server.metrics()
+    assert after.get_sum('process_cpu_seconds_total') - cpu_s < 0.1
+    if not SANITIZED:
+        assert after.get_sum('process_resident_memory_bytes') < 64 << 20
