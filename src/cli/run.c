@@ -1,0 +1,118 @@
+/* `spindle run`: reads the configuration, starts the server, and waits for signals: SIGTERM and SIGINT drain and stop, SIGHUP reads the
+ * configuration again. */
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/diagnostics.h"
+#include "base/error.h"
+#include "cli/command.h"
+#include "cli/server.h"
+
+enum { RUN_HEAP_KEEP = 128 << 20, RUN_MMAP_FROM = 256 << 20 };
+
+static void set_diagnostics(const struct config *config)
+{
+    static const enum diagnostics_level levels[] = {
+        [CONFIG_LEVEL_DEBUG] = DIAGNOSTICS_DEBUG,
+        [CONFIG_LEVEL_INFO] = DIAGNOSTICS_INFO,
+        [CONFIG_LEVEL_WARNING] = DIAGNOSTICS_WARNING,
+        [CONFIG_LEVEL_ERROR] = DIAGNOSTICS_ERROR,
+    };
+    diagnostics_set_level(levels[config->diagnostics_level]);
+    diagnostics_set_json(config->diagnostics_format == CONFIG_FORMAT_JSON);
+}
+
+static int load(struct config *config, const struct config_sources *sources)
+{
+    struct problems problems;
+    problems_init(&problems);
+    int error = config_load(config, sources, &problems);
+    if (!error)
+        set_diagnostics(config);
+    problems_print(&problems, stderr);
+    problems_fini(&problems);
+    return error;
+}
+
+/* What cannot change while running keeps its value until the next start, and is named. */
+static void say_what_waits(const struct config *before, const struct config *after)
+{
+    enum config_setting changed[CONFIG_SETTING_COUNT];
+    size_t count = config_diff(before, after, changed);
+    for (size_t i = 0; i < count; i++)
+        diagnostics(DIAGNOSTICS_INFO, "run", "%s changed; %s", config_setting_path(changed[i]),
+                    config_setting_reloads(changed[i]) ? "the new value holds from now on" : "it takes effect at the next start");
+    if (count == 0)
+        diagnostics(DIAGNOSTICS_INFO, "run", "the configuration was read again; nothing changed");
+}
+
+static void reload(struct server *server, const struct config_sources *sources, struct config *started, struct config *spare)
+{
+    struct config fresh;
+    if (load(&fresh, sources)) {
+        set_diagnostics(started);
+        diagnostics(DIAGNOSTICS_ERROR, "run", "the configuration has mistakes; the old one holds");
+        return;
+    }
+    say_what_waits(started, &fresh);
+    config_fini(spare);
+    *spare = fresh;
+    server_reload(server, spare);
+}
+
+static int serve(const struct config_sources *sources, struct config *config, const sigset_t *signals)
+{
+    struct server *server;
+    if (server_start(&server, config))
+        return COMMAND_FAILED;
+    printf("ready mqtt=%u http=%u\n", server_mqtt_port(server), server_http_port(server));
+    fflush(stdout);
+    struct config spare = {0};
+    int received = 0;
+    while (received != SIGTERM && received != SIGINT) {
+        if (sigwait(signals, &received))
+            continue;
+        if (received == SIGHUP)
+            reload(server, sources, config, &spare);
+    }
+    diagnostics(DIAGNOSTICS_INFO, "run", "%s: draining", received == SIGTERM ? "SIGTERM" : "SIGINT");
+    int undone = server_stop(server);
+    if (undone)
+        diagnostics(DIAGNOSTICS_WARNING, "run", "not everything was finished in time; what is pending goes on at the next start");
+    diagnostics(DIAGNOSTICS_INFO, "run", "stopped");
+    config_fini(&spare);
+    return COMMAND_OK;
+}
+
+int command_run(const struct run_arguments *arguments)
+{
+    /* Freed memory is kept for the next message of its size; without this each large message costs the kernel a page fault for every
+     * 4 KiB of it. */
+    mallopt(M_MMAP_THRESHOLD, RUN_MMAP_FROM);
+    mallopt(M_TRIM_THRESHOLD, RUN_HEAP_KEEP);
+    struct config_sources sources = {
+        .file = arguments->config,
+        .environment = (const char *const *)environ,
+        .assignments = arguments->assignments,
+        .assignment_count = arguments->assignment_count,
+    };
+    struct config config;
+    int error = load(&config, &sources);
+    if (error)
+        return error == ERR_CONFIG ? COMMAND_USAGE : COMMAND_FAILED;
+    sigset_t signals, ignored;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    ignored = signals;
+    sigaddset(&ignored, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &ignored, NULL);
+    int status = serve(&sources, &config, &signals);
+    config_fini(&config);
+    return status;
+}
