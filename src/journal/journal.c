@@ -276,26 +276,10 @@ void journal_producer_poll(struct journal_producer *producer, void (*each)(void 
     pthread_mutex_unlock(&producer->lock);
     struct journal_chunk *chunk;
     while ((chunk = list_pop(&list))) {
-        struct journal_batch batch = {.tokens = chunk->tokens, .token_count = chunk->token_count, .chunk = chunk};
+        struct journal_batch batch = {.tokens = chunk->tokens, .token_count = chunk->token_count};
         each(context, &batch);
         chunk_give_back(producer, chunk);
     }
-}
-
-bool journal_batch_next(const struct journal_batch *batch, const struct journal_stream *stream, const uint8_t **at, struct message *message)
-{
-    const struct journal_chunk *chunk = batch->chunk;
-    for (size_t i = 0; i < chunk->run_count; i++) {
-        const struct chunk_run *run = &chunk->runs[i];
-        const uint8_t *start = chunk->bytes + run->start, *end = start + run->bytes;
-        if (run->stream != stream || (*at && *at >= end))
-            continue;
-        const uint8_t *record = *at && *at >= start ? *at : start;
-        format_record_decode(record, message);
-        *at = record + format_record_length(record);
-        return true;
-    }
-    return false;
 }
 
 size_t journal_producer_backlog(const struct journal_producer *producer)
@@ -447,6 +431,24 @@ static void release_group(struct chunk_list *group)
     }
 }
 
+/* Shows the group's records of one stream to whoever watches it. */
+static void show_records(const struct journal_stream *stream, const struct chunk_list *group)
+{
+    for (const struct journal_chunk *chunk = group->first; chunk; chunk = chunk->next) {
+        for (size_t i = 0; i < chunk->run_count; i++) {
+            const struct chunk_run *run = &chunk->runs[i];
+            if (run->stream != stream)
+                continue;
+            const uint8_t *record = chunk->bytes + run->start, *end = record + run->bytes;
+            for (; record < end; record += format_record_length(record)) {
+                struct message message;
+                format_record_decode(record, &message);
+                stream->on_record(stream->on_record_context, &message);
+            }
+        }
+    }
+}
+
 static void wake_keeper(struct journal *journal)
 {
     pthread_mutex_lock(&journal->keeper_lock);
@@ -468,6 +470,9 @@ static void commit_group(struct journal *journal, struct chunk_list *group)
         atomic_store(&journal->stalled, false);
         diagnostics(DIAGNOSTICS_INFO, "journal", "writing goes on");
     }
+    for (unsigned i = 0; i < journal->stream_count; i++)
+        if (touched[i] && journal->streams[i]->on_record)
+            show_records(journal->streams[i], group);
     release_group(group);
     for (unsigned i = 0; i < journal->stream_count; i++)
         if (touched[i] && journal->streams[i]->notify)
@@ -649,6 +654,12 @@ void journal_stream_on_durable(struct journal_stream *stream, void (*notify)(voi
 {
     stream->notify = notify;
     stream->notify_context = context;
+}
+
+void journal_stream_on_record(struct journal_stream *stream, void (*each)(void *context, const struct message *record), void *context)
+{
+    stream->on_record = each;
+    stream->on_record_context = context;
 }
 
 void journal_stream_stats(struct journal_stream *stream, struct journal_stream_stats *stats)

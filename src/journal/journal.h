@@ -70,6 +70,10 @@ void journal_stream_set_guard(struct journal_stream *stream, uint64_t offset);
 /* Called on the journal thread after the stream's durable offset has advanced. One per stream; set before journal_start. */
 void journal_stream_on_durable(struct journal_stream *stream, void (*notify)(void *context), void *context);
 
+/* Called on the journal thread for each record that has become durable, in order of offset, before producers are told; must not block.
+ * One per stream; set before journal_start. */
+void journal_stream_on_record(struct journal_stream *stream, void (*each)(void *context, const struct message *record), void *context);
+
 struct journal_stream_stats {
     uint64_t first_offset, durable_offset, segment_count, bytes;
 };
@@ -95,18 +99,14 @@ int journal_append(struct journal_producer *producer, struct journal_stream *str
 /* Sends the open chunk off, if there is one. */
 void journal_submit(struct journal_producer *producer);
 
-/* A chunk that has become durable. */
+/* What came with a chunk that has become durable. */
 struct journal_batch {
     const uint64_t *tokens; /* [token_count], in order of append */
     size_t token_count;
-    struct journal_chunk *chunk;
 };
 /* Calls `each` for every chunk that became durable since the last poll, in order of submission. One thread at a time, which may be
  * another than the one that appends. */
 void journal_producer_poll(struct journal_producer *producer, void (*each)(void *context, const struct journal_batch *batch), void *context);
-
-/* Walks the records that a durable chunk holds for `stream`; *at starts at NULL. Returns false at the end. */
-bool journal_batch_next(const struct journal_batch *batch, const struct journal_stream *stream, const uint8_t **at, struct message *message);
 
 /* Bytes sent off and not durable yet, plus the open chunk; for back-pressure. Any thread. */
 size_t journal_producer_backlog(const struct journal_producer *producer);

@@ -26,6 +26,8 @@ struct journal_stream {
     unsigned index;
     void (*notify)(void *context);
     void *notify_context;
+    void (*on_record)(void *context, const struct message *record);
+    void *on_record_context;
 
     /* The journal thread's. */
     int file;

@@ -268,16 +268,29 @@ static void embedded_counts(struct queue *base, struct queue_counts *counts)
 
 /* ---- settling ---- */
 
-static void apply_outcomes(struct embedded *queue, const struct message *record)
+/* Both run on the journal thread, record by record in order of offset: the answers of a key leave in the order in which they were
+ * given, whichever workers gave them. */
+static void on_result(void *context, const struct message *record)
 {
+    struct embedded *queue = context;
+    if (queue->options.publish)
+        queue->options.publish(queue->options.publish_context, record);
+}
+
+static void on_outcomes(void *context, const struct message *record)
+{
+    struct embedded *queue = context;
+    queue->outcomes_applied = record->offset + 1;
+    if (record->properties_length)
+        return; /* a checkpoint says nothing new */
     pthread_mutex_lock(&queue->ledger_lock);
     int error = ledger_apply(&queue->ledger, record);
     uint64_t cursor = queue->ledger.cursor;
     pthread_mutex_unlock(&queue->ledger_lock);
     if (error)
-        DIAG_LIMITED(DIAGNOSTICS_ERROR, "queue", "outcomes could not be taken into the ledger: %s; they are on disk and count after a restart", error_text(error));
+        DIAG_LIMITED(DIAGNOSTICS_ERROR, "queue", "outcomes could not be taken into the ledger: %s; they are on disk and count after a restart",
+                     error_text(error));
     journal_stream_set_guard(queue->options.ingest, cursor);
-    queue->outcomes_applied = record->offset + 1;
     queue->since_checkpoint += record->payload_length / 8;
 }
 
@@ -323,14 +336,7 @@ static void on_checkpoint_durable(void *context)
 
 static void batch_durable(void *context, const struct journal_batch *batch)
 {
-    struct queue_writer *writer = context;
-    struct embedded *queue = writer->queue;
-    struct message record;
-    if (queue->options.publish)
-        for (const uint8_t *at = NULL; journal_batch_next(batch, queue->options.results, &at, &record);)
-            queue->options.publish(queue->options.publish_context, &record);
-    for (const uint8_t *at = NULL; journal_batch_next(batch, queue->options.outcomes, &at, &record);)
-        apply_outcomes(queue, &record);
+    (void)context;
     for (size_t i = 0; i < batch->token_count; i++) {
         struct commit_note *note = (struct commit_note *)(uintptr_t)batch->tokens[i];
         note->done(note->token, 0);
@@ -548,6 +554,8 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     queue->outcomes_applied = journal_stream_durable(options->outcomes);
     journal_stream_set_guard(options->ingest, queue->ledger.cursor);
     journal_stream_on_durable(options->ingest, on_ingest_durable, queue);
+    journal_stream_on_record(options->results, on_result, queue);
+    journal_stream_on_record(options->outcomes, on_outcomes, queue);
     *out = &queue->queue;
     return 0;
 }
