@@ -358,6 +358,8 @@ int server_stop(struct server *server)
     http_stop(server->http);
     observe_no_more(server);
     bus_stop(server->bus);
+    if (server->journal)
+        journal_stop(server->journal);
     if (server->queue)
         server->queue->ops->close(server->queue);
     journal_close(server->journal);

@@ -605,22 +605,28 @@ int journal_start(struct journal *journal)
     return 0;
 }
 
+void journal_stop(struct journal *journal)
+{
+    if (!journal->started)
+        return;
+    pthread_mutex_lock(&journal->lock);
+    journal->stopping = true;
+    pthread_cond_signal(&journal->arrived);
+    pthread_mutex_unlock(&journal->lock);
+    pthread_join(journal->thread, NULL);
+    pthread_mutex_lock(&journal->keeper_lock);
+    journal->keeper_stop = true;
+    pthread_cond_signal(&journal->keeper_wake);
+    pthread_mutex_unlock(&journal->keeper_lock);
+    pthread_join(journal->keeper, NULL);
+    journal->started = false;
+}
+
 void journal_close(struct journal *journal)
 {
     if (!journal)
         return;
-    if (journal->started) {
-        pthread_mutex_lock(&journal->lock);
-        journal->stopping = true;
-        pthread_cond_signal(&journal->arrived);
-        pthread_mutex_unlock(&journal->lock);
-        pthread_join(journal->thread, NULL);
-        pthread_mutex_lock(&journal->keeper_lock);
-        journal->keeper_stop = true;
-        pthread_cond_signal(&journal->keeper_wake);
-        pthread_mutex_unlock(&journal->keeper_lock);
-        pthread_join(journal->keeper, NULL);
-    }
+    journal_stop(journal);
     for (unsigned i = 0; i < journal->stream_count; i++) {
         stream_close(journal->streams[i]);
         free(journal->streams[i]);

@@ -57,7 +57,10 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
 
 int journal_start(struct journal *journal);
 
-/* Writes what has been sent off, joins the threads, closes everything. Producers must be closed before. Accepts NULL. */
+/* Writes what has been sent off and ends the threads: no callback runs any more, nothing can be appended. */
+void journal_stop(struct journal *journal);
+
+/* Stops, and closes everything. Producers must be closed before. Accepts NULL. */
 void journal_close(struct journal *journal);
 
 /* ---- streams ---- */

@@ -17,7 +17,7 @@ struct queue_embedded_options {
     void *publish_context;
 };
 
-/* After all streams were added and before journal_start. Rebuilds the ledger from disk. ERR_CORRUPT when the ledger knows of more messages
+/* After all streams were added and before journal_start; to be closed after journal_stop and before journal_close. Rebuilds the ledger from disk. ERR_CORRUPT when the ledger knows of more messages
  * than the stream holds (somebody removed files). */
 int queue_embedded_open(struct queue **queue, const struct queue_embedded_options *options);
 

@@ -67,6 +67,7 @@ static void stop(struct fixture *fixture)
 {
     fixture->queue->ops->writer_close(fixture->writer);
     journal_producer_close(fixture->producer);
+    journal_stop(fixture->journal);
     fixture->queue->ops->close(fixture->queue);
     journal_close(fixture->journal);
 }
