@@ -86,7 +86,7 @@ void format_record_encode(uint8_t *out, const struct message *message, const uin
     *header = (struct record_header){
         .length = (uint32_t)length,
         .topic_length = (uint16_t)message->topic_length,
-        .flags = message->flags & 0x7f,
+        .flags = message->flags & (uint8_t)~FORMAT_FLAG_GROUP_START,
         .source_count = (uint8_t)source_count,
         .time_ns = message->time_ns,
         .properties_length = message->properties_length,
@@ -153,13 +153,18 @@ void format_record_decode(const uint8_t *record, struct message *message)
         .topic_length = header->topic_length,
         .properties_length = header->properties_length,
         .payload_length = header->payload_length,
-        .flags = header->flags & 0x7f,
+        .flags = header->flags & (uint8_t) ~(FORMAT_FLAG_GROUP_START | FORMAT_FLAG_SEAL),
     };
 }
 
 bool format_record_is_group_start(const uint8_t *record)
 {
     return ((const struct record_header *)(const void *)record)->flags & FORMAT_FLAG_GROUP_START;
+}
+
+bool format_record_is_seal(const uint8_t *record)
+{
+    return ((const struct record_header *)(const void *)record)->flags & FORMAT_FLAG_SEAL;
 }
 
 size_t format_record_sources(const uint8_t *record, const uint64_t **sources)

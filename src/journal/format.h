@@ -14,7 +14,7 @@
  *
  *    0  u32  length of the whole record, padding included
  *    4  u16  length of the topic
- *    6  u8   flags: QoS (bits 0-1), retained (bit 2), first record of its group (bit 7)
+ *    6  u8   flags: QoS (bits 0-1), retained (bit 2), seal (bit 6), first record of its group (bit 7)
  *    7  u8   number of sources
  *    8  u64  checksum
  *   16  u64  offset
@@ -35,7 +35,9 @@
  * acknowledged. Recovery reads the last segment forward to the first record that does not check out, and looks further for records that
  * do. If one of them is the first of a group, then the bad one lay in an earlier group, which had been synced: that is damage, it is
  * reported with its place and passed over. If none is, the bad one lay in the last group: the segment is cut there. Writing goes on in a new segment,
- * so that what is left of a torn group can never be taken for part of the next. */
+ * so that what is left of a torn group can never be taken for part of the next. A stream that is closed in order ends with a seal: a record
+ * without content, a group of its own, that takes no offset (it has the one of the record that would follow). So damage in the last group before it is
+ * not mistaken for a torn end. */
 #ifndef JOURNAL_FORMAT_H
 #define JOURNAL_FORMAT_H
 
@@ -53,6 +55,7 @@ enum {
     FORMAT_SOURCES_MAX = 255,
     FORMAT_TOPIC_MAX = 65535,
     FORMAT_RECORD_SIZE_MAX = 512 << 20, /* bytes; no longer record is ever written, so a longer length is damage */
+    FORMAT_FLAG_SEAL = 0x40,
     FORMAT_FLAG_GROUP_START = 0x80
 };
 
@@ -90,6 +93,7 @@ enum format_check format_record_check(const uint8_t *bytes, size_t available, ui
 /* Fields of a record that has checked out. *message borrows from it. */
 void format_record_decode(const uint8_t *record, struct message *message);
 bool format_record_is_group_start(const uint8_t *record);
+bool format_record_is_seal(const uint8_t *record);
 size_t format_record_sources(const uint8_t *record, const uint64_t **sources);
 
 #endif

@@ -224,7 +224,7 @@ int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t si
                 break;
             if (message->offset > reader->next_offset && reader->next_offset > reader->base_offset)
                 report(reader, reader->position + at, 0, message->offset);
-            if (message->offset >= reader->next_offset) {
+            if (message->offset >= reader->next_offset && !format_record_is_seal(block + at)) {
                 taken++;
                 reader->next_offset = message->offset + 1;
             }

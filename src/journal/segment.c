@@ -194,9 +194,10 @@ int segment_scan(struct disk *disk, int file, const char *name, uint64_t salt, u
         if (check == FORMAT_VALID)
             format_record_decode(bytes, &message);
         if (check == FORMAT_VALID && message.offset >= result.next_offset) {
+            bool seal = format_record_is_seal(bytes);
             result.position += length;
-            result.next_offset = message.offset + 1;
-            result.records++;
+            result.next_offset = message.offset + !seal;
+            result.records += !seal;
             continue;
         }
         struct segment_found found;

@@ -280,7 +280,12 @@ int stream_open(struct journal_stream *stream)
 void stream_close(struct journal_stream *stream)
 {
     if (stream->file >= 0) {
-        /* What was zeroed ahead is given back; the next start begins a new segment. */
+        /* The next start begins a new segment: this one is sealed, and what was zeroed ahead is given back. */
+        _Alignas(8) uint8_t seal[FORMAT_RECORD_HEADER_SIZE];
+        format_record_encode(seal, &(struct message){.time_ns = clock_wall_ns(), .flags = FORMAT_FLAG_SEAL}, NULL, 0);
+        format_record_seal(seal, stream->next_offset, stream->salt, true);
+        if (stream->position > FORMAT_SEGMENT_HEADER_SIZE && write_fully(stream, stream->file, seal, sizeof seal, stream->position) == 0)
+            stream->position += sizeof seal;
         stream->disk->ops->truncate(stream->disk, stream->file, stream->position);
         stream->disk->ops->sync(stream->disk, stream->file);
         stream->disk->ops->close(stream->disk, stream->file);

@@ -256,8 +256,7 @@ static void a_torn_end_is_cut_and_writing_goes_on(void **state)
     newest_segment(path);
     struct stat status;
     assert_int_equal(stat(path, &status), 0);
-    uint64_t record = (uint64_t)(status.st_size - FORMAT_SEGMENT_HEADER_SIZE) / 70;
-    for (uint64_t cut = 1; cut < record; cut += 13) {
+    for (uint64_t cut = 1; cut < 250; cut += 13) { /* into the seal, and into the records before it */
         newest_segment(path);
         assert_int_equal(stat(path, &status), 0);
         assert_int_equal(truncate(path, status.st_size - (off_t)cut), 0);
