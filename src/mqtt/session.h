@@ -73,8 +73,9 @@ void mqtt_session_init(struct mqtt_session *session, const struct mqtt_session_l
 /* Takes the next packet from `bytes`. *consumed gets the bytes it took. The event borrows from `bytes`. Call again with what is
  * left until NEED_MORE, DISCONNECT or ERROR. PUBLISH is the fast path: only event->type and the member of that type are written.
  *
- * A PUBACK for an identifier that is not outstanding is skipped without an event, so *consumed may be above 0 with NEED_MORE too:
- * the owner always drops *consumed bytes. Behind a CONNECT nothing is taken before mqtt_session_accept; the owner calls again then.
+ * A PUBACK for an identifier that is not outstanding is skipped without an event, so *consumed may be above 0 with NEED_MORE and
+ * ERROR too: the owner always drops *consumed bytes. Behind a CONNECT nothing is taken before mqtt_session_accept; the owner calls again
+ * then.
  *
  * Errors: those of the decoders, and
  *   ERR_PROTOCOL              first packet not CONNECT, second CONNECT, a packet only a server sends, PUBREC/PUBREL/PUBCOMP, anything

@@ -16,7 +16,7 @@ static const struct property_sample {
     uint8_t identifier;
     const char *bytes;
     size_t size;
-    const char *places; /* packet types by letter, see `places_text` */
+    const char *places; /* packet types by letter, see `places` */
 } samples[] = {
 #define SAMPLE(identifier, bytes, places)                                                                                                  \
     {                                                                                                                                      \
@@ -54,62 +54,38 @@ static const struct property_sample {
 
 enum { SAMPLE_COUNT = sizeof samples / sizeof *samples };
 
-/* Decodes a whole packet of the type named by `place` that carries `properties`. */
-static int error_with_properties(char place, const char *properties, size_t size)
-{
-    uint8_t body[256];
-    size_t at = 0;
-#define PUT(text) (memcpy(body + at, text, sizeof(text) - 1), at += sizeof(text) - 1)
-    switch (place) {
-    case 'C':
-        PUT(NAME "\x05\x02\x00\x00");
-        break;
-    case 'w':
-        PUT(NAME "\x05\x06\x00\x00\x00\x00\x00");
-        break;
-    case 'c':
-    case 'S':
-    case 's':
-    case 'U':
-    case 'u':
-        at = 0;
-        if (place == 'c')
-            PUT("\x00\x00");
-        else
-            PUT("\x00\x01");
-        break;
-    case 'P':
-        PUT("\x00\x01t");
-        break;
-    case 'D':
-        PUT("\x00");
-        break;
-    case 'A':
-        PUT("\x18");
-        break;
-    default:
-        PUT("\x00\x01\x00");
-        break;
+/* How a packet of each kind is built around its properties. */
+static const struct place {
+    char letter;
+    enum mqtt_packet_type type;
+    const char *before;
+    size_t before_size;
+    const char *behind;
+    size_t behind_size;
+} places[] = {
+#define PLACE(letter, type, before, behind)                                                                                                \
+    {                                                                                                                                      \
+        letter, type, before, sizeof(before) - 1, behind, sizeof(behind) - 1                                                               \
     }
-    body[at++] = (uint8_t)size;
-    memcpy(body + at, properties, size);
-    at += size;
-    if (place == 'C')
-        PUT("\x00\x00");
-    if (place == 'w')
-        PUT("\x00\x01t\x00\x00");
-    if (place == 'S')
-        PUT("\x00\x01t\x00");
-    if (place == 'U')
-        PUT("\x00\x01t");
-    if (place == 's' || place == 'u')
-        PUT("\x00");
-#undef PUT
-    static const enum mqtt_packet_type types[128] = {
-        ['C'] = MQTT_CONNECT,     ['w'] = MQTT_CONNECT,  ['c'] = MQTT_CONNACK,    ['P'] = MQTT_PUBLISH,   ['1'] = MQTT_PUBACK,
-        ['2'] = MQTT_PUBREC,      ['3'] = MQTT_PUBREL,   ['4'] = MQTT_PUBCOMP,    ['S'] = MQTT_SUBSCRIBE, ['s'] = MQTT_SUBACK,
-        ['U'] = MQTT_UNSUBSCRIBE, ['u'] = MQTT_UNSUBACK, ['D'] = MQTT_DISCONNECT, ['A'] = MQTT_AUTH};
-    struct mqtt_frame frame = frame_of(types[(int)place], body, at);
+    PLACE('C', MQTT_CONNECT, NAME "\x05\x02\x00\x00", "\x00\x00"),
+    PLACE('w', MQTT_CONNECT, NAME "\x05\x06\x00\x00\x00\x00\x00", "\x00\x01t\x00\x00"),
+    PLACE('c', MQTT_CONNACK, "\x00\x00", ""),
+    PLACE('P', MQTT_PUBLISH, "\x00\x01t", ""),
+    PLACE('1', MQTT_PUBACK, "\x00\x01\x00", ""),
+    PLACE('2', MQTT_PUBREC, "\x00\x01\x00", ""),
+    PLACE('3', MQTT_PUBREL, "\x00\x01\x00", ""),
+    PLACE('4', MQTT_PUBCOMP, "\x00\x01\x00", ""),
+    PLACE('S', MQTT_SUBSCRIBE, "\x00\x01", "\x00\x01t\x00"),
+    PLACE('s', MQTT_SUBACK, "\x00\x01", "\x00"),
+    PLACE('U', MQTT_UNSUBSCRIBE, "\x00\x01", "\x00\x01t"),
+    PLACE('u', MQTT_UNSUBACK, "\x00\x01", "\x00"),
+    PLACE('D', MQTT_DISCONNECT, "\x00", ""),
+    PLACE('A', MQTT_AUTH, "\x18", ""),
+#undef PLACE
+};
+
+static int decode_error(const struct mqtt_frame *frame)
+{
     struct mqtt_connect connect;
     struct mqtt_connack connack;
     struct mqtt_publish publish;
@@ -119,27 +95,44 @@ static int error_with_properties(char place, const char *properties, size_t size
     struct mqtt_ack ack;
     struct mqtt_slice codes;
     uint16_t id;
-    switch (frame.type) {
+    switch (frame->type) {
     case MQTT_CONNECT:
-        return mqtt_connect_decode(&frame, &connect);
+        return mqtt_connect_decode(frame, &connect);
     case MQTT_CONNACK:
-        return mqtt_connack_decode(&frame, 5, &connack);
+        return mqtt_connack_decode(frame, 5, &connack);
     case MQTT_PUBLISH:
-        return mqtt_publish_decode(&frame, 5, &publish);
+        return mqtt_publish_decode(frame, 5, &publish);
     case MQTT_SUBSCRIBE:
-        return mqtt_subscribe_decode(&frame, 5, &subscribe);
+        return mqtt_subscribe_decode(frame, 5, &subscribe);
     case MQTT_UNSUBSCRIBE:
-        return mqtt_unsubscribe_decode(&frame, 5, &subscribe);
+        return mqtt_unsubscribe_decode(frame, 5, &subscribe);
     case MQTT_SUBACK:
     case MQTT_UNSUBACK:
-        return mqtt_suback_decode(&frame, 5, &id, &codes);
+        return mqtt_suback_decode(frame, 5, &id, &codes);
     case MQTT_DISCONNECT:
-        return mqtt_disconnect_decode(&frame, 5, &disconnect);
+        return mqtt_disconnect_decode(frame, 5, &disconnect);
     case MQTT_AUTH:
-        return mqtt_auth_decode(&frame, 5, &auth);
+        return mqtt_auth_decode(frame, 5, &auth);
     default:
-        return mqtt_ack_decode(&frame, 5, &ack);
+        return mqtt_ack_decode(frame, 5, &ack);
     }
+}
+
+/* Decodes a whole packet of the kind named by `letter` that carries `properties`. */
+static int error_with_properties(char letter, const char *properties, size_t size)
+{
+    const struct place *place = places;
+    while (place->letter != letter)
+        place++;
+    uint8_t body[256];
+    size_t at = place->before_size;
+    memcpy(body, place->before, at);
+    body[at++] = (uint8_t)size;
+    memcpy(body + at, properties, size);
+    at += size;
+    memcpy(body + at, place->behind, place->behind_size);
+    struct mqtt_frame frame = frame_of(place->type, body, at + place->behind_size);
+    return decode_error(&frame);
 }
 
 static const char places_text[] = "CwcP1234SsUuDA";

@@ -1,0 +1,153 @@
+/* The session: the first byte sets limits and habits of the owner, the rest is what a client sends. Fed at once and fed in small
+ * pieces, the same events come out; after an error nothing is accepted; the counts of what is unacknowledged are right. */
+#include <stdbool.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "fuzz.h"
+#include "mqtt/session.h"
+
+enum { EVENTS_MAX = 512 };
+
+struct habits {
+    bool acknowledges, sends, retain_available;
+    size_t piece; /* bytes that arrive at once when fed in pieces */
+};
+
+/* What of an event must not depend on how the bytes arrive. */
+struct trace {
+    struct {
+        enum mqtt_event_type type;
+        int error;
+        uint32_t number; /* packet identifier, or length of the client identifier */
+        size_t end;      /* bytes taken so far */
+    } events[EVENTS_MAX];
+    size_t count;
+};
+
+static void check_window(const struct mqtt_session *session)
+{
+    uint32_t waiting = 0;
+    for (size_t i = 0; i < MQTT_SEND_WINDOW / 64; i++)
+        waiting += (uint32_t)__builtin_popcountll(session->outstanding[i]);
+    PROMISE(waiting == session->outbound_unacknowledged);
+    PROMISE(waiting <= session->send_maximum && session->send_maximum <= MQTT_SEND_WINDOW);
+    bool first = session->outstanding[session->oldest_bit / 64] >> session->oldest_bit % 64 & 1;
+    PROMISE(first == (waiting > 0));
+    PROMISE((session->oldest_packet_id == session->next_packet_id) == (waiting == 0));
+}
+
+static uint32_t number_of(const struct mqtt_event *event)
+{
+    switch (event->type) {
+    case MQTT_EVENT_CONNECT:
+        return event->connect.client_id.length;
+    case MQTT_EVENT_PUBLISH:
+        return event->publish.packet_id;
+    case MQTT_EVENT_PUBACK:
+        return event->ack.packet_id;
+    case MQTT_EVENT_SUBSCRIBE:
+    case MQTT_EVENT_UNSUBSCRIBE:
+        return event->subscribe.packet_id;
+    default:
+        return 0;
+    }
+}
+
+static void act(struct mqtt_session *session, const struct habits *habits, const struct mqtt_event *event)
+{
+    switch (event->type) {
+    case MQTT_EVENT_CONNECT:
+        PROMISE(session->state == MQTT_SESSION_NEW && session->version == event->connect.version);
+        mqtt_session_accept(session, event->connect.keep_alive_s);
+        break;
+    case MQTT_EVENT_PUBLISH:
+        PROMISE(session->state == MQTT_SESSION_ACTIVE && event->publish.qos <= 1 && !event->publish.topic_alias);
+        PROMISE(session->version != MQTT_VERSION_5_0 || !event->publish.retain || habits->retain_available);
+        PROMISE(session->version != MQTT_VERSION_5_0 || session->inbound_unacknowledged <= session->limits.receive_maximum);
+        if (event->publish.qos && habits->acknowledges)
+            mqtt_session_acknowledged(session);
+        break;
+    default:
+        break;
+    }
+    if (habits->sends && session->state == MQTT_SESSION_ACTIVE)
+        for (int i = 0; i < 3; i++)
+            mqtt_session_take_id(session);
+}
+
+static void note(struct trace *trace, const struct mqtt_event *event, size_t end)
+{
+    if (trace->count < EVENTS_MAX) {
+        trace->events[trace->count].type = event->type;
+        trace->events[trace->count].error = event->type == MQTT_EVENT_ERROR ? event->error : 0;
+        trace->events[trace->count].number = number_of(event);
+        trace->events[trace->count].end = end;
+        trace->count++;
+    }
+}
+
+static void check_closed(struct mqtt_session *session, int error)
+{
+    static const uint8_t ping[] = {0xc0, 0};
+    struct mqtt_event event;
+    size_t consumed = 1;
+    mqtt_session_next(session, ping, sizeof ping, 3, &consumed, &event);
+    PROMISE(event.type == MQTT_EVENT_ERROR && event.error == error && consumed == 0);
+    PROMISE(session->state == MQTT_SESSION_CLOSED && mqtt_session_deadline_ns(session) == UINT64_MAX);
+}
+
+static void run(const uint8_t *data, size_t size, size_t piece, const struct habits *habits, struct trace *trace)
+{
+    struct mqtt_session_limits limits = {
+        .packet_size_max = 4096, .receive_maximum = 5, .qos_max = 1, .retain_available = habits->retain_available};
+    struct mqtt_session session;
+    mqtt_session_init(&session, &limits, 1);
+    size_t at = 0, arrived = 0;
+    for (;;) {
+        struct mqtt_event event;
+        size_t consumed;
+        mqtt_session_next(&session, data + at, arrived - at, 2, &consumed, &event);
+        PROMISE(consumed <= arrived - at);
+        at += consumed;
+        if (event.type == MQTT_EVENT_NEED_MORE) {
+            PROMISE(event.needed == 0 || (event.needed > arrived - at && event.needed <= limits.packet_size_max));
+            if (arrived == size)
+                return;
+            arrived = size - arrived < piece ? size : arrived + piece;
+            continue;
+        }
+        note(trace, &event, at);
+        act(&session, habits, &event);
+        check_window(&session);
+        if (event.type == MQTT_EVENT_ERROR) {
+            PROMISE(error_class(event.error) == ERROR_CLASS_PEER);
+            check_closed(&session, event.error);
+            return;
+        }
+        if (event.type == MQTT_EVENT_DISCONNECT) {
+            check_closed(&session, ERR_PROTOCOL);
+            return;
+        }
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size == 0)
+        return 0;
+    struct habits habits = {
+        .acknowledges = data[0] & 1, .sends = data[0] & 2, .retain_available = data[0] & 4, .piece = (data[0] >> 3) + 1};
+    static struct trace whole, pieces;
+    whole.count = pieces.count = 0;
+    run(data + 1, size - 1, size, &habits, &whole);
+    run(data + 1, size - 1, habits.piece, &habits, &pieces);
+    PROMISE(whole.count == pieces.count);
+    for (size_t i = 0; i < whole.count; i++) {
+        PROMISE(whole.events[i].type == pieces.events[i].type && whole.events[i].error == pieces.events[i].error);
+        PROMISE(whole.events[i].number == pieces.events[i].number);
+        /* An ignored PUBACK is dropped with the packet behind it or, when that has not arrived, on its own. */
+        PROMISE(whole.events[i].type == MQTT_EVENT_ERROR || whole.events[i].end == pieces.events[i].end);
+    }
+    return 0;
+}
