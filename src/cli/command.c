@@ -39,6 +39,8 @@ enum { OPTIONAL, REQUIRED };
      FIELD_GIVEN(id, field)},
 #define OPTION_INT(id, field, text, key, shown, value, low, high, about) \
     OPTION_VALUE(id, field, text, key, shown, value, about, .kind = VALUE_INT, .min = low, .max = high)
+#define OPTION_COUNT(id, field, text, key, shown, value, low, about)                                                                             \
+    OPTION_VALUE(id, field, text, key, shown, value, about, .kind = VALUE_COUNT, .min = low, .max = VALUE_COUNT_MAX)
 #define OPTION_NUMBER(id, field, text, key, shown, value, low, high, in, about) \
     OPTION_VALUE(id, field, text, key, shown, value, about, .kind = VALUE_NUMBER, .min = low, .max = high, .unit = in)
 #define OPTION_SIZE(id, field, text, key, shown, value, low, high, about) \
@@ -150,6 +152,9 @@ static void store(const struct command_line *line, const struct command_item *it
         return;
     case VALUE_INT:
         *(uint32_t *)field = value->integer;
+        return;
+    case VALUE_COUNT:
+        *(uint64_t *)field = value->count;
         return;
     case VALUE_NUMBER:
         *(double *)field = value->number;

@@ -28,6 +28,7 @@ struct command;
 #define OPTION_FLAG(id, field, name, letter, help)                                           bool field;
 #define OPTION_SWITCH(id, field, name, initial, help)                                        bool field, field##_given;
 #define OPTION_INT(id, field, name, letter, argument, initial, min, max, help)               uint32_t field; bool field##_given;
+#define OPTION_COUNT(id, field, name, letter, argument, initial, min, help)                  uint64_t field; bool field##_given;
 #define OPTION_NUMBER(id, field, name, letter, argument, initial, min, max, unit, help)      double field; bool field##_given;
 #define OPTION_SIZE(id, field, name, letter, argument, initial, min, max, help)              uint64_t field; bool field##_given;
 #define OPTION_TEXT(id, field, name, letter, argument, initial, help)                        const char *field; bool field##_given;

@@ -264,7 +264,9 @@ static int zsh_write(struct buffer *out)
     for (size_t i = 0; i < command_count && !error; i++)
         if (!commands[i].hidden)
             error = zsh_command(out, &commands[i]);
-    return error ? error : buffer_append_text(out, "    esac\n}\ncompdef _spindle spindle\n");
+    return error ? error
+                 : buffer_append_text(out, "    esac\n}\nif [[ $funcstack[1] == _spindle ]]; then\n    _spindle \"$@\"\nelse\n    compdef "
+                                           "_spindle spindle\nfi\n");
 }
 
 /* ---- fish ---- */

@@ -79,6 +79,7 @@ static union value value_of(const struct config *config, enum config_setting set
     case VALUE_WORD:
         memcpy(&value.word, field, sizeof value.word);
         break;
+    case VALUE_COUNT: /* no setting is one */
     case VALUE_TEXT:
     case VALUE_LIST:
         break;
@@ -99,6 +100,7 @@ static bool scalars_equal(enum value_kind kind, union value a, union value b)
         return a.size == b.size;
     case VALUE_WORD:
         return a.word == b.word;
+    case VALUE_COUNT:
     case VALUE_TEXT:
     case VALUE_LIST:
         break;
@@ -157,6 +159,7 @@ static void store_scalar(struct loader *loader, enum config_setting setting, con
             *(const char **)field = copy;
         return;
     }
+    case VALUE_COUNT:
     case VALUE_LIST:
         return;
     }
@@ -203,15 +206,15 @@ static size_t split_list(const char *text, size_t length, struct slice items[CON
     return count;
 }
 
-/* Checks the items of a list and stores them. places[i] is where item i stands. */
-static bool store_items(struct loader *loader, enum config_setting setting, const struct slice *items, const struct place *places,
-                        size_t count)
+/* Checks the items of a list and stores them. places[i] is where item i stands, `whole` the list. */
+static bool store_items(struct loader *loader, enum config_setting setting, struct place whole, const struct slice *items,
+                        const struct place *places, size_t count)
 {
     const struct settings_row *row = &settings_rows[setting];
     static const struct value_type item_type = {.kind = VALUE_TEXT, .form = VALUE_NOT_EMPTY};
     bool good = true;
     if (count == 0 || count > CONFIG_LIST_MAX) {
-        MISTAKE(loader, places[0], "`%s`: expected 1 to %d items", row->path, CONFIG_LIST_MAX);
+        MISTAKE(loader, whole, "`%s`: expected 1 to %d items", row->path, CONFIG_LIST_MAX);
         return false;
     }
     for (size_t i = 0; i < count; i++) {
@@ -238,7 +241,7 @@ static bool store(struct loader *loader, enum config_setting setting, const char
         size_t count = split_list(text, length, items);
         for (size_t i = 0; i < count; i++)
             places[i] = origin.place;
-        good = store_items(loader, setting, items, places, count);
+        good = store_items(loader, setting, origin.place, items, places, count);
     } else {
         union value value;
         char message[VALUE_MESSAGE_MAX];
@@ -354,7 +357,6 @@ static void read_list(struct loader *loader, enum config_setting setting, const 
     struct buffer texts[CONFIG_LIST_MAX + 1];
     size_t count = 0;
     bool good = true;
-    places[0] = origin.place;
     for (const struct yaml_tree_node *item = list->first; item && count <= CONFIG_LIST_MAX; item = item->next, count++) {
         places[count] = place_of_node(loader, item);
         buffer_init(&texts[count], VALUE_TEXT_MAX);
@@ -367,7 +369,7 @@ static void read_list(struct loader *loader, enum config_setting setting, const 
         }
         items[count] = (struct slice){texts[count].length ? (const char *)texts[count].data : "", texts[count].length};
     }
-    good = good && store_items(loader, setting, items, places, count);
+    good = good && store_items(loader, setting, origin.place, items, places, count);
     if (good)
         loader->config->origins[setting] = origin;
     loader->wrong[setting] |= !good;

@@ -66,11 +66,13 @@ static int open_journal(struct server *server)
     };
     int error = journal_open(&server->journal, &options);
     if (error == ERR_BUSY)
-        diagnostics(DIAGNOSTICS_ERROR, "journal", "the data folder %s is in use by another Spindle; stop that one, or choose another with --data-dir",
-                    config->data_dir);
+        diagnostics(DIAGNOSTICS_ERROR, "journal",
+                    "the data folder %s is in use by another Spindle; stop that one, or choose another with --data-dir", config->data_dir);
     else if (error)
-        diagnostics(DIAGNOSTICS_ERROR, "journal", "the data folder %s cannot be used: %s. It must be a folder that this user may write to; choose another "
-                    "with --data-dir", config->data_dir, error_text(error));
+        diagnostics(DIAGNOSTICS_ERROR, "journal",
+                    "the data folder %s cannot be used: %s. It must be a folder that this user may write to; choose another "
+                    "with --data-dir",
+                    config->data_dir, error_text(error));
     for (unsigned i = 0; !error && i < STREAM_COUNT; i++) {
         struct journal_stream_options stream = {
             .name = stream_names[i],
@@ -80,7 +82,8 @@ static int open_journal(struct server *server)
         };
         error = journal_stream_add(server->journal, &stream, &server->streams[i]);
         if (error)
-            diagnostics(DIAGNOSTICS_ERROR, "journal", "stream %s in %s cannot be opened: %s", stream_names[i], config->data_dir, error_text(error));
+            diagnostics(DIAGNOSTICS_ERROR, "journal", "stream %s in %s cannot be opened: %s", stream_names[i], config->data_dir,
+                        error_text(error));
     }
     return error;
 }
@@ -110,7 +113,8 @@ static int open_queue(struct server *server)
     if (!error)
         error = queue_embedded_start(server->queue);
     if (error)
-        diagnostics(DIAGNOSTICS_ERROR, "queue", "the messages in %s cannot be taken up again: %s", server->config->data_dir, error_text(error));
+        diagnostics(DIAGNOSTICS_ERROR, "queue", "the messages in %s cannot be taken up again: %s", server->config->data_dir,
+                    error_text(error));
     return error;
 }
 
@@ -237,9 +241,10 @@ static int streams_status(void *owner, struct buffer *json)
         struct queue_counts counts;
         stream_counts(server, (enum stream_index)i, &counts);
         error = buffer_printf(json,
-                              "%s\"%s\":{\"accepted\":%" PRIu64 ",\"completed\":%" PRIu64 ",\"duplicates\":%" PRIu64 ",\"dead_lettered\":%" PRIu64
-                              ",\"pending\":%" PRIu64 "}",
-                              i ? "," : "", stream_names[i], counts.accepted, counts.completed, counts.duplicates, counts.dead_lettered, counts.pending);
+                              "%s\"%s\":{\"accepted\":%" PRIu64 ",\"completed\":%" PRIu64 ",\"duplicates\":%" PRIu64
+                              ",\"dead_lettered\":%" PRIu64 ",\"pending\":%" PRIu64 "}",
+                              i ? "," : "", stream_names[i], counts.accepted, counts.completed, counts.duplicates, counts.dead_lettered,
+                              counts.pending);
     }
     return error ? error : buffer_append_text(json, "}");
 }
@@ -330,9 +335,15 @@ int server_start(struct server **out, const struct config *config)
     return 0;
 }
 
-uint16_t server_mqtt_port(const struct server *server) { return bus_port(server->bus); }
+uint16_t server_mqtt_port(const struct server *server)
+{
+    return bus_port(server->bus);
+}
 
-uint16_t server_http_port(const struct server *server) { return server->http ? http_port(server->http) : 0; }
+uint16_t server_http_port(const struct server *server)
+{
+    return server->http ? http_port(server->http) : 0;
+}
 
 void server_reload(struct server *server, const struct config *config)
 {

@@ -59,7 +59,11 @@ void value_describe(const struct value_type *type, char text[VALUE_MESSAGE_MAX])
         snprintf(text, VALUE_MESSAGE_MAX, "`true` or `false`");
         return;
     case VALUE_INT:
-        snprintf(text, VALUE_MESSAGE_MAX, "a whole number from %.0f to %.0f", type->min, type->max);
+    case VALUE_COUNT:
+        if (type->max < VALUE_UNBOUNDED)
+            snprintf(text, VALUE_MESSAGE_MAX, "a whole number from %.0f to %.0f", type->min, type->max);
+        else
+            snprintf(text, VALUE_MESSAGE_MAX, "a whole number of at least %.0f", type->min);
         return;
     case VALUE_NUMBER:
         number_text(type->min, low);
@@ -158,7 +162,10 @@ static int parse_int(const struct value_type *type, const char *text, size_t len
     double number;
     if (length == 0 || read_digits(text, length, &number) != length || number < type->min || number > type->max)
         return refuse(type, text, length, message, "%s", "");
-    value->integer = (uint32_t)number;
+    if (type->kind == VALUE_INT)
+        value->integer = (uint32_t)number;
+    else
+        value->count = (uint64_t)number;
     return 0;
 }
 
@@ -255,6 +262,7 @@ int value_parse(const struct value_type *type, const char *text, size_t length, 
     case VALUE_BOOL:
         return parse_bool(type, text, length, value, message);
     case VALUE_INT:
+    case VALUE_COUNT:
         return parse_int(type, text, length, value, message);
     case VALUE_NUMBER:
         return parse_number(type, text, length, value, message);
@@ -277,6 +285,8 @@ int value_write(const struct value_type *type, const union value *value, struct 
         return buffer_append_text(out, value->boolean ? "true" : "false");
     case VALUE_INT:
         return buffer_printf(out, "%u", (unsigned)value->integer);
+    case VALUE_COUNT:
+        return buffer_printf(out, "%llu", (unsigned long long)value->count);
     case VALUE_NUMBER:
         number_text(value->number, text);
         return buffer_append_text(out, text);

@@ -8,7 +8,7 @@
 
 #include "base/buffer.h"
 
-enum value_kind { VALUE_BOOL, VALUE_INT, VALUE_NUMBER, VALUE_SIZE, VALUE_TEXT, VALUE_WORD, VALUE_LIST };
+enum value_kind { VALUE_BOOL, VALUE_INT, VALUE_COUNT, VALUE_NUMBER, VALUE_SIZE, VALUE_TEXT, VALUE_WORD, VALUE_LIST };
 
 enum value_form {
     VALUE_ANY,
@@ -25,7 +25,7 @@ struct value_word {
 struct value_type {
     enum value_kind kind;
     enum value_form form;           /* TEXT */
-    double min, max;                /* INT, NUMBER, SIZE: both included; whole numbers below 2^53 for INT and SIZE */
+    double min, max;                /* INT, COUNT, NUMBER, SIZE: both included; whole numbers up to 2^53 but for NUMBER */
     const char *unit;               /* NUMBER; may be NULL */
     const struct value_word *words; /* WORD */
 };
@@ -33,6 +33,7 @@ struct value_type {
 union value {
     bool boolean;
     uint32_t integer;
+    uint64_t count;
     double number;
     uint64_t size; /* bytes */
     unsigned word; /* index into words */
@@ -43,6 +44,9 @@ enum {
     VALUE_MESSAGE_MAX = 512, /* bytes of a message, with its zero */
     VALUE_WORDS_MAX = 32
 };
+
+#define VALUE_COUNT_MAX 0x1p53
+#define VALUE_UNBOUNDED 4e9 /* from here on a maximum is not worth telling */
 
 #define VALUE_KIB 1024.0
 #define VALUE_MIB (1024.0 * VALUE_KIB)

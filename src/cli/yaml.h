@@ -12,7 +12,7 @@
 #include "cli/problems.h"
 
 enum {
-    YAML_TREE_BYTES_MAX = 1 << 20,
+    YAML_TREE_BYTES_MAX = 256 << 10,
     YAML_TREE_DEPTH_MAX = 16,
     YAML_TREE_NODES_MAX = 4096,
     YAML_TREE_KEY_MAX = 128 /* bytes of a key */
