@@ -1,0 +1,145 @@
+#include "load/load_connects.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "load/load_client.h"
+#include "load/load_process.h"
+
+#define SECOND_NS UINT64_C(1000000000)
+
+struct attempt {
+    struct crowd *crowd;
+    uint64_t began_ns;
+};
+
+struct crowd {
+    struct load_client *client;
+    struct load_connects_result *result;
+    struct attempt *attempts; /* [count] */
+    unsigned opened, waiting;
+};
+
+static void on_connected(void *context, struct load_connection *connection)
+{
+    (void)connection;
+    struct attempt *attempt = context;
+    struct crowd *crowd = attempt->crowd;
+    crowd->waiting--;
+    crowd->result->connected++;
+    histogram_record(&crowd->result->connect_ns, load_client_now_ns(crowd->client) - attempt->began_ns);
+}
+
+static void on_disconnected(void *context, struct load_connection *connection, int error, const char *reason)
+{
+    (void)connection;
+    (void)error;
+    struct crowd *crowd = ((struct attempt *)context)->crowd;
+    struct load_connects_result *result = crowd->result;
+    crowd->waiting -= crowd->waiting > 0;
+    result->failed++;
+    if (!result->problem[0])
+        snprintf(result->problem, sizeof result->problem, "%s", reason);
+}
+
+static int open_one(struct crowd *crowd, const struct load_connects *connects)
+{
+    char name[64];
+    snprintf(name, sizeof name, "spindle-bench-%08x-c%u", (unsigned)(crowd->attempts[0].began_ns / 1000), crowd->opened);
+    struct load_connection_options options = {.client_id = name, .version = connects->version, .keep_alive_s = 600};
+    struct attempt *attempt = &crowd->attempts[crowd->opened];
+    struct load_connection *connection;
+    *attempt = (struct attempt){crowd, clock_monotonic_ns()};
+    int error = load_connection_open(crowd->client, &options, attempt, &connection);
+    if (!error) {
+        crowd->opened++;
+        crowd->waiting++;
+    }
+    return error;
+}
+
+static int open_all(struct crowd *crowd, const struct load_connects *connects)
+{
+    struct load_connects_result *result = crowd->result;
+    uint64_t begin_ns = clock_monotonic_ns(), progress_ns = begin_ns, last = 0;
+    while (result->connected + result->failed < connects->count) {
+        while (crowd->opened < connects->count && crowd->waiting < connects->at_once) {
+            int error = open_one(crowd, connects);
+            if (error)
+                return error;
+        }
+        int error = load_client_turn(crowd->client, load_client_now_ns(crowd->client) + SECOND_NS / 10);
+        if (error)
+            return error;
+        uint64_t now_ns = load_client_now_ns(crowd->client);
+        if (result->connected + result->failed != last) {
+            last = result->connected + result->failed;
+            progress_ns = now_ns;
+        } else if (now_ns > progress_ns + (uint64_t)(connects->timeout_s * 1e9)) {
+            snprintf(result->problem, sizeof result->problem, "the server stopped answering");
+            result->failed = connects->count - result->connected;
+        }
+    }
+    result->seconds = (double)(load_client_now_ns(crowd->client) - begin_ns) / 1e9;
+    return 0;
+}
+
+static double thread_cpu_s(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+static void read_server(int pid, struct load_process_usage *usage)
+{
+    if (pid == 0 || load_process_read(pid, usage) != 0)
+        *usage = (struct load_process_usage){.cpu_s = -1};
+}
+
+/* Raises the limit of open files as far as it goes; how many connections then fit. */
+static unsigned raise_file_limit(void)
+{
+    enum { OTHER_FILES = 32 };
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return LOAD_CONNECTS_MAX;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    return limit.rlim_cur > LOAD_CONNECTS_MAX + OTHER_FILES ? LOAD_CONNECTS_MAX : (unsigned)limit.rlim_cur - OTHER_FILES;
+}
+
+int load_connects_run(const struct load_connects *connects, struct load_connects_result *result)
+{
+    static const struct load_handlers handlers = {.connected = on_connected, .disconnected = on_disconnected};
+    *result = (struct load_connects_result){.server_cpu_s = -1};
+    unsigned fit = raise_file_limit();
+    if (connects->count < 1 || connects->count > fit || connects->at_once < 1) {
+        snprintf(result->problem, sizeof result->problem, "the number of connections must be 1 to %u (the limit of open files)", fit);
+        return ERR_INVALID;
+    }
+    struct crowd crowd = {.result = result, .attempts = calloc(connects->count, sizeof *crowd.attempts)};
+    if (!crowd.attempts)
+        return ERR_NO_MEMORY;
+    crowd.attempts[0].began_ns = clock_wall_ns();
+    struct load_process_usage before, after;
+    int error = load_client_create(&crowd.client, connects->host, connects->port, &handlers);
+    if (!error) {
+        double cpu_s = thread_cpu_s();
+        read_server(connects->server_pid, &before);
+        error = open_all(&crowd, connects);
+        read_server(connects->server_pid, &after);
+        result->client_cpu_s = thread_cpu_s() - cpu_s;
+        result->server_cpu_s = before.cpu_s >= 0 && after.cpu_s >= 0 ? after.cpu_s - before.cpu_s : -1;
+        result->server_resident_before_bytes = before.resident_bytes;
+        result->server_resident_bytes = after.resident_bytes;
+    }
+    load_client_destroy(crowd.client);
+    free(crowd.attempts);
+    return error;
+}
