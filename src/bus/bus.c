@@ -82,6 +82,7 @@ void bus_status(struct bus *bus, struct bus_status *status)
     *status = (struct bus_status){0};
     for (unsigned i = 0; i < bus->options.loop_count; i++) {
         status->connections += atomic_load_explicit(&bus->loops[i].counters.connections, memory_order_relaxed);
+        status->ingest_dropped += atomic_load_explicit(&bus->loops[i].counters.ingest_dropped, memory_order_relaxed);
         status->subscriptions += atomic_load_explicit(&bus->loops[i].counters.subscriptions, memory_order_relaxed);
     }
 }

@@ -51,6 +51,7 @@ void bus_stop(struct bus *bus);
 
 struct bus_status {
     uint64_t connections, subscriptions;
+    uint64_t ingest_dropped; /* QoS 0 publishes for the ingest stream that could not be taken for lack of memory */
 };
 void bus_status(struct bus *bus, struct bus_status *status);
 

@@ -40,7 +40,7 @@ static void append(struct connection *from, const struct mqtt_publish *publish, 
                      publish->payload.length, (int)publish->topic.length, (const char *)publish->topic.data, error_text(error));
         connection_close(from, CLOSE_LIMIT, error_mqtt_reason(error));
     } else if (error) {
-        counter_add(&loop->counters.dropped[DROP_NO_MEMORY], 1);
+        counter_add(&loop->counters.ingest_dropped, 1);
     } else if (publish->qos > 0 && options->acknowledge_at_once) {
         connection_puback(from, publish->packet_id);
     }

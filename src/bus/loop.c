@@ -154,10 +154,11 @@ static void on_turn_end(uv_check_t *check)
 {
     struct loop *loop = check->data;
     while (loop->needs_submit || loop->dirty) { /* again when an ending connection had a will */
-        if (loop->needs_submit)
-            journal_submit(loop->producer);
+        bool submit = loop->needs_submit;
         loop->needs_submit = false;
         flush_dirty(loop);
+        if (submit)
+            journal_submit(loop->producer);
     }
     loop->turn_wall_ns = 0;
     check_drained(loop);

@@ -74,7 +74,7 @@ struct loop_counters { /* written by the loop alone; read by anybody */
     _Atomic uint64_t dropped[DROP_REASONS];
     _Atomic uint64_t closed[CLOSE_REASONS];
     _Atomic uint64_t paused[PAUSE_REASONS];
-    _Atomic uint64_t ingest_received;
+    _Atomic uint64_t ingest_dropped;
     _Atomic uint64_t bytes_received, bytes_sent;
 };
 

@@ -4,7 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/diagnostics.h"
@@ -50,41 +50,48 @@ static void say_what_waits(const struct config *before, const struct config *aft
         diagnostics(DIAGNOSTICS_INFO, "run", "the configuration was read again; nothing changed");
 }
 
-static void reload(struct server *server, const struct config_sources *sources, struct config *started, struct config *spare)
+static void reload(struct server *server, const struct config_sources *sources, struct config *current)
 {
     struct config fresh;
     if (load(&fresh, sources)) {
-        set_diagnostics(started);
         diagnostics(DIAGNOSTICS_ERROR, "run", "the configuration has mistakes; the old one holds");
         return;
     }
-    say_what_waits(started, &fresh);
-    config_fini(spare);
-    *spare = fresh;
-    server_reload(server, spare);
+    say_what_waits(current, &fresh);
+    server_reload(server, &fresh);
+    config_fini(current);
+    *current = fresh;
 }
 
-static int serve(const struct config_sources *sources, struct config *config, const sigset_t *signals)
+/* Every connection and every segment takes a file descriptor: as many as the system lets this process have. */
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static int serve(const struct config_sources *sources, const struct config *config, struct config *current, const sigset_t *signals)
 {
     struct server *server;
     if (server_start(&server, config))
         return COMMAND_FAILED;
     printf("ready mqtt=%u http=%u\n", server_mqtt_port(server), server_http_port(server));
     fflush(stdout);
-    struct config spare = {0};
     int received = 0;
     while (received != SIGTERM && received != SIGINT) {
         if (sigwait(signals, &received))
             continue;
         if (received == SIGHUP)
-            reload(server, sources, config, &spare);
+            reload(server, sources, current);
     }
     diagnostics(DIAGNOSTICS_INFO, "run", "%s: draining", received == SIGTERM ? "SIGTERM" : "SIGINT");
     int undone = server_stop(server);
     if (undone)
         diagnostics(DIAGNOSTICS_WARNING, "run", "not everything was finished in time; what is pending goes on at the next start");
     diagnostics(DIAGNOSTICS_INFO, "run", "stopped");
-    config_fini(&spare);
     return COMMAND_OK;
 }
 
@@ -100,10 +107,19 @@ int command_run(const struct run_arguments *arguments)
         .assignments = arguments->assignments,
         .assignment_count = arguments->assignment_count,
     };
-    struct config config;
-    int error = load(&config, &sources);
+    struct config started, current; /* as it was at the start, which the server borrows, and as it was read last */
+    int error = load(&started, &sources);
     if (error)
         return error == ERR_CONFIG ? COMMAND_USAGE : COMMAND_FAILED;
+    struct problems again;
+    problems_init(&again);
+    error = config_load(&current, &sources, &again);
+    problems_fini(&again);
+    if (error) {
+        config_fini(&started);
+        return COMMAND_FAILED;
+    }
+    raise_file_limit();
     sigset_t signals, ignored;
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
@@ -112,7 +128,8 @@ int command_run(const struct run_arguments *arguments)
     ignored = signals;
     sigaddset(&ignored, SIGPIPE);
     pthread_sigmask(SIG_BLOCK, &ignored, NULL);
-    int status = serve(&sources, &config, &signals);
-    config_fini(&config);
+    int status = serve(&sources, &started, &current, &signals);
+    config_fini(&current);
+    config_fini(&started);
     return status;
 }

@@ -221,6 +221,9 @@ static void collect(void *owner, struct metrics_writer *writer)
         if (i == STREAM_INGEST) {
             queue_embedded_snapshot(server->queue, &counts, reasons);
             metrics_sample_u64(writer, METRIC_DRILLING_QUEUE_DEPTH, counts.unread, "queue_name", "ingest", NULL);
+            struct bus_status bus;
+            bus_status(server->bus, &bus);
+            metrics_sample_u64(writer, METRIC_DRILLING_DROPPED, bus.ingest_dropped, "reason", "no_memory", NULL);
         } else {
             stream_counts(server, (enum stream_index)i, &counts);
         }
@@ -347,7 +350,6 @@ uint16_t server_http_port(const struct server *server)
 
 void server_reload(struct server *server, const struct config *config)
 {
-    server->config = config;
     if (server->pipeline) {
         struct pipeline_options options;
         fill_pipeline(config, &options);

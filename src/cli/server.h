@@ -15,7 +15,7 @@ int server_start(struct server **server, const struct config *config);
 uint16_t server_mqtt_port(const struct server *server);
 uint16_t server_http_port(const struct server *server); /* 0: not enabled */
 
-/* Takes over those settings of a new configuration that may change while running. */
+/* Takes over those settings of a new configuration that may change while running. It is borrowed for the call. */
 void server_reload(struct server *server, const struct config *config);
 
 /* Drains and stops: takes nothing new, finishes what was started, says goodbye. Returns 0, or ERR_BUSY when something had to be left
