@@ -147,8 +147,11 @@ void connection_flush(struct connection *connection)
     size_t done = written > 0 ? (size_t)written : 0;
     counter_add(&connection->loop->counters.bytes_sent, done);
     if (done == connection->out.length) {
+        bool was_full = connection_queued(connection) > connection->loop->bus->options.outgoing_soft_max;
         buffer_clear(&connection->out);
         buffer_shrink(&connection->out, 4 * LOOP_READ_SIZE);
+        if (was_full && connection_queued(connection) <= connection->loop->bus->options.outgoing_soft_max)
+            mail_resume_all(connection->loop->bus);
         return;
     }
     struct buffer rest = connection->out;
