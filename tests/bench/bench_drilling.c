@@ -137,7 +137,7 @@ static void measure_long(void)
     for (int i = 0; i < LONG_SAMPLES; i++) {
         int in_step = i % (LONG_SAMPLES / 2);
         buffer_printf(&position, "%c%.6f", i ? ',' : '[', -4 - i * 2e-5 - 1e-6 * (i * 7919 % 13));
-        buffer_printf(&torque, "%c%.3f", i ? ',' : '[', (in_step > 15000 && in_step < 40000 ? 3 : 1) + 0.049 * (i * 104729 % 5));
+        buffer_printf(&torque, "%c%.3f", i ? ',' : '[', (in_step > 15000 && in_step < 40000 ? 3 : 1) + 0.049 * (i * 29 % 5));
         buffer_printf(&step, "%c%d", i ? ',' : '[', i < LONG_SAMPLES / 2 ? 1 : 2);
     }
     buffer_append(&position, "]", 2);
