@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "cli/config_value.h"
 #include "cli/settings.h"
 #include "cli/yaml.h"
 
@@ -50,93 +51,11 @@ static const char *keep_text(struct loader *loader, const char *text, size_t len
     return copy;
 }
 
-_Static_assert(sizeof(enum config_durability) == sizeof(unsigned), "an enum field is an unsigned");
-
-static void *field_of(const struct config *config, enum config_setting setting)
-{
-    return (char *)config + settings_rows[setting].offset;
-}
-
-/* ---- values ---- */
-
-static union value value_of(const struct config *config, enum config_setting setting)
-{
-    const void *field = field_of(config, setting);
-    union value value = {0};
-    switch (settings_rows[setting].type.kind) {
-    case VALUE_BOOL:
-        value.boolean = *(const bool *)field;
-        break;
-    case VALUE_INT:
-        value.integer = *(const uint32_t *)field;
-        break;
-    case VALUE_NUMBER:
-        value.number = *(const double *)field;
-        break;
-    case VALUE_SIZE:
-        value.size = *(const uint64_t *)field;
-        break;
-    case VALUE_WORD:
-        memcpy(&value.word, field, sizeof value.word);
-        break;
-    case VALUE_COUNT: /* no setting is one */
-    case VALUE_TEXT:
-    case VALUE_LIST:
-        break;
-    }
-    return value;
-}
-
-static bool scalars_equal(enum value_kind kind, union value a, union value b)
-{
-    switch (kind) {
-    case VALUE_BOOL:
-        return a.boolean == b.boolean;
-    case VALUE_INT:
-        return a.integer == b.integer;
-    case VALUE_NUMBER:
-        return a.number == b.number;
-    case VALUE_SIZE:
-        return a.size == b.size;
-    case VALUE_WORD:
-        return a.word == b.word;
-    case VALUE_COUNT:
-    case VALUE_TEXT:
-    case VALUE_LIST:
-        break;
-    }
-    return false;
-}
-
-static const char *text_of(const struct config *config, enum config_setting setting)
-{
-    return *(const char *const *)field_of(config, setting);
-}
-
-static const struct config_list *list_of(const struct config *config, enum config_setting setting)
-{
-    return field_of(config, setting);
-}
-
-static bool values_equal(const struct config *a, const struct config *b, enum config_setting setting)
-{
-    enum value_kind kind = settings_rows[setting].type.kind;
-    if (kind == VALUE_TEXT)
-        return strcmp(text_of(a, setting), text_of(b, setting)) == 0;
-    if (kind != VALUE_LIST)
-        return scalars_equal(kind, value_of(a, setting), value_of(b, setting));
-    const struct config_list *first = list_of(a, setting), *second = list_of(b, setting);
-    bool equal = first->count == second->count;
-    for (size_t i = 0; equal && i < first->count; i++)
-        equal = strcmp(first->items[i], second->items[i]) == 0;
-    return equal;
-}
-
 /* ---- storing a value ---- */
 
 static void store_scalar(struct loader *loader, enum config_setting setting, const union value *value, const char *text, size_t length)
 {
-    void *field = field_of(loader->config, setting);
+    void *field = config_field(loader->config, setting);
     switch (settings_rows[setting].type.kind) {
     case VALUE_BOOL:
         *(bool *)field = value->boolean;
@@ -165,12 +84,7 @@ static void store_scalar(struct loader *loader, enum config_setting setting, con
     }
 }
 
-struct slice {
-    const char *text;
-    size_t length;
-};
-
-static void store_list(struct loader *loader, enum config_setting setting, const struct slice *items, size_t count)
+static void store_list(struct loader *loader, enum config_setting setting, const struct config_item *items, size_t count)
 {
     const char **copies = block_create(loader->config, (count ? count : 1) * sizeof *copies);
     if (!copies) {
@@ -182,32 +96,11 @@ static void store_list(struct loader *loader, enum config_setting setting, const
         if (!copies[i])
             return;
     }
-    *(struct config_list *)field_of(loader->config, setting) = (struct config_list){copies, count};
-}
-
-/* Cuts "a, b,c" into its items, without the spaces around them. Returns how many there are, at most CONFIG_LIST_MAX + 1. */
-static size_t split_list(const char *text, size_t length, struct slice items[CONFIG_LIST_MAX + 1])
-{
-    size_t count = 0;
-    const char *end = text + length;
-    while (count <= CONFIG_LIST_MAX) {
-        const char *comma = memchr(text, ',', (size_t)(end - text));
-        const char *stop = comma ? comma : end;
-        const char *first = text, *last = stop;
-        while (first < last && *first == ' ')
-            first++;
-        while (first < last && last[-1] == ' ')
-            last--;
-        items[count++] = (struct slice){first, (size_t)(last - first)};
-        if (!comma)
-            break;
-        text = comma + 1;
-    }
-    return count;
+    *(struct config_list *)config_field(loader->config, setting) = (struct config_list){copies, count};
 }
 
 /* Checks the items of a list and stores them. places[i] is where item i stands, `whole` the list. */
-static bool store_items(struct loader *loader, enum config_setting setting, struct place whole, const struct slice *items,
+static bool store_items(struct loader *loader, enum config_setting setting, struct place whole, const struct config_item *items,
                         const struct place *places, size_t count)
 {
     const struct settings_row *row = &settings_rows[setting];
@@ -236,9 +129,9 @@ static bool store(struct loader *loader, enum config_setting setting, const char
     const struct settings_row *row = &settings_rows[setting];
     bool good = true;
     if (row->type.kind == VALUE_LIST) {
-        struct slice items[CONFIG_LIST_MAX + 1];
+        struct config_item items[CONFIG_LIST_MAX + 1];
         struct place places[CONFIG_LIST_MAX + 1];
-        size_t count = split_list(text, length, items);
+        size_t count = config_list_split(text, length, items);
         for (size_t i = 0; i < count; i++)
             places[i] = origin.place;
         good = store_items(loader, setting, origin.place, items, places, count);
@@ -352,7 +245,7 @@ static const char *kind_text(const struct yaml_tree_node *node)
 
 static void read_list(struct loader *loader, enum config_setting setting, const struct yaml_tree_node *list, struct config_origin origin)
 {
-    struct slice items[CONFIG_LIST_MAX + 1];
+    struct config_item items[CONFIG_LIST_MAX + 1];
     struct place places[CONFIG_LIST_MAX + 1];
     struct buffer texts[CONFIG_LIST_MAX + 1];
     size_t count = 0;
@@ -367,7 +260,7 @@ static void read_list(struct loader *loader, enum config_setting setting, const 
             if (item->kind != YAML_TREE_REFUSED)
                 MISTAKE(loader, places[count], "`%s`: expected a text, found %s", settings_rows[setting].path, kind_text(item));
         }
-        items[count] = (struct slice){texts[count].length ? (const char *)texts[count].data : "", texts[count].length};
+        items[count] = (struct config_item){texts[count].length ? (const char *)texts[count].data : "", texts[count].length};
     }
     good = good && store_items(loader, setting, origin.place, items, places, count);
     if (good)
@@ -411,7 +304,7 @@ static void read_setting(struct loader *loader, const char *path, enum config_se
     bool again = config->origins[setting].source == CONFIG_FROM_FILE;
     struct config before = *config;
     read_value(loader, setting, node, origin);
-    if (!again || loader->wrong[setting] || values_equal(&before, config, setting))
+    if (!again || loader->wrong[setting] || config_values_equal(&before, config, setting))
         return;
     struct buffer was, is;
     buffer_init(&was, SIZE_MAX);
@@ -593,7 +486,7 @@ static void check_topics(struct loader *loader)
     enum { COUNT = sizeof suffixes / sizeof *suffixes };
     for (size_t i = 0; i < COUNT; i++) {
         for (size_t j = i + 1; j < COUNT; j++) {
-            const char *a = text_of(loader->config, suffixes[i]), *b = text_of(loader->config, suffixes[j]);
+            const char *a = config_text(loader->config, suffixes[i]), *b = config_text(loader->config, suffixes[j]);
             if (strcmp(a, b) == 0 && !loader->wrong[suffixes[i]] && !loader->wrong[suffixes[j]])
                 MISTAKE(loader, place_of_setting(loader, later_of(loader, suffixes[i], suffixes[j])),
                         "`%s` and `%s` are both %s; messages could not be told apart", settings_rows[suffixes[i]].path,
@@ -722,87 +615,4 @@ void config_fini(struct config *config)
         free(block);
     }
     *config = (struct config){0};
-}
-
-size_t config_diff(const struct config *before, const struct config *after, enum config_setting changed[CONFIG_SETTING_COUNT])
-{
-    size_t count = 0;
-    for (int i = 0; i < CONFIG_SETTING_COUNT; i++)
-        if (!values_equal(before, after, (enum config_setting)i))
-            changed[count++] = (enum config_setting)i;
-    return count;
-}
-
-bool config_setting_reloads(enum config_setting setting)
-{
-    return settings_rows[setting].effect == CONFIG_EFFECT_RELOAD;
-}
-
-const char *config_setting_path(enum config_setting setting)
-{
-    return settings_rows[setting].path;
-}
-
-bool config_is_initial(const struct config *config, enum config_setting setting)
-{
-    const struct settings_row *row = &settings_rows[setting];
-    size_t length = strlen(row->initial);
-    if (row->type.kind == VALUE_TEXT)
-        return strcmp(text_of(config, setting), row->initial) == 0;
-    if (row->type.kind == VALUE_LIST) {
-        const struct config_list *list = list_of(config, setting);
-        struct slice items[CONFIG_LIST_MAX + 1];
-        bool equal = split_list(row->initial, length, items) == list->count;
-        for (size_t i = 0; equal && i < list->count; i++)
-            equal = strlen(list->items[i]) == items[i].length && memcmp(list->items[i], items[i].text, items[i].length) == 0;
-        return equal;
-    }
-    union value initial = {0};
-    char unused[VALUE_MESSAGE_MAX];
-    return value_parse(&row->type, row->initial, length, &initial, unused) == 0 &&
-           scalars_equal(row->type.kind, initial, value_of(config, setting));
-}
-
-int config_value_write(const struct config *config, enum config_setting setting, struct buffer *out)
-{
-    const struct value_type *type = &settings_rows[setting].type;
-    if (type->form == VALUE_HIDDEN)
-        return buffer_append_text(out, *text_of(config, setting) ? "(hidden)" : "");
-    if (type->kind == VALUE_TEXT)
-        return buffer_append_text(out, text_of(config, setting));
-    if (type->kind == VALUE_LIST) {
-        const struct config_list *list = list_of(config, setting);
-        int error = 0;
-        for (size_t i = 0; i < list->count && !error; i++)
-            error = buffer_printf(out, "%s%s", i ? ", " : "", list->items[i]);
-        return error;
-    }
-    union value value = value_of(config, setting);
-    return value_write(type, &value, out);
-}
-
-int config_value_write_json(const struct config *config, enum config_setting setting, struct buffer *out)
-{
-    const struct value_type *type = &settings_rows[setting].type;
-    if (type->kind == VALUE_SIZE)
-        return buffer_printf(out, "%llu", (unsigned long long)value_of(config, setting).size);
-    if (type->kind == VALUE_BOOL || type->kind == VALUE_INT || type->kind == VALUE_NUMBER)
-        return config_value_write(config, setting, out);
-    if (type->kind == VALUE_LIST) {
-        const struct config_list *list = list_of(config, setting);
-        int error = buffer_append_text(out, "[");
-        for (size_t i = 0; i < list->count && !error; i++) {
-            error = i ? buffer_append_text(out, ", ") : 0;
-            if (!error)
-                error = buffer_append_json_string(out, list->items[i], strlen(list->items[i]), 0);
-        }
-        return error ? error : buffer_append_text(out, "]");
-    }
-    struct buffer text;
-    buffer_init(&text, SIZE_MAX);
-    int error = config_value_write(config, setting, &text);
-    if (!error)
-        error = buffer_append_json_string(out, text.length ? (const char *)text.data : "", text.length, 0);
-    buffer_fini(&text);
-    return error;
 }

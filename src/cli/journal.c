@@ -29,7 +29,8 @@ static int stream_folder(const char *data_dir, const char *stream, char folder[S
 
 static int no_such_stream(const char *command, const char *data_dir, const char *stream)
 {
-    fprintf(stderr, "%s: there is no stream `%s` in %s; --data-dir names the folder that `spindle run` was given (data.dir)\n", command, stream, data_dir);
+    fprintf(stderr, "%s: there is no stream `%s` in %s; --data-dir names the folder that `spindle run` was given (data.dir)\n", command,
+            stream, data_dir);
     return COMMAND_USAGE;
 }
 
@@ -62,7 +63,8 @@ static void print_record(struct buffer *line, const char *stream, const struct m
 {
     buffer_clear(line);
     if (json) {
-        buffer_printf(line, "{\"stream\":\"%s\",\"offset\":%" PRIu64 ",\"time_ns\":%" PRIu64 ",\"topic\":", stream, message->offset, message->time_ns);
+        buffer_printf(line, "{\"stream\":\"%s\",\"offset\":%" PRIu64 ",\"time_ns\":%" PRIu64 ",\"topic\":", stream, message->offset,
+                      message->time_ns);
         buffer_append_json_string(line, message->topic, message->topic_length, 0);
         buffer_append_text(line, ",");
         append_bytes_json(line, "payload", message->payload, message->payload_length);
@@ -88,7 +90,7 @@ int command_journal_cat(const struct journal_cat_arguments *arguments)
         return no_such_stream("spindle journal cat", arguments->data_dir, arguments->stream);
     bool damaged = false;
     struct reader *reader;
-    int error = reader_open(&reader, disk_posix(), folder, (uint64_t)arguments->from, say_damage, &damaged);
+    int error = reader_open(&reader, disk_posix(), folder, arguments->from, say_damage, &damaged);
     if (error) {
         fprintf(stderr, "spindle journal cat: %s: %s\n", folder, error_text(error));
         return COMMAND_FAILED;
@@ -96,7 +98,7 @@ int command_journal_cat(const struct journal_cat_arguments *arguments)
     struct buffer line;
     buffer_init(&line, LINE_MAX_BYTES);
     struct message message;
-    uint64_t left = arguments->count_given ? (uint64_t)arguments->count : UINT64_MAX;
+    uint64_t left = arguments->count_given ? arguments->count : UINT64_MAX;
     while (left-- && !(error = reader_next(reader, UINT64_MAX, &message, NULL)))
         print_record(&line, arguments->stream, &message, arguments->json);
     buffer_fini(&line);
@@ -150,11 +152,12 @@ static void print_audit(const char *stream, const struct audit *audit, bool json
     if (json) {
         printf("{\"stream\":\"%s\",\"accepted\":%" PRIu64 ",\"completed\":%" PRIu64 ",\"duplicates\":%" PRIu64 ",\"dead_lettered\":%" PRIu64
                ",\"pending\":%" PRIu64 ",\"holds\":%s}\n",
-               stream, counts->accepted, counts->completed, counts->duplicates, counts->dead_lettered, counts->pending, audit->holds ? "true" : "false");
+               stream, counts->accepted, counts->completed, counts->duplicates, counts->dead_lettered, counts->pending,
+               audit->holds ? "true" : "false");
         return;
     }
-    printf("%-13s %12" PRIu64 " = %12" PRIu64 " + %10" PRIu64 " + %10" PRIu64 " + %10" PRIu64 "   %s\n", stream, counts->accepted, counts->completed,
-           counts->duplicates, counts->dead_lettered, counts->pending, audit->holds ? "holds" : "DOES NOT HOLD");
+    printf("%-13s %12" PRIu64 " = %12" PRIu64 " + %10" PRIu64 " + %10" PRIu64 " + %10" PRIu64 "   %s\n", stream, counts->accepted,
+           counts->completed, counts->duplicates, counts->dead_lettered, counts->pending, audit->holds ? "holds" : "DOES NOT HOLD");
     for (unsigned i = 1; i < LEDGER_REASON_COUNT; i++)
         if (audit->reasons[i])
             printf("%-13s   dead-lettered as %s: %" PRIu64 "\n", "", ledger_reason_word(i), audit->reasons[i]);
@@ -187,11 +190,11 @@ static void print_dead_letter(struct buffer *line, const struct message *record,
 {
     buffer_clear(line);
     if (json) {
-        buffer_printf(line, "{\"offset\":%" PRIu64 ",\"time_ns\":%" PRIu64 ",\"reason\":\"%s\",\"stage\":\"%s\",\"attempts\":%u,\"error\":", record->offset,
-                      record->time_ns, letter->reason, letter->stage, letter->attempts);
+        buffer_printf(line, "{\"offset\":%" PRIu64 ",\"time_ns\":%" PRIu64 ",\"reason\":\"%s\",\"stage\":\"%s\",\"attempts\":%u,\"error\":",
+                      record->offset, record->time_ns, letter->reason, letter->stage, letter->attempts);
         buffer_append_json_string(line, letter->error, strlen(letter->error), 0);
-        buffer_printf(line, ",\"source\":{\"stream\":\"%s\",\"offset\":%" PRIu64 ",\"time_ns\":%" PRIu64 "},\"topic\":", letter->stream, letter->offset,
-                      letter->time_ns);
+        buffer_printf(line, ",\"source\":{\"stream\":\"%s\",\"offset\":%" PRIu64 ",\"time_ns\":%" PRIu64 "},\"topic\":", letter->stream,
+                      letter->offset, letter->time_ns);
         buffer_append_json_string(line, record->topic, record->topic_length, 0);
         buffer_append_text(line, ",");
         append_bytes_json(line, "payload", record->payload, record->payload_length);
@@ -199,8 +202,8 @@ static void print_dead_letter(struct buffer *line, const struct message *record,
     } else {
         char time_text[CLOCK_TEXT_SIZE];
         clock_wall_text(letter->time_ns, time_text);
-        buffer_printf(line, "%" PRIu64 " %s %-14s %.*s (%u bytes)\n      %s\n", record->offset, time_text, letter->reason, (int)record->topic_length,
-                      record->topic, record->payload_length, letter->error);
+        buffer_printf(line, "%" PRIu64 " %s %-14s %.*s (%u bytes)\n      %s\n", record->offset, time_text, letter->reason,
+                      (int)record->topic_length, record->topic, record->payload_length, letter->error);
     }
     fwrite(line->data, 1, line->length, stdout);
 }

@@ -9,6 +9,7 @@
 
 #include "base/diagnostics.h"
 #include "base/error.h"
+#include "cli/check.h"
 #include "cli/command.h"
 #include "cli/server.h"
 
@@ -107,6 +108,8 @@ int command_run(const struct run_arguments *arguments)
         .assignments = arguments->assignments,
         .assignment_count = arguments->assignment_count,
     };
+    if (arguments->check)
+        return check_configuration(&sources, false);
     struct config started, current; /* as it was at the start, which the server borrows, and as it was read last */
     int error = load(&started, &sources);
     if (error)

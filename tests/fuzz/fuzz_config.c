@@ -1,18 +1,13 @@
 /* A configuration file of any bytes: it is loaded or refused, and everything that can be said about it is said. */
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "cli/config.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "fuzz.h"
 
 static void show(const struct config *config, struct buffer *out)
 {
     for (int i = 0; i < CONFIG_SETTING_COUNT; i++) {
         buffer_clear(out);
-        if (config_value_write(config, (enum config_setting)i, out) || config_value_write_json(config, (enum config_setting)i, out))
-            abort();
+        PROMISE(config_value_write(config, (enum config_setting)i, out) == 0);
+        PROMISE(config_value_write_json(config, (enum config_setting)i, out) == 0);
     }
 }
 
@@ -28,12 +23,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     problems_init(&problems);
     buffer_init(&out, 1 << 24);
     int loaded = config_load_bytes(&config, &sources, size ? data : nothing, size, &problems);
-    if (problems_write(&problems, &out) || (loaded == 0) != (problems.errors == 0))
-        abort();
+    PROMISE(problems_write(&problems, &out) == 0);
+    PROMISE((loaded == 0) == (problems.errors == 0)); /* what is refused is explained */
     if (loaded == 0) {
         show(&config, &out);
-        if (config_load_bytes(&again, &sources, data, size, &problems) || config_diff(&config, &again, changed) != 0)
-            abort();
+        PROMISE(config_load_bytes(&again, &sources, data, size, &problems) == 0);
+        PROMISE(config_diff(&config, &again, changed) == 0);
     }
     config_fini(&config);
     config_fini(&again);

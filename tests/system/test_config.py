@@ -89,8 +89,8 @@ def indent(text):
     return ''.join('  ' + line + '\n' for line in text.splitlines())
 
 
-@pytest.mark.parametrize('text', ['', OLD_FILE, OLD_FILE + indent(HIGH_THROUGHPUT), OLD_FILE + HIGH_THROUGHPUT],
-                         ids=['empty', 'old', 'high_throughput below mqtt', 'high_throughput at the top'])
+@pytest.mark.parametrize('text', [OLD_FILE, OLD_FILE + indent(HIGH_THROUGHPUT), OLD_FILE + HIGH_THROUGHPUT],
+                         ids=['old', 'high_throughput below mqtt', 'high_throughput at the top'])
 def test_old_files_are_accepted_as_they_are(check, spindle, connect, tmp_path, text):
     status, said = check(text)
     assert status == 0, said
@@ -109,6 +109,7 @@ MISTAKES = {
     'a list for a number': ('bus:\n  port: [1, 2]\n', 2, None, ['port']),
     'text for a section': ('bus: hello\n', 1, None, ['bus']),
     'a key twice': ('bus:\n  port: 1\n  port: 2\n', 3, 3, ['port']),
+    'an empty file': ('', 1, 1, ['no settings']),
     'broken YAML': ('bus:\n  port: [1\nhttp: {}\n', None, None, []),
     'a tab for indentation': ('bus:\n\tport: 1\n', 2, None, []),
     'a wildcard in the root': ('mqtt:\n  listener:\n    root: "a/#"\n', 3, 11, ['a/#']),
