@@ -171,6 +171,65 @@ static void fill_pipeline(const struct config *config, struct pipeline_options *
     };
 }
 
+static void fill_drilling(const struct config *config, struct drilling_options *options)
+{
+    static const char *const estimators[] = {
+        [CONFIG_ESTIMATOR_AUTO] = "auto",
+        [CONFIG_ESTIMATOR_GRADIENT] = "gradient",
+        [CONFIG_ESTIMATOR_GRADIENT30] = "gradient30",
+        [CONFIG_ESTIMATOR_GRADIENT30_BY_ORDER] = "gradient30_by_order",
+        [CONFIG_ESTIMATOR_SEGMENTS] = "segments",
+        [CONFIG_ESTIMATOR_PRODUCTION] = "production",
+    };
+    static const enum validation_behaviour behaviours[] = {
+        [CONFIG_NEGATIVE_DEPTH_PUBLISH] = VALIDATION_PUBLISH,
+        [CONFIG_NEGATIVE_DEPTH_SKIP] = VALIDATION_SKIP,
+        [CONFIG_NEGATIVE_DEPTH_WARNING] = VALIDATION_WARNING,
+    };
+    drilling_options_default(options);
+    options->topics = (struct topics_options){
+        .root = config->mqtt_listener_root,
+        .result = config->mqtt_listener_result,
+        .trace = config->mqtt_listener_trace,
+        .heads = config->mqtt_listener_heads,
+        .keypoints = config->mqtt_estimation_keypoints,
+        .depths = config->mqtt_estimation_depth_estimation,
+    };
+    options->paths[PAYLOAD_MACHINE_ID] = config->mqtt_data_ids_machine_id;
+    options->paths[PAYLOAD_RESULT_ID] = config->mqtt_data_ids_result_id;
+    options->paths[PAYLOAD_STEPS] = config->mqtt_data_ids_step_vals;
+    options->paths[PAYLOAD_TORQUE_EMPTY] = config->mqtt_data_ids_torque_empty_vals;
+    options->paths[PAYLOAD_THRUST_EMPTY] = config->mqtt_data_ids_thrust_empty_vals;
+    options->paths[PAYLOAD_POSITION] = config->mqtt_data_ids_position;
+    options->paths[PAYLOAD_THRUST] = config->mqtt_data_ids_thrust;
+    options->paths[PAYLOAD_TORQUE] = config->mqtt_data_ids_torque;
+    options->paths[PAYLOAD_STEP] = config->mqtt_data_ids_step;
+    options->paths[PAYLOAD_TRACE_RESULT_ID] = config->mqtt_data_ids_trace_result_id;
+    options->paths[PAYLOAD_HEAD_ID] = config->mqtt_data_ids_head_id;
+    options->estimator = estimators[config->drilling_estimator];
+    options->validation = (struct validation_options){
+        .behaviour = behaviours[config->mqtt_depth_validation_negative_depth_behavior],
+        .track_sequences = config->mqtt_depth_validation_track_sequential_negatives,
+        .sequence_threshold = config->mqtt_depth_validation_sequential_threshold,
+        .sequence_window_ns = config_ns(config->mqtt_depth_validation_sequential_window_minutes * 60),
+    };
+    options->algo_version = config->drilling_algo_version;
+    options->correlate_by_time = config->drilling_correlation == CONFIG_CORRELATION_TIME_WINDOW;
+    options->time_window_ns = config_ns(config->mqtt_listener_time_window);
+    options->silent = config->drilling_compatibility == CONFIG_COMPATIBILITY_SILENT;
+}
+
+static int create_stage(struct server *server)
+{
+    struct drilling_options options;
+    char why[DRILLING_WHY_MAX];
+    fill_drilling(server->config, &options);
+    int error = drilling_create(&server->stage, &options, why);
+    if (error)
+        diagnostics(DIAGNOSTICS_ERROR, "drilling", "%s", why);
+    return error;
+}
+
 static int start_pipeline(struct server *server)
 {
     if (!server->config->drilling_enabled)
@@ -354,6 +413,11 @@ void server_reload(struct server *server, const struct config *config)
         struct pipeline_options options;
         fill_pipeline(config, &options);
         pipeline_reconfigure(server->pipeline, &options);
+        struct drilling_options drilling;
+        char why[DRILLING_WHY_MAX];
+        fill_drilling(config, &drilling);
+        if (drilling_reconfigure(server->stage, &drilling, why))
+            diagnostics(DIAGNOSTICS_ERROR, "drilling", "%s; the old drilling settings hold", why);
     }
 }
 
