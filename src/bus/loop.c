@@ -154,10 +154,13 @@ static void on_turn_end(uv_check_t *check)
 {
     struct loop *loop = check->data;
     while (loop->needs_submit || loop->dirty) { /* again when an ending connection had a will */
-        bool submit = loop->needs_submit;
+        /* A few messages are delivered before the disk is woken for them; with many the disk should begin at once. */
+        bool disk_first = journal_producer_gathered(loop->producer) > LOOP_DISK_FIRST;
         loop->needs_submit = false;
+        if (disk_first)
+            journal_submit(loop->producer);
         flush_dirty(loop);
-        if (submit)
+        if (!disk_first)
             journal_submit(loop->producer);
     }
     loop->turn_wall_ns = 0;

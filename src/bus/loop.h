@@ -18,6 +18,7 @@
 enum {
     LOOP_READ_SIZE = 256 << 10,
     LOOP_LISTENERS_MAX = 8,
+    LOOP_DISK_FIRST = 16 << 10, /* bytes of a turn */
     LOOP_SWEEP_MS = 1000,
     LOOP_LINGER_MS = 2000, /* how long a closing connection may take to write what is left */
     LOOP_ACCEPT_PAUSE_MS = 100,

@@ -287,6 +287,8 @@ size_t journal_producer_backlog(const struct journal_producer *producer)
     return atomic_load_explicit(&producer->backlog, memory_order_relaxed);
 }
 
+size_t journal_producer_gathered(const struct journal_producer *producer) { return producer->open ? producer->open->length : 0; }
+
 void journal_producer_wait(struct journal_producer *producer, size_t bytes)
 {
     pthread_mutex_lock(&producer->lock);

@@ -111,8 +111,11 @@ struct journal_batch {
  * another than the one that appends. */
 void journal_producer_poll(struct journal_producer *producer, void (*each)(void *context, const struct journal_batch *batch), void *context);
 
-/* Bytes sent off and not durable yet, plus the open chunk; for back-pressure. Any thread. */
+/* Bytes sent off and not durable yet; for back-pressure. Any thread. */
 size_t journal_producer_backlog(const struct journal_producer *producer);
+
+/* Bytes in the open chunk; the owner's thread. */
+size_t journal_producer_gathered(const struct journal_producer *producer);
 
 /* Blocks until the backlog is at most `bytes`. Not for loop threads, nor for the journal thread. */
 void journal_producer_wait(struct journal_producer *producer, size_t bytes);
