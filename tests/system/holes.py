@@ -62,7 +62,8 @@ class Hole:
     machine_id: object = '0'
     head_id: object = 'E00401009F45BACA'
     curve: dict = dataclasses.field(default_factory=stack_curve)
-    trace_result_id: object = None
+    trace_result_id: object = None  # where it differs
+    cycle_counter: object = None  # of the head, where it differs from result_id
     suffix: str = '.MeasuredValue'  # of the per-step keys, since 2025-06; '' before
     messages_as_array: bool = False
 
@@ -107,8 +108,8 @@ class Hole:
         return self._envelope(values)
 
     def heads(self):
-        return self._envelope([(_H + 'Identification.SerialNumber', self.head_id),
-                               (_H + 'LifetimeCounters.0.LifeTimeCycleCounter', int(self.result_id))])
+        counter = int(self.result_id) if self.cycle_counter is None else self.cycle_counter
+        return self._envelope([(_H + 'Identification.SerialNumber', self.head_id), (_H + 'LifetimeCounters.0.LifeTimeCycleCounter', counter)])
 
     def message(self, kind, **json_options):
         """(topic, payload) of RESULT, TRACE or HEADS."""

@@ -164,20 +164,22 @@ def test_an_empty_identifier_is_given_one(server, connect):
 
 
 def test_a_slow_subscriber_does_not_hold_the_others(server, connect):
-    """It reads nothing; QoS 0 to it is dropped and counted, the others get everything."""
+    """It reads nothing; QoS 0 to it is dropped and counted once its limit is reached, the others get everything."""
     server.stop()
-    server.settings['bus.outgoing_size_max'] = '64KiB'
+    server.settings['bus.outgoing_size_max'] = '1MiB'
     server.start()
-    slow = RawClient(server.port)
-    slow.connect(b'slow')
-    slow.send(b'\x82\x08\x00\x01\x00\x03a/#\x00')
-    quick, publisher = connect(server), connect(server)
-    quick.subscribe('a/#', qos=0)
-    for i in range(400):
-        publisher.publish('a/b', bytes(65536), qos=0)
-    assert len(quick.take(400)) == 400
-    wait_until(lambda: server.metrics().get_sum('spindle_bus_messages_dropped_total') > 0, 'drops are counted')
-    slow.close()
+    with RawClient(server.port) as slow:
+        slow.connect(b'slow')
+        slow.send(b'\x82\x08\x00\x01\x00\x03a/#\x00')
+        quick, publisher = connect(server), connect(server)
+        quick.subscribe('a/#', qos=0)
+        sent = 0
+        while server.metrics().get_sum('spindle_bus_messages_dropped_total') == 0:  # what the kernel holds comes on top of the limit
+            for _ in range(20):
+                publisher.publish('a/b', bytes(65536))  # the acknowledgement keeps the pace that the quick one can follow
+            sent += 20
+            assert sent < 2000, 'nothing is dropped'
+        assert len(quick.take(sent)) == sent
 
 
 # ---- what is refused ----
