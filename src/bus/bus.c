@@ -42,7 +42,10 @@ int bus_start(struct bus **out, const struct bus_options *options)
     return 0;
 }
 
-uint16_t bus_port(const struct bus *bus) { return bus->port; }
+uint16_t bus_port(const struct bus *bus)
+{
+    return bus->port;
+}
 
 void bus_quiesce(struct bus *bus, unsigned timeout_ms)
 {

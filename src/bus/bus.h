@@ -14,16 +14,16 @@ struct bus_options {
     const char *const *hosts; /* [host_count] addresses or names to listen on; one that the machine cannot have (no IPv6) is passed over
                                * as long as another can be had */
     size_t host_count;
-    uint16_t port;    /* 0: a free one */
-    unsigned loop_count;             /* 1 .. BUS_LOOPS_MAX */
+    uint16_t port;       /* 0: a free one */
+    unsigned loop_count; /* 1 .. BUS_LOOPS_MAX */
     uint32_t connections_max;
     uint32_t subscriptions_max;
-    uint32_t packet_size_max;        /* bytes */
-    uint16_t receive_maximum;        /* QoS 1 publishes a client may have unacknowledged (announced in MQTT 5) */
-    uint16_t keep_alive_max_s;       /* 0: any; a longer wish is shortened to it (MQTT 5), 3.1.1 clients are told nothing */
-    size_t outgoing_soft_max;        /* bytes queued for one subscriber, beyond which QoS 0 is dropped and publishers are held back */
-    uint64_t stall_timeout_ns;       /* a subscriber beyond that limit which makes no progress for so long is disconnected */
-    size_t journal_backlog_max;      /* bytes on their way to the disk, beyond which reading stops */
+    uint32_t packet_size_max;   /* bytes */
+    uint16_t receive_maximum;   /* QoS 1 publishes a client may have unacknowledged (announced in MQTT 5) */
+    uint16_t keep_alive_max_s;  /* 0: any; a longer wish is shortened to it (MQTT 5), 3.1.1 clients are told nothing */
+    size_t outgoing_soft_max;   /* bytes queued for one subscriber, beyond which QoS 0 is dropped and publishers are held back */
+    uint64_t stall_timeout_ns;  /* a subscriber beyond that limit which makes no progress for so long is disconnected */
+    size_t journal_backlog_max; /* bytes on their way to the disk, beyond which reading stops */
     struct journal *journal;
     struct journal_stream *default_stream; /* QoS 1 publishes of topics that no other stream wants */
     struct journal_stream *ingest_stream;  /* every publish whose topic matches ingest_filter, of any QoS */
@@ -42,8 +42,8 @@ uint16_t bus_port(const struct bus *bus); /* the port that was bound */
 /* Publishes to live subscribers; any thread, never blocks. The message is copied. */
 void bus_publish(struct bus *bus, const struct message *message);
 
-/* Takes no more connections and reads no more; what was read becomes durable and is acknowledged; deliveries go on. Waits until that is done,
- * at most timeout_ms. */
+/* Takes no more connections and reads no more; what was read becomes durable and is acknowledged; deliveries go on. Waits until that is
+ * done, at most timeout_ms. */
 void bus_quiesce(struct bus *bus, unsigned timeout_ms);
 
 /* Says goodbye to every client, closes, joins the threads. Accepts NULL. */

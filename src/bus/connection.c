@@ -15,6 +15,19 @@ size_t connection_queued(const struct connection *connection)
     return connection->out.length + connection->sending.length + (connection->waiting.length - connection->waiting_at);
 }
 
+void connection_note_queue(struct connection *connection)
+{
+    struct loop *loop = connection->loop;
+    size_t queued = connection_queued(connection), most = loop->bus->options.outgoing_soft_max;
+    bool congested = queued > (connection->congested ? most / 2 : most) && !connection->shut;
+    if (congested == connection->congested)
+        return;
+    connection->congested = congested;
+    atomic_store_explicit(&loop->congested[connection->slot], congested, memory_order_relaxed);
+    if (!congested)
+        mail_resume_all(loop->bus);
+}
+
 /* ---- the end ---- */
 
 static void fini(struct connection *connection)
@@ -50,7 +63,7 @@ static void publish_will(struct connection *connection)
         .topic = {connection->will_topic.data, (uint32_t)connection->will_topic.length},
         .payload = {connection->will_payload.data, (uint32_t)connection->will_payload.length},
     };
-    deliver_publish(connection, &will);
+    deliver_publish(connection, &will, true);
 }
 
 void connection_drop(struct connection *connection)
@@ -62,13 +75,11 @@ void connection_drop(struct connection *connection)
     publish_will(connection);
     connection->session.state = MQTT_SESSION_CLOSED;
     router_remove_connection(loop->bus->router, loop->index, connection->slot, connection->generation);
-    counter_add(&loop->counters.subscriptions, (uint64_t)-(int64_t)connection->subscriptions);
+    counter_add(&loop->counters.subscriptions, (uint64_t) - (int64_t)connection->subscriptions);
     clients_release(connection);
-    bool was_full = connection_queued(connection) > loop->bus->options.outgoing_soft_max;
+    connection_note_queue(connection);
     loop_forget(connection);
     uv_close((uv_handle_t *)&connection->handle, on_closed);
-    if (was_full)
-        mail_resume_all(loop->bus);
 }
 
 static void on_shutdown(uv_shutdown_t *request, int status)
@@ -103,8 +114,8 @@ void connection_close(struct connection *connection, enum close_reason reason, i
     connection->closing = true;
     counter_add(&connection->loop->counters.closed[reason], 1);
     if (diagnostics_enabled(DIAGNOSTICS_DEBUG))
-        diagnostics(DIAGNOSTICS_DEBUG, "bus", "client \"%s\" is disconnected with reason 0x%02x", connection->client ? connection->client->id : "",
-                    (unsigned)mqtt_reason);
+        diagnostics(DIAGNOSTICS_DEBUG, "bus", "client \"%s\" is disconnected with reason 0x%02x",
+                    connection->client ? connection->client->id : "", (unsigned)mqtt_reason);
     uv_read_stop((uv_stream_t *)&connection->handle);
     connection->goodbye = reason != CLOSE_SLOW && connection_queued(connection) <= connection->loop->bus->options.outgoing_soft_max;
     if (connection->goodbye && connection->session.version == MQTT_VERSION_5_0 && connection->session.state == MQTT_SESSION_ACTIVE)
@@ -120,7 +131,6 @@ static void on_written(uv_write_t *request, int status)
     struct connection *connection = request->data;
     connection->writing = false;
     counter_add(&connection->loop->counters.bytes_sent, connection->sending.length);
-    bool was_full = connection_queued(connection) > connection->loop->bus->options.outgoing_soft_max;
     buffer_clear(&connection->sending);
     buffer_shrink(&connection->sending, CONNECTION_KEEP_BUFFER);
     connection->progress_ns = uv_now(&connection->loop->uv) * 1000000u;
@@ -130,8 +140,7 @@ static void on_written(uv_write_t *request, int status)
     }
     if (!connection->shut && connection->out.length)
         connection_flush(connection);
-    if (was_full && connection_queued(connection) <= connection->loop->bus->options.outgoing_soft_max)
-        mail_resume_all(connection->loop->bus);
+    connection_note_queue(connection);
 }
 
 void connection_flush(struct connection *connection)
@@ -147,11 +156,9 @@ void connection_flush(struct connection *connection)
     size_t done = written > 0 ? (size_t)written : 0;
     counter_add(&connection->loop->counters.bytes_sent, done);
     if (done == connection->out.length) {
-        bool was_full = connection_queued(connection) > connection->loop->bus->options.outgoing_soft_max;
         buffer_clear(&connection->out);
         buffer_shrink(&connection->out, 4 * LOOP_READ_SIZE);
-        if (was_full && connection_queued(connection) <= connection->loop->bus->options.outgoing_soft_max)
-            mail_resume_all(connection->loop->bus);
+        connection_note_queue(connection);
         return;
     }
     struct buffer rest = connection->out;
@@ -185,8 +192,8 @@ void connection_puback(struct connection *connection, uint16_t packet_id)
 
 /* ---- events ---- */
 
-static int connack_properties(struct connection *connection, const struct mqtt_connect *connect, struct mqtt_slice assigned, uint16_t keep_alive_s,
-                              struct buffer *out)
+static int connack_properties(struct connection *connection, const struct mqtt_connect *connect, struct mqtt_slice assigned,
+                              uint16_t keep_alive_s, struct buffer *out)
 {
     const struct bus_options *options = &connection->loop->bus->options;
     int error = mqtt_property_u16(out, MQTT_PROPERTY_RECEIVE_MAXIMUM, options->receive_maximum);
@@ -249,7 +256,8 @@ static void on_connect(struct connection *connection, const struct mqtt_connect 
     if (connect->version == MQTT_VERSION_5_0)
         error = connack_properties(connection, connect, assigned, keep_alive_s, &properties);
     if (!error)
-        error = mqtt_connack_encode(&connection->out, connect->version, false, 0, (struct mqtt_slice){properties.data, (uint32_t)properties.length});
+        error = mqtt_connack_encode(&connection->out, connect->version, false, 0,
+                                    (struct mqtt_slice){properties.data, (uint32_t)properties.length});
     buffer_fini(&properties);
     if (error) {
         connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
@@ -303,7 +311,8 @@ static void on_unsubscribe(struct connection *connection, const struct mqtt_subs
     struct mqtt_subscription named;
     int error = 0;
     for (uint32_t position = 0; !error && mqtt_subscribe_next(unsubscribe, true, &position, &named);) {
-        struct router_subscription subscription = {.loop = loop->index, .connection = connection->slot, .generation = connection->generation};
+        struct router_subscription subscription = {
+            .loop = loop->index, .connection = connection->slot, .generation = connection->generation};
         bool found = router_unsubscribe(loop->bus->router, (const char *)named.filter.data, named.filter.length, &subscription);
         if (found) {
             connection->subscriptions--;
@@ -326,15 +335,15 @@ static void on_error(struct connection *connection, int error)
         struct mqtt_slice none = {0};
         mqtt_connack_encode(&connection->out, MQTT_VERSION_3_1_1, false, 1, none);
     }
-    DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", "client \"%s\" is disconnected: %s", connection->client ? connection->client->id : "", error_text(error));
+    DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", "client \"%s\" is disconnected: %s", connection->client ? connection->client->id : "",
+                 error_text(error));
     connection_close(connection, CLOSE_PROTOCOL, error_mqtt_reason(error));
 }
 
 static void act(struct connection *connection, struct mqtt_event *event)
 {
     switch (event->type) {
-    case MQTT_EVENT_PUBLISH:
-        deliver_publish(connection, &event->publish);
+    case MQTT_EVENT_PUBLISH: /* taken by process() */
         break;
     case MQTT_EVENT_PUBACK:
         connection->progress_ns = uv_now(&connection->loop->uv) * 1000000u;
@@ -365,17 +374,22 @@ static void act(struct connection *connection, struct mqtt_event *event)
     }
 }
 
-/* Takes every whole packet from `bytes`. Returns how many bytes it took; *needed gets the size of the unfinished packet. */
+/* Takes every whole packet from `bytes`, up to a publish that has to wait. Returns how many bytes it took; *needed gets the size of the
+ * unfinished packet. */
 static size_t process(struct connection *connection, const uint8_t *bytes, size_t length, size_t *needed)
 {
     uint64_t now_ns = uv_now(&connection->loop->uv) * 1000000u;
-    bool was_full = connection->waiting.length != 0;
     size_t done = 0;
     *needed = 0;
     struct mqtt_event event;
     while (!connection->closing) {
         size_t consumed;
         mqtt_session_next(&connection->session, bytes + done, length - done, now_ns, &consumed, &event);
+        if (event.type == MQTT_EVENT_PUBLISH && !deliver_publish(connection, &event.publish, false)) {
+            mqtt_session_acknowledged(&connection->session); /* it will be counted when it is offered again */
+            loop_pause(connection, PAUSE_SUBSCRIBER);
+            break;
+        }
         done += consumed;
         if (event.type == MQTT_EVENT_NEED_MORE) {
             *needed = event.needed;
@@ -385,12 +399,8 @@ static size_t process(struct connection *connection, const uint8_t *bytes, size_
     }
     if (connection->closing)
         return length;
-    if (connection->waiting.length) {
-        bool over = connection_queued(connection) > connection->loop->bus->options.outgoing_soft_max;
+    if (connection->waiting.length)
         deliver_waiting(connection);
-        if (was_full && over && connection_queued(connection) <= connection->loop->bus->options.outgoing_soft_max)
-            mail_resume_all(connection->loop->bus);
-    }
     if (connection->out.length)
         loop_mark_dirty(connection);
     return done;
@@ -415,23 +425,36 @@ static void on_room(uv_handle_t *handle, size_t suggested, uv_buf_t *room)
     room->len = LOOP_READ_SIZE - connection->prefix;
 }
 
-static void keep_rest(struct connection *connection, const uint8_t *rest, size_t length, size_t needed)
+/* Keeps what was not taken of `bytes`, which lie in the read buffer or in `in` itself. */
+static void keep_rest(struct connection *connection, const uint8_t *bytes, size_t length, size_t done, size_t needed)
 {
-    bool in_place = connection->large;
-    connection->large = needed > SMALL_PREFIX_MAX || length > SMALL_PREFIX_MAX;
+    size_t rest = length - done;
     int error = 0;
-    if (in_place) {
-        buffer_consume(&connection->in, (size_t)(rest - connection->in.data));
+    if (bytes == connection->in.data) {
+        buffer_consume(&connection->in, done);
     } else {
         buffer_clear(&connection->in);
-        error = buffer_append(&connection->in, rest, length);
+        error = buffer_append(&connection->in, bytes + done, rest);
     }
+    connection->large = needed > SMALL_PREFIX_MAX || rest > SMALL_PREFIX_MAX;
     if (connection->large && !error)
-        error = buffer_reserve(&connection->in, (needed > length ? needed - length : 0) + 1024);
+        error = buffer_reserve(&connection->in, (needed > rest ? needed - rest : 0) + 1024);
     if (!connection->large)
         buffer_shrink(&connection->in, CONNECTION_KEEP_BUFFER);
     if (error)
         connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
+}
+
+static void take(struct connection *connection, const uint8_t *bytes, size_t length)
+{
+    const struct loop *loop = connection->loop;
+    size_t needed;
+    size_t done = process(connection, bytes, length, &needed);
+    if (connection->closing)
+        return;
+    keep_rest(connection, bytes, length, done, needed);
+    if (journal_producer_backlog(loop->producer) > loop->bus->options.journal_backlog_max)
+        loop_pause(connection, PAUSE_JOURNAL);
 }
 
 static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *room)
@@ -446,24 +469,19 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *room)
     if (count == 0 || connection->closing)
         return;
     counter_add(&loop->counters.bytes_received, (uint64_t)count);
-    const uint8_t *bytes = loop->read_buffer;
-    size_t length = connection->prefix + (size_t)count;
     if (connection->large) {
         connection->in.length += (size_t)count;
-        bytes = connection->in.data;
-        length = connection->in.length;
+        take(connection, connection->in.data, connection->in.length);
+    } else {
+        take(connection, loop->read_buffer, connection->prefix + (size_t)count);
     }
-    size_t needed;
-    size_t done = process(connection, bytes, length, &needed);
-    if (!connection->closing)
-        keep_rest(connection, bytes + done, length - done, needed);
-    if (!connection->shut && !connection->paused && journal_producer_backlog(loop->producer) > loop->bus->options.journal_backlog_max)
-        loop_pause(connection, PAUSE_JOURNAL);
 }
 
-void connection_read(struct connection *connection)
+void connection_continue(struct connection *connection)
 {
-    if (!connection->closing)
+    if (!connection->closing && connection->in.length)
+        take(connection, connection->in.data, connection->in.length);
+    if (!connection->closing && !connection->paused)
         uv_read_start((uv_stream_t *)&connection->handle, on_room, on_read);
 }
 
@@ -487,7 +505,8 @@ void connection_open(struct loop *loop, int socket)
     buffer_init(&connection->will_payload, 65536);
     uv_tcp_init(&loop->uv, &connection->handle);
     connection->handle.data = connection;
-    struct mqtt_session_limits limits = {.packet_size_max = options->packet_size_max, .receive_maximum = options->receive_maximum, .qos_max = 1};
+    struct mqtt_session_limits limits = {
+        .packet_size_max = options->packet_size_max, .receive_maximum = options->receive_maximum, .qos_max = 1};
     uint64_t now_ns = uv_now(&loop->uv) * 1000000u;
     mqtt_session_init(&connection->session, &limits, now_ns);
     connection->progress_ns = now_ns;
@@ -497,7 +516,7 @@ void connection_open(struct loop *loop, int socket)
         connection_drop(connection);
         return;
     }
-    connection_read(connection);
+    connection_continue(connection);
 }
 
 void connection_check(struct connection *connection, uint64_t now_ns)
@@ -510,10 +529,11 @@ void connection_check(struct connection *connection, uint64_t now_ns)
     if (connection_queued(connection) <= connection->loop->bus->options.outgoing_soft_max) {
         connection->progress_ns = now_ns;
     } else if (now_ns - connection->progress_ns > connection->loop->bus->options.stall_timeout_ns) {
-        DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus",
-                     "client \"%s\" is disconnected: %zu bytes wait for it and it has taken none for %llu s, so that publishers are held back",
-                     connection->client ? connection->client->id : "", connection_queued(connection),
-                     (unsigned long long)(connection->loop->bus->options.stall_timeout_ns / 1000000000u));
+        DIAG_LIMITED(
+            DIAGNOSTICS_WARNING, "bus",
+            "client \"%s\" is disconnected: %zu bytes wait for it and it has taken none for %llu s, so that publishers are held back",
+            connection->client ? connection->client->id : "", connection_queued(connection),
+            (unsigned long long)(connection->loop->bus->options.stall_timeout_ns / 1000000000u));
         connection_close(connection, CLOSE_SLOW, 0x97);
         return;
     }

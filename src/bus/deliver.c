@@ -33,10 +33,12 @@ static void append(struct connection *from, const struct mqtt_publish *publish, 
     uint64_t token = 0;
     if (publish->qos > 0 && !options->acknowledge_at_once)
         token = (uint64_t)from->slot << 40 | (uint64_t)from->generation << 16 | publish->packet_id;
-    int error = journal_append(loop->producer, stream == STREAM_INGEST ? options->ingest_stream : options->default_stream, &message, NULL, 0, token);
+    int error = journal_append(loop->producer, stream == STREAM_INGEST ? options->ingest_stream : options->default_stream, &message, NULL,
+                               0, token);
     loop->needs_submit = true;
     if (error && publish->qos > 0) {
-        DIAG_LIMITED(DIAGNOSTICS_ERROR, "bus", "a message of %u bytes on %.*s could not be taken: %s; its sender is disconnected and may send it again",
+        DIAG_LIMITED(DIAGNOSTICS_ERROR, "bus",
+                     "a message of %u bytes on %.*s could not be taken: %s; its sender is disconnected and may send it again",
                      publish->payload.length, (int)publish->topic.length, (const char *)publish->topic.data, error_text(error));
         connection_close(from, CLOSE_LIMIT, error_mqtt_reason(error));
     } else if (error) {
@@ -46,7 +48,10 @@ static void append(struct connection *from, const struct mqtt_publish *publish, 
     }
 }
 
-static void note_drop(struct loop *loop, enum drop_reason reason) { counter_add(&loop->counters.dropped[reason], 1); }
+static void note_drop(struct loop *loop, enum drop_reason reason)
+{
+    counter_add(&loop->counters.dropped[reason], 1);
+}
 
 static int encode_waiting(struct connection *to, const struct mqtt_publish *outgoing, size_t size)
 {
@@ -82,7 +87,6 @@ void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_p
     }
     size_t queued = connection_queued(to);
     if (queued > options->outgoing_soft_max) {
-        loop->congested = true;
         if (outgoing.qos == 0) {
             note_drop(loop, DROP_QUEUE_FULL);
             return;
@@ -98,13 +102,15 @@ void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_p
     } else {
         bool in_turn = to->waiting.length == to->waiting_at;
         outgoing.packet_id = in_turn ? mqtt_session_take_id(&to->session) : 0;
-        error = outgoing.packet_id ? mqtt_publish_encode(&to->out, to->session.version, &outgoing, NULL) : encode_waiting(to, &outgoing, size);
+        error =
+            outgoing.packet_id ? mqtt_publish_encode(&to->out, to->session.version, &outgoing, NULL) : encode_waiting(to, &outgoing, size);
     }
     if (error) {
         connection_close(to, CLOSE_SLOW, 0x97);
         return;
     }
     counter_add(&loop->counters.delivered[outgoing.qos], 1);
+    connection_note_queue(to);
     loop_mark_dirty(to);
 }
 
@@ -138,8 +144,7 @@ void deliver_waiting(struct connection *connection)
 }
 
 /* Sends the message to the subscribers of `match` that live on other loops, one piece of mail a loop. */
-static bool deliver_remote(struct bus *bus, const struct router_match *match, const struct mqtt_publish *publish, unsigned except,
-                           const struct mail_origin *origin)
+static bool deliver_remote(struct bus *bus, const struct router_match *match, const struct mqtt_publish *publish, unsigned except)
 {
     enum { TARGETS_A_MAIL = 512 };
     bool full = false;
@@ -151,11 +156,11 @@ static bool deliver_remote(struct bus *bus, const struct router_match *match, co
         struct loop *to = &bus->loops[i];
         for (uint32_t s = 0; s <= match->count; s++) {
             if (count == TARGETS_A_MAIL || (s == match->count && count)) {
-                int error = mail_deliver(to, publish, targets, count, origin);
+                int error = mail_deliver(to, publish, targets, count);
                 full = full || error || atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > LOOP_MAIL_SOFT_MAX;
                 if (error)
-                    DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", "%u deliveries on %.*s were dropped: the receiving event loop is overloaded", count,
-                                 (int)publish->topic.length, (const char *)publish->topic.data);
+                    DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", "%u deliveries on %.*s were dropped: the receiving event loop is overloaded",
+                                 count, (int)publish->topic.length, (const char *)publish->topic.data);
                 count = 0;
             }
             if (s == match->count)
@@ -168,20 +173,33 @@ static bool deliver_remote(struct bus *bus, const struct router_match *match, co
     return full;
 }
 
-void deliver_publish(struct connection *from, const struct mqtt_publish *publish)
+/* Whether a subscriber that must not miss the message has no room for it. */
+static bool must_wait(const struct bus *bus, const struct router_match *match)
+{
+    for (uint32_t i = 0; i < match->count; i++) {
+        const struct router_subscription *subscriber = &match->subscribers[i];
+        if (subscriber->qos && atomic_load_explicit(&bus->loops[subscriber->loop].congested[subscriber->connection], memory_order_relaxed))
+            return true;
+    }
+    return false;
+}
+
+bool deliver_publish(struct connection *from, const struct mqtt_publish *publish, bool force)
 {
     struct loop *loop = from->loop;
     struct bus *bus = loop->bus;
-    counter_add(&loop->counters.received[publish->qos], 1);
     struct router_match *match = router_match(bus->router, loop->cache, (const char *)publish->topic.data, publish->topic.length);
+    /* A client that is congested itself is not held back: its acknowledgements, which make room, lie behind its publishes. */
+    if (publish->qos > 0 && match && !force && !from->congested && must_wait(bus, match))
+        return false;
+    counter_add(&loop->counters.received[publish->qos], 1);
     uint64_t stream = match && match->user_set ? match->user : choose_stream(bus, publish->topic);
     if (match && !match->user_set)
         router_match_set_user(match, stream);
     if (publish->qos > 0 || stream == STREAM_INGEST)
         append(from, publish, stream);
-    if (!match || match->count == 0)
-        return;
-    loop->congested = false;
+    if (!match)
+        return true;
     uint32_t local = 0;
     for (uint32_t i = 0; i < match->count; i++) {
         const struct router_subscription *subscriber = &match->subscribers[i];
@@ -192,14 +210,9 @@ void deliver_publish(struct connection *from, const struct mqtt_publish *publish
         if (to && !(to == from && (subscriber->options & ROUTER_NO_LOCAL)))
             deliver_local(loop, to, publish, subscriber->qos);
     }
-    if (local < match->count) {
-        struct mail_origin origin = {loop->index, from->slot, from->generation};
-        if (deliver_remote(bus, match, publish, loop->index, &origin))
-            loop_pause(from, PAUSE_MAIL);
-    }
-    /* A subscriber that is full itself is not held back: its acknowledgements lie behind its publishes. */
-    if (loop->congested && connection_queued(from) <= bus->options.outgoing_soft_max)
-        loop_pause(from, PAUSE_SUBSCRIBER);
+    if (local < match->count && deliver_remote(bus, match, publish, loop->index))
+        loop_pause(from, PAUSE_MAIL);
+    return true;
 }
 
 void bus_publish(struct bus *bus, const struct message *message)
@@ -210,10 +223,9 @@ void bus_publish(struct bus *bus, const struct message *message)
         .payload = {message->payload, message->payload_length},
         .properties_raw = {message->properties, message->properties_length},
     };
-    static const struct mail_origin nobody = {0, UINT32_MAX, 0};
     pthread_mutex_lock(&bus->publish_lock);
     const struct router_match *match = router_match(bus->router, bus->publish_cache, message->topic, message->topic_length);
     if (match && match->count)
-        deliver_remote(bus, match, &publish, UINT32_MAX, &nobody);
+        deliver_remote(bus, match, &publish, UINT32_MAX);
     pthread_mutex_unlock(&bus->publish_lock);
 }

@@ -38,12 +38,16 @@ static int bind_address(struct bus *bus, const struct addrinfo *address, int *ou
         close(listening);
         return error;
     }
-    bus->port = ntohs(address->ai_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port : ((struct sockaddr_in *)&bound)->sin_port);
+    bus->port =
+        ntohs(address->ai_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port : ((struct sockaddr_in *)&bound)->sin_port);
     *out = listening;
     return 0;
 }
 
-static bool cannot_have(int error) { return error == EAFNOSUPPORT || error == EADDRNOTAVAIL; }
+static bool cannot_have(int error)
+{
+    return error == EAFNOSUPPORT || error == EADDRNOTAVAIL;
+}
 
 static int open_host(struct bus *bus, const char *host, int *system_error)
 {
@@ -51,11 +55,13 @@ static int open_host(struct bus *bus, const char *host, int *system_error)
     struct addrinfo *addresses = NULL;
     int failed = getaddrinfo(host, "1883", &hints, &addresses);
     if (failed) {
-        diagnostics(DIAGNOSTICS_ERROR, "bus", "cannot listen on \"%s\": %s; bus.host takes addresses and names of this machine", host, gai_strerror(failed));
+        diagnostics(DIAGNOSTICS_ERROR, "bus", "cannot listen on \"%s\": %s; bus.host takes addresses and names of this machine", host,
+                    gai_strerror(failed));
         return ERR_INVALID;
     }
     int error = 0;
-    for (const struct addrinfo *address = addresses; address && !error && bus->listener_count < LOOP_LISTENERS_MAX; address = address->ai_next) {
+    for (const struct addrinfo *address = addresses; address && !error && bus->listener_count < LOOP_LISTENERS_MAX;
+         address = address->ai_next) {
         int listening = -1;
         int bound = bind_address(bus, address, &listening);
         if (bound == 0)
@@ -117,7 +123,8 @@ static void on_readable(uv_poll_t *poll, int status, int events)
         if (accepted < 0) {
             if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
                 DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus",
-                             "cannot accept a connection: %s; clients wait and are accepted when others leave. Raise the limit of open files (ulimit -n) "
+                             "cannot accept a connection: %s; clients wait and are accepted when others leave. Raise the limit of open "
+                             "files (ulimit -n) "
                              "for more connections",
                              strerror(errno));
                 pause_accepting(bus);
@@ -154,7 +161,10 @@ void listener_watch(struct bus *bus)
     }
 }
 
-static void on_closed(uv_handle_t *handle) { close(((struct listener *)handle)->socket); }
+static void on_closed(uv_handle_t *handle)
+{
+    close(((struct listener *)handle)->socket);
+}
 
 void listener_close(struct bus *bus)
 {

@@ -24,8 +24,8 @@ uint64_t loop_wall_ns(struct loop *loop)
 
 static int more_slots(struct loop *loop)
 {
-    uint32_t count = loop->slot_count ? loop->slot_count * 2 : 64;
-    if (count > 1u << LOOP_SLOT_BITS)
+    uint32_t count = loop->slot_count ? loop->slot_count * 2 : LOOP_SLOTS_FIRST;
+    if (count > loop->slots_max)
         return ERR_LIMIT;
     struct connection **slots = realloc(loop->slots, count * sizeof(struct connection *));
     if (slots)
@@ -197,7 +197,7 @@ void loop_resume(struct loop *loop)
         struct connection *connection = list;
         list = connection->paused_next;
         connection->paused = false;
-        connection_read(connection);
+        connection_continue(connection);
     }
 }
 
@@ -264,7 +264,10 @@ int loop_start(struct loop *loop, struct bus *bus, unsigned index)
     buffer_init(&loop->mail, (size_t)LOOP_MAIL_HARD_MAX * 2);
     buffer_init(&loop->mail_read, (size_t)LOOP_MAIL_HARD_MAX * 2);
     loop->read_buffer = malloc(LOOP_READ_SIZE);
-    if (!loop->read_buffer || uv_loop_init(&loop->uv))
+    for (loop->slots_max = LOOP_SLOTS_FIRST; loop->slots_max < bus->options.connections_max && loop->slots_max < 1u << LOOP_SLOT_BITS;)
+        loop->slots_max *= 2;
+    loop->congested = calloc(loop->slots_max, sizeof *loop->congested);
+    if (!loop->read_buffer || !loop->congested || uv_loop_init(&loop->uv))
         return ERR_NO_MEMORY;
     loop->initialised = true;
     uv_async_init(&loop->uv, &loop->wake, on_wake);
@@ -301,6 +304,7 @@ void loop_join(struct loop *loop)
     buffer_fini(&loop->mail_read);
     pthread_mutex_destroy(&loop->mail_lock);
     free(loop->read_buffer);
+    free(loop->congested);
     free(loop->slots);
     free(loop->generations);
     free(loop->free_slots);

@@ -25,15 +25,14 @@ enum {
     LOOP_MAIL_SOFT_MAX = 16 << 20, /* bytes of mail beyond which senders stop reading */
     LOOP_MAIL_HARD_MAX = 256 << 20,
     LOOP_SLOT_BITS = 24,
+    LOOP_SLOTS_FIRST = 64,
     LOOP_HARD_FACTOR = 4, /* outgoing_hard_max = outgoing_soft_max * LOOP_HARD_FACTOR */
     CONNECTION_KEEP_BUFFER = 16 << 10
 };
 
 enum pause_reason { PAUSE_JOURNAL, PAUSE_SUBSCRIBER, PAUSE_MAIL, PAUSE_REASONS };
 enum drop_reason { DROP_QUEUE_FULL, DROP_PACKET_TOO_LARGE, DROP_MAIL_FULL, DROP_NO_MEMORY, DROP_REASONS };
-enum close_reason {
-    CLOSE_PROTOCOL, CLOSE_KEEP_ALIVE, CLOSE_TAKEN_OVER, CLOSE_SLOW, CLOSE_LIMIT, CLOSE_SHUTDOWN, CLOSE_REASONS
-};
+enum close_reason { CLOSE_PROTOCOL, CLOSE_KEEP_ALIVE, CLOSE_TAKEN_OVER, CLOSE_SLOW, CLOSE_LIMIT, CLOSE_SHUTDOWN, CLOSE_REASONS };
 
 struct client; /* row of the table of client identifiers */
 
@@ -51,15 +50,16 @@ struct connection {
     struct connection *dirty_next;
     struct connection *paused_next;
     struct client *client;
-    uint64_t progress_ns;  /* when it last took bytes or acknowledged, or had nothing queued */
-    uint32_t prefix;       /* bytes of `in` that were copied in front of the read buffer */
-    bool large;            /* the unfinished packet is read straight into `in` */
+    uint64_t progress_ns; /* when it last took bytes or acknowledged, or had nothing queued */
+    uint32_t prefix;      /* bytes of `in` that were copied in front of the read buffer */
+    bool large;           /* the unfinished packet is read straight into `in` */
     bool dirty, paused, writing;
-    bool closing; /* it will end with this turn: nothing more is read or delivered */
-    bool goodbye; /* closing: what is queued is written first */
-    bool shut;    /* the handle is being closed */
+    bool congested; /* more is queued for it than outgoing_soft_max; until half of that is gone */
+    bool closing;   /* it will end with this turn: nothing more is read or delivered */
+    bool goodbye;   /* closing: what is queued is written first */
+    bool shut;      /* the handle is being closed */
     uint32_t subscriptions;
-    bool will;             /* a will waits for an end without DISCONNECT */
+    bool will; /* a will waits for an end without DISCONNECT */
     uint8_t will_qos;
     struct buffer will_topic, will_payload;
 };
@@ -94,25 +94,25 @@ struct loop {
     uv_check_t turn_end;
     uv_timer_t sweep;
     bool sweeping;
-    struct connection **slots;   /* [slot_count]; NULL: free */
-    uint32_t *generations;       /* [slot_count] */
-    uint32_t *free_slots;        /* stack */
-    uint32_t slot_count, free_count;
+    struct connection **slots; /* [slot_count]; NULL: free */
+    uint32_t *generations;     /* [slot_count] */
+    uint32_t *free_slots;      /* stack */
+    uint32_t slot_count, slots_max, free_count;
     uint32_t open_count;
+    _Atomic uint8_t *congested; /* [slots_max]: connection.congested by slot, for the loops of publishers */
     struct router_cache *cache;
     struct journal_producer *producer;
     struct connection *dirty, *paused;
-    uint64_t turn_wall_ns;       /* wall clock of this turn, 0 until it was needed */
-    bool congested;              /* the last delivery met a full subscriber */
-    bool quiet, stopping;        /* what bus_quiesce and bus_stop have asked for */
-    uint8_t *read_buffer;        /* [LOOP_READ_SIZE] */
+    uint64_t turn_wall_ns; /* wall clock of this turn, 0 until it was needed */
+    bool quiet, stopping;  /* what bus_quiesce and bus_stop have asked for */
+    uint8_t *read_buffer;  /* [LOOP_READ_SIZE] */
     bool needs_submit;
 
     pthread_mutex_t mail_lock;
-    struct buffer mail;          /* under lock */
+    struct buffer mail; /* under lock */
     _Atomic size_t mail_bytes;
-    struct buffer mail_read;     /* the loop's: the mail being read */
-    _Atomic bool drained;        /* quiesced: nothing is on its way to the disk, all acknowledgements are written */
+    struct buffer mail_read; /* the loop's: the mail being read */
+    _Atomic bool drained;    /* quiesced: nothing is on its way to the disk, all acknowledgements are written */
     struct loop_counters counters;
 };
 
@@ -151,10 +151,10 @@ int loop_start(struct loop *loop, struct bus *bus, unsigned index);
 void loop_join(struct loop *loop);
 void loop_mark_dirty(struct connection *connection);
 void loop_pause(struct connection *connection, enum pause_reason reason);
-void loop_resume(struct loop *loop);  /* reads again from every connection that was held back */
-void loop_quiesce(struct loop *loop); /* bus_quiesce's part on this loop */
-void loop_stop(struct loop *loop);    /* bus_stop's */
-void loop_forget(struct connection *connection); /* its slot is free again; the memory is the caller's */
+void loop_resume(struct loop *loop);                       /* reads again from every connection that was held back */
+void loop_quiesce(struct loop *loop);                      /* bus_quiesce's part on this loop */
+void loop_stop(struct loop *loop);                         /* bus_stop's */
+void loop_forget(struct connection *connection);           /* its slot is free again; the memory is the caller's */
 struct connection *loop_new_connection(struct loop *loop); /* NULL: no memory or no slot */
 uint64_t loop_wall_ns(struct loop *loop);
 
@@ -162,15 +162,10 @@ uint64_t loop_wall_ns(struct loop *loop);
 struct mail_target {
     uint32_t slot, generation, qos;
 };
-struct mail_origin { /* who published; slot UINT32_MAX: nobody that could be held back */
-    uint32_t loop, slot, generation;
-};
 /* 0, or ERR_LIMIT / ERR_NO_MEMORY when the message was not sent. */
-int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct mail_target *targets, uint32_t target_count,
-                 const struct mail_origin *origin);
+int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct mail_target *targets, uint32_t target_count);
 void mail_socket(struct loop *to, int socket);
 void mail_close(struct loop *to, uint32_t slot, uint32_t generation, enum close_reason reason);
-void mail_pause(struct loop *to, const struct mail_origin *origin);
 void mail_resume_all(struct bus *bus);
 void mail_quiesce(struct loop *to);
 void mail_stop(struct loop *to);
@@ -178,7 +173,8 @@ void mail_read(struct loop *loop);
 
 /* connection.c */
 void connection_open(struct loop *loop, int socket);
-void connection_read(struct connection *connection); /* starts or goes on reading */
+void connection_continue(struct connection *connection);   /* starts to read, or goes on where it was held back */
+void connection_note_queue(struct connection *connection); /* after what is queued for it has changed */
 void connection_close(struct connection *connection, enum close_reason reason, int mqtt_reason);
 void connection_drop(struct connection *connection); /* the peer is gone */
 void connection_flush(struct connection *connection);
@@ -193,7 +189,9 @@ static inline struct connection *connection_find(const struct loop *loop, uint32
 }
 
 /* deliver.c */
-void deliver_publish(struct connection *from, const struct mqtt_publish *publish);
+/* Takes a publish: to its stream and its subscribers. False when a subscriber that is to get it acknowledged has no room: nothing was
+ * done, and the message is to be offered again. With `force` it is taken all the same. */
+bool deliver_publish(struct connection *from, const struct mqtt_publish *publish, bool force);
 void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_publish *publish, unsigned qos);
 void deliver_waiting(struct connection *connection);
 

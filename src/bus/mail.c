@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-enum mail_type { MAIL_DELIVER, MAIL_SOCKET, MAIL_CLOSE, MAIL_PAUSE, MAIL_RESUME, MAIL_QUIESCE, MAIL_STOP };
+enum mail_type { MAIL_DELIVER, MAIL_SOCKET, MAIL_CLOSE, MAIL_RESUME, MAIL_QUIESCE, MAIL_STOP };
 
 struct mail_head {
     uint32_t size; /* of head and content, a multiple of 8 */
@@ -17,7 +17,6 @@ struct mail_head {
     union {
         struct {
             uint32_t topic_length, payload_length, properties_length, target_count;
-            struct mail_origin origin;
             uint8_t qos;
         } deliver; /* followed by targets, topic, properties, payload */
         int socket;
@@ -27,7 +26,10 @@ struct mail_head {
     };
 };
 
-static size_t round_up(size_t size) { return (size + 7) & ~(size_t)7; }
+static size_t round_up(size_t size)
+{
+    return (size + 7) & ~(size_t)7;
+}
 
 /* Reserves `size` bytes of mail; the lock is held until mail_send. */
 static uint8_t *mail_begin(struct loop *to, size_t size)
@@ -62,8 +64,7 @@ static void send_small(struct loop *to, const struct mail_head *head)
     mail_send(to, sizeof *head);
 }
 
-int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct mail_target *targets, uint32_t target_count,
-                 const struct mail_origin *origin)
+int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct mail_target *targets, uint32_t target_count)
 {
     if (atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > LOOP_MAIL_HARD_MAX)
         return ERR_LIMIT;
@@ -77,7 +78,6 @@ int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const stru
     head.deliver.payload_length = publish->payload.length;
     head.deliver.properties_length = publish->properties_raw.length;
     head.deliver.target_count = target_count;
-    head.deliver.origin = *origin;
     head.deliver.qos = publish->qos;
     memcpy(at, &head, sizeof head);
     at += sizeof head;
@@ -105,20 +105,21 @@ void mail_close(struct loop *to, uint32_t slot, uint32_t generation, enum close_
                        .size = sizeof(struct mail_head), .type = MAIL_CLOSE, .reason = (uint8_t)reason, .connection = {slot, generation}});
 }
 
-void mail_pause(struct loop *to, const struct mail_origin *origin)
-{
-    send_small(to, &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_PAUSE, .connection = {origin->slot, origin->generation}});
-}
-
 void mail_resume_all(struct bus *bus)
 {
     for (unsigned i = 0; i < bus->options.loop_count; i++)
         send_small(&bus->loops[i], &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_RESUME});
 }
 
-void mail_quiesce(struct loop *to) { send_small(to, &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_QUIESCE}); }
+void mail_quiesce(struct loop *to)
+{
+    send_small(to, &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_QUIESCE});
+}
 
-void mail_stop(struct loop *to) { send_small(to, &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_STOP}); }
+void mail_stop(struct loop *to)
+{
+    send_small(to, &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_STOP});
+}
 
 static void read_deliver(struct loop *loop, const struct mail_head *head, const uint8_t *at)
 {
@@ -130,14 +131,11 @@ static void read_deliver(struct loop *loop, const struct mail_head *head, const 
     publish.properties_raw = (struct mqtt_slice){at, head->deliver.properties_length};
     at += head->deliver.properties_length;
     publish.payload = (struct mqtt_slice){at, head->deliver.payload_length};
-    loop->congested = false;
     for (uint32_t i = 0; i < head->deliver.target_count; i++) {
         struct connection *to = connection_find(loop, targets[i].slot, targets[i].generation);
         if (to)
             deliver_local(loop, to, &publish, targets[i].qos);
     }
-    if (loop->congested && head->deliver.origin.slot != UINT32_MAX)
-        mail_pause(&loop->bus->loops[head->deliver.origin.loop], &head->deliver.origin);
 }
 
 void mail_read(struct loop *loop)
@@ -163,11 +161,6 @@ void mail_read(struct loop *loop)
             connection = connection_find(loop, head->connection.slot, head->connection.generation);
             if (connection)
                 connection_close(connection, (enum close_reason)head->reason, 0x8e);
-            break;
-        case MAIL_PAUSE:
-            connection = connection_find(loop, head->connection.slot, head->connection.generation);
-            if (connection)
-                loop_pause(connection, PAUSE_SUBSCRIBER);
             break;
         case MAIL_RESUME:
             loop_resume(loop);

@@ -17,8 +17,8 @@ struct disk_ops {
     int (*open)(struct disk *disk, const char *path, enum disk_open how);
     void (*close)(struct disk *disk, int file);
     ssize_t (*write)(struct disk *disk, int file, const struct iovec *parts, int part_count, uint64_t position); /* may be short */
-    ssize_t (*read)(struct disk *disk, int file, void *bytes, size_t count, uint64_t position);                 /* may be short; 0 at the end */
-    int (*sync)(struct disk *disk, int file); /* data and what is needed to read it back */
+    ssize_t (*read)(struct disk *disk, int file, void *bytes, size_t count, uint64_t position); /* may be short; 0 at the end */
+    int (*sync)(struct disk *disk, int file);    /* data and what is needed to read it back */
     void (*forget)(struct disk *disk, int file); /* a hint: what is synced need not stay in memory */
     int64_t (*size)(struct disk *disk, int file);
     int (*truncate)(struct disk *disk, int file, uint64_t size);

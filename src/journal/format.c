@@ -68,7 +68,10 @@ int format_segment_header_decode(const uint8_t *block, struct format_segment_hea
     return error == ERR_CORRUPT ? decode_header_copy(block + HEADER_COPY_SIZE, header) : error;
 }
 
-static size_t round_up(size_t size) { return (size + 7) & ~(size_t)7; }
+static size_t round_up(size_t size)
+{
+    return (size + 7) & ~(size_t)7;
+}
 
 size_t format_record_size(const struct message *message, size_t source_count)
 {

@@ -34,10 +34,10 @@
  * last one has returned. So when the machine stops, at most one group is torn, the last, and none of its records was
  * acknowledged. Recovery reads the last segment forward to the first record that does not check out, and looks further for records that
  * do. If one of them is the first of a group, then the bad one lay in an earlier group, which had been synced: that is damage, it is
- * reported with its place and passed over. If none is, the bad one lay in the last group: the segment is cut there. Writing goes on in a new segment,
- * so that what is left of a torn group can never be taken for part of the next. A stream that is closed in order ends with a seal: a record
- * without content, a group of its own, that takes no offset (it has the one of the record that would follow). So damage in the last group before it is
- * not mistaken for a torn end. */
+ * reported with its place and passed over. If none is, the bad one lay in the last group: the segment is cut there. Writing goes on in a
+ * new segment, so that what is left of a torn group can never be taken for part of the next. A stream that is closed in order ends with a
+ * seal: a record without content, a group of its own, that takes no offset (it has the one of the record that would follow). So damage in
+ * the last group before it is not mistaken for a torn end. */
 #ifndef JOURNAL_FORMAT_H
 #define JOURNAL_FORMAT_H
 
@@ -73,15 +73,18 @@ int format_segment_header_decode(const uint8_t *block, struct format_segment_hea
 /* Size of the record of a message: a multiple of 8. */
 size_t format_record_size(const struct message *message, size_t source_count);
 
-/* Writes a record of format_record_size() bytes; `out` is 8-byte aligned. Offset and checksum stay open: the place of the checksum holds the
- * content sum until format_record_seal. */
+/* Writes a record of format_record_size() bytes; `out` is 8-byte aligned. Offset and checksum stay open: the place of the checksum holds
+ * the content sum until format_record_seal. */
 void format_record_encode(uint8_t *out, const struct message *message, const uint64_t *sources, size_t source_count);
 
 /* Gives an encoded record its offset and checksum. Returns its length. */
 uint32_t format_record_seal(uint8_t *record, uint64_t offset, uint64_t salt, bool group_start);
 
 /* The length of a sealed or unsealed record in our own memory. */
-static inline uint32_t format_record_length(const uint8_t *record) { return *(const uint32_t *)(const void *)record; }
+static inline uint32_t format_record_length(const uint8_t *record)
+{
+    return *(const uint32_t *)(const void *)record;
+}
 
 enum format_check { FORMAT_VALID, FORMAT_CUT, FORMAT_INVALID };
 

@@ -52,7 +52,7 @@ struct journal_producer {
     struct chunk_list idle;    /* under lock: chunks to use again */
     struct chunk_list durable; /* under lock */
     _Atomic size_t backlog;
-    bool touched;              /* under lock: the journal thread is about to tell it */
+    bool touched; /* under lock: the journal thread is about to tell it */
     struct journal_producer *touched_next;
 };
 
@@ -287,7 +287,10 @@ size_t journal_producer_backlog(const struct journal_producer *producer)
     return atomic_load_explicit(&producer->backlog, memory_order_relaxed);
 }
 
-size_t journal_producer_gathered(const struct journal_producer *producer) { return producer->open ? producer->open->length : 0; }
+size_t journal_producer_gathered(const struct journal_producer *producer)
+{
+    return producer->open ? producer->open->length : 0;
+}
 
 void journal_producer_wait(struct journal_producer *producer, size_t bytes)
 {
@@ -305,7 +308,8 @@ static void fatal(struct journal *journal, const char *what, const struct journa
 {
     char text[JOURNAL_PATH_MAX + 512];
     snprintf(text, sizeof text,
-             "%s of stream %s in %s failed: %s. Nothing that was not acknowledged may be believed any more, so the process stops; start it again "
+             "%s of stream %s in %s failed: %s. Nothing that was not acknowledged may be believed any more, so the process stops; start it "
+             "again "
              "when the disk is well, it will read what is really there",
              what, stream->name, stream->folder, reason);
     if (journal->options.fatal)
@@ -314,14 +318,18 @@ static void fatal(struct journal *journal, const char *what, const struct journa
     abort();
 }
 
-static bool may_pass(int failed) { return failed == -ENOSPC || failed == -EDQUOT || failed == -EAGAIN || failed == -EINTR || failed == -ENOMEM; }
+static bool may_pass(int failed)
+{
+    return failed == -ENOSPC || failed == -EDQUOT || failed == -EAGAIN || failed == -EINTR || failed == -ENOMEM;
+}
 
 /* Waits a little for a full disk to have space again. */
 static void stall(struct journal *journal, const struct journal_stream *stream, const char *reason)
 {
     atomic_store(&journal->stalled, true);
     DIAG_LIMITED(DIAGNOSTICS_ERROR, "journal",
-                 "stream %s: cannot write to %s: %s. Nothing is lost: acknowledgements wait and senders are held back until there is space again; free some",
+                 "stream %s: cannot write to %s: %s. Nothing is lost: acknowledgements wait and senders are held back until there is space "
+                 "again; free some",
                  stream->name, stream->folder, reason);
     struct timespec pause = {.tv_nsec = STALL_RETRY_MS * 1000000L};
     nanosleep(&pause, NULL);
@@ -544,7 +552,8 @@ int journal_open(struct journal **out, const struct journal_options *options)
     pthread_mutex_init(&journal->keeper_lock, NULL);
     pthread_cond_init(&journal->keeper_wake, NULL);
     int error = 0;
-    if ((size_t)snprintf(journal->folder, sizeof journal->folder, "%s", options->folder) >= sizeof journal->folder - FORMAT_STREAM_NAME_MAX - 1)
+    if ((size_t)snprintf(journal->folder, sizeof journal->folder, "%s", options->folder) >=
+        sizeof journal->folder - FORMAT_STREAM_NAME_MAX - 1)
         error = ERR_INVALID;
     if (!error) {
         int failed = options->disk->ops->make_folder(options->disk, options->folder);
@@ -650,13 +659,25 @@ struct journal_stream *journal_stream_at(struct journal *journal, unsigned index
     return index < journal->stream_count ? journal->streams[index] : NULL;
 }
 
-const char *journal_stream_name(const struct journal_stream *stream) { return stream->name; }
+const char *journal_stream_name(const struct journal_stream *stream)
+{
+    return stream->name;
+}
 
-const char *journal_stream_folder(const struct journal_stream *stream) { return stream->folder; }
+const char *journal_stream_folder(const struct journal_stream *stream)
+{
+    return stream->folder;
+}
 
-uint64_t journal_stream_durable(const struct journal_stream *stream) { return atomic_load_explicit(&stream->durable, memory_order_acquire); }
+uint64_t journal_stream_durable(const struct journal_stream *stream)
+{
+    return atomic_load_explicit(&stream->durable, memory_order_acquire);
+}
 
-void journal_stream_set_guard(struct journal_stream *stream, uint64_t offset) { atomic_store(&stream->guard, offset); }
+void journal_stream_set_guard(struct journal_stream *stream, uint64_t offset)
+{
+    atomic_store(&stream->guard, offset);
+}
 
 void journal_stream_on_durable(struct journal_stream *stream, void (*notify)(void *context), void *context)
 {

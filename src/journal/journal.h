@@ -31,8 +31,8 @@ enum { JOURNAL_STREAMS_MAX = 16, JOURNAL_GROUP_BYTES_MAX = 32 << 20, JOURNAL_PAT
 
 struct journal_options {
     struct disk *disk;
-    const char *folder;       /* made when missing; locked for this process */
-    uint64_t segment_size;    /* bytes of a segment file, >= 1 MiB */
+    const char *folder;    /* made when missing; locked for this process */
+    uint64_t segment_size; /* bytes of a segment file, >= 1 MiB */
     enum journal_durability durability;
     /* Called once when the disk fails for good (a write or sync error other than a full disk): the only honest thing left is to stop the
      * process and read again what is really there. Does not return. NULL: diagnostics, then abort(). */
@@ -109,7 +109,8 @@ struct journal_batch {
 };
 /* Calls `each` for every chunk that became durable since the last poll, in order of submission. One thread at a time, which may be
  * another than the one that appends. */
-void journal_producer_poll(struct journal_producer *producer, void (*each)(void *context, const struct journal_batch *batch), void *context);
+void journal_producer_poll(struct journal_producer *producer, void (*each)(void *context, const struct journal_batch *batch),
+                           void *context);
 
 /* Bytes sent off and not durable yet; for back-pressure. Any thread. */
 size_t journal_producer_backlog(const struct journal_producer *producer);

@@ -18,7 +18,7 @@ struct reader {
     int file;             /* -1: none open */
     uint64_t base_offset; /* of the open segment */
     uint64_t salt;
-    uint64_t position;    /* of the next record in the open segment */
+    uint64_t position; /* of the next record in the open segment */
     uint64_t next_offset;
     /* What reader_next hands out from. */
     uint8_t *block;
@@ -143,7 +143,8 @@ static bool stands_now(struct reader *reader)
     uint8_t header[FORMAT_RECORD_HEADER_SIZE];
     size_t have;
     uint32_t length;
-    if (read_fully(reader, header, sizeof header, reader->position, &have) || format_record_check(header, have, reader->salt, &length) != FORMAT_CUT)
+    if (read_fully(reader, header, sizeof header, reader->position, &have) ||
+        format_record_check(header, have, reader->salt, &length) != FORMAT_CUT)
         return false;
     uint8_t *record = malloc(length);
     bool stands = record && length > sizeof header && !read_fully(reader, record, length, reader->position, &have) &&
@@ -197,8 +198,8 @@ static int pass_over(struct reader *reader)
     return error;
 }
 
-int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t size, struct message *messages, size_t message_max, size_t *count,
-                size_t *needed)
+int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t size, struct message *messages, size_t message_max,
+                size_t *count, size_t *needed)
 {
     for (;;) {
         if (reader->file < 0) {

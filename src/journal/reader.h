@@ -17,9 +17,9 @@ struct reader;
 
 /* A place where stored bytes did not check out. Offsets first_offset .. next_offset-1 are lost. */
 struct reader_damage {
-    char segment[32];       /* file name */
-    uint64_t position;      /* byte in the file */
-    uint64_t length;        /* bytes passed over */
+    char segment[32];  /* file name */
+    uint64_t position; /* byte in the file */
+    uint64_t length;   /* bytes passed over */
     uint64_t first_offset;
     uint64_t next_offset;
 };
@@ -36,8 +36,8 @@ int reader_next(struct reader *reader, uint64_t until, struct message *message, 
 
 /* Fills `block` (8-byte aligned) with records that follow each other, as many as fit and lie below `until`; messages[0..*count) borrow from
  * it. When the next record alone is larger than `size`, returns ERR_LIMIT with *needed set. ERR_TRUNCATED when there is none yet. */
-int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t size, struct message *messages, size_t message_max, size_t *count,
-                size_t *needed);
+int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t size, struct message *messages, size_t message_max,
+                size_t *count, size_t *needed);
 
 /* The offset that the next record will have at least. */
 uint64_t reader_offset(const struct reader *reader);
@@ -51,18 +51,18 @@ struct segment_end {
     uint64_t position;    /* behind the last record that checks out and may stand */
     uint64_t next_offset; /* of the record that would follow */
     uint64_t records;
-    bool torn;            /* bytes of an unfinished group lay behind */
+    bool torn; /* bytes of an unfinished group lay behind */
 };
 
 /* Reads a whole open segment as recovery does (format.h, "Groups and recovery"). */
-int segment_scan(struct disk *disk, int file, const char *name, uint64_t salt, uint64_t base_offset, reader_on_damage on_damage, void *context,
-                 struct segment_end *end);
+int segment_scan(struct disk *disk, int file, const char *name, uint64_t salt, uint64_t base_offset, reader_on_damage on_damage,
+                 void *context, struct segment_end *end);
 
 struct segment_found {
     bool any;          /* a record that checks out, with an offset >= least_offset */
     uint64_t position; /* of the first such */
     uint64_t offset;
-    bool later_group;  /* one of them is the first of its group, so what lay before had been synced */
+    bool later_group; /* one of them is the first of its group, so what lay before had been synced */
 };
 
 /* Looks for records at or behind byte `from`. */

@@ -9,7 +9,10 @@
 
 enum { SCAN_BLOCK_SIZE = 4 << 20 };
 
-void segment_name(uint64_t base_offset, char name[32]) { snprintf(name, 32, "%020llu.seg", (unsigned long long)base_offset); }
+void segment_name(uint64_t base_offset, char name[32])
+{
+    snprintf(name, 32, "%020llu.seg", (unsigned long long)base_offset);
+}
 
 bool segment_name_parse(const char *name, uint64_t *base_offset)
 {
@@ -171,8 +174,8 @@ int segment_resynchronise(struct disk *disk, int file, uint64_t from, uint64_t s
     return error;
 }
 
-int segment_scan(struct disk *disk, int file, const char *name, uint64_t salt, uint64_t base_offset, reader_on_damage on_damage, void *context,
-                 struct segment_end *end)
+int segment_scan(struct disk *disk, int file, const char *name, uint64_t salt, uint64_t base_offset, reader_on_damage on_damage,
+                 void *context, struct segment_end *end)
 {
     struct window window = {.disk = disk, .file = file, .block = malloc(SCAN_BLOCK_SIZE), .capacity = SCAN_BLOCK_SIZE};
     if (!window.block)

@@ -186,7 +186,8 @@ static int recover_last(struct journal_stream *stream, uint64_t base_offset, uin
     if (error == ERR_CORRUPT) {
         int64_t size = stream->disk->ops->size(stream->disk, file);
         end.next_offset = base_offset + (uint64_t)(size < 0 ? 0 : size) / FORMAT_RECORD_HEADER_SIZE;
-        struct reader_damage damage = {.length = (uint64_t)(size < 0 ? 0 : size), .first_offset = base_offset, .next_offset = end.next_offset};
+        struct reader_damage damage = {
+            .length = (uint64_t)(size < 0 ? 0 : size), .first_offset = base_offset, .next_offset = end.next_offset};
         snprintf(damage.segment, sizeof damage.segment, "%s", name);
         stream_say_damage(stream, &damage);
         *bytes = damage.length;
@@ -201,8 +202,8 @@ static int recover_last(struct journal_stream *stream, uint64_t base_offset, uin
             *bytes = end.position;
         }
         if (!error && end.torn)
-            diagnostics(DIAGNOSTICS_INFO, "journal", "stream %s: an unfinished group at the end of %s was cut off; none of it was acknowledged", stream->name,
-                        name);
+            diagnostics(DIAGNOSTICS_INFO, "journal",
+                        "stream %s: an unfinished group at the end of %s was cut off; none of it was acknowledged", stream->name, name);
     }
     stream->disk->ops->close(stream->disk, file);
     if (!error)

@@ -31,7 +31,7 @@ struct journal_stream {
 
     /* The journal thread's. */
     int file;
-    uint64_t position;    /* where the next group goes */
+    uint64_t position; /* where the next group goes */
     uint64_t salt;
     uint64_t next_offset; /* of the next record to be written */
 
@@ -47,8 +47,8 @@ struct journal_stream {
     bool zeroing;           /* the keeper writes zeros behind zeroed_to right now */
     int next_file;          /* prepared segment, -1: none */
     uint64_t next_zeroed_to;
-    bool has_spare;         /* "spare.seg": a retired segment, to be made into the next one */
-    bool zeroing_failed;    /* no more zeroing ahead in this segment (for example: disk full) */
+    bool has_spare;      /* "spare.seg": a retired segment, to be made into the next one */
+    bool zeroing_failed; /* no more zeroing ahead in this segment (for example: disk full) */
 };
 
 int stream_open(struct journal_stream *stream);

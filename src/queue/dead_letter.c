@@ -23,7 +23,8 @@ int dead_letter_encode(const struct dead_letter *letter, struct buffer *out)
     append_field(&text, "stage", letter->stage);
     append_field(&text, "error", letter->error);
     append_field(&text, "stream", letter->stream);
-    int error = buffer_printf(&text, ",\"offset\":%" PRIu64 ",\"time_ns\":%" PRIu64 ",\"attempts\":%u}", letter->offset, letter->time_ns, letter->attempts);
+    int error = buffer_printf(&text, ",\"offset\":%" PRIu64 ",\"time_ns\":%" PRIu64 ",\"attempts\":%u}", letter->offset, letter->time_ns,
+                              letter->attempts);
     if (!error)
         error = buffer_append(out, text.data, text.length);
     buffer_fini(&text);

@@ -22,9 +22,9 @@
 enum {
     EMBEDDED_BATCH_MESSAGES_MAX = 2048,
     EMBEDDED_BATCHES_IDLE_MAX = 8,
-    EMBEDDED_WRITER_BACKLOG_MAX = 8 << 20,     /* bytes a writer may have on their way to the disk */
-    EMBEDDED_CHECKPOINT_INTERVAL = 200000,     /* outcomes between two checkpoints */
-    EMBEDDED_ENTRIES_MAX = 4096                /* outcomes in one record */
+    EMBEDDED_WRITER_BACKLOG_MAX = 8 << 20, /* bytes a writer may have on their way to the disk */
+    EMBEDDED_CHECKPOINT_INTERVAL = 200000, /* outcomes between two checkpoints */
+    EMBEDDED_ENTRIES_MAX = 4096            /* outcomes in one record */
 };
 
 struct embedded_batch {
@@ -39,11 +39,11 @@ struct embedded_batch {
 struct embedded {
     struct queue queue;
     struct queue_embedded_options options;
-    struct reader *reader;         /* consumer thread */
-    uint64_t recovered;            /* offsets below it may be settled already */
+    struct reader *reader; /* consumer thread */
+    uint64_t recovered;    /* offsets below it may be settled already */
     _Atomic uint64_t read_offset;
 
-    pthread_mutex_t lock;          /* idle batches, waiting, interrupt */
+    pthread_mutex_t lock; /* idle batches, waiting, interrupt */
     pthread_cond_t more;
     bool waiting, interrupted;
     struct embedded_batch *idle;
@@ -54,9 +54,9 @@ struct embedded {
 
     /* Journal thread. */
     struct journal_producer *checkpoints;
-    uint64_t outcomes_applied;     /* outcomes below it are in the ledger */
+    uint64_t outcomes_applied; /* outcomes below it are in the ledger */
     uint64_t since_checkpoint;
-    uint64_t checkpoint_covers;    /* what the checkpoint on its way includes */
+    uint64_t checkpoint_covers; /* what the checkpoint on its way includes */
 };
 
 struct commit_note {
@@ -72,7 +72,10 @@ struct queue_writer {
     struct buffer properties;
 };
 
-static struct embedded *from(struct queue *queue) { return (struct embedded *)queue; }
+static struct embedded *from(struct queue *queue)
+{
+    return (struct embedded *)queue;
+}
 
 /* ---- consumer ---- */
 
@@ -172,13 +175,15 @@ static int embedded_fetch(struct queue *base, size_t bytes_max, unsigned timeout
     if (!batch)
         return ERR_NO_MEMORY;
     size_t count = 0, needed = 0;
-    int error = reader_fill(queue->reader, durable, batch->block, batch->block_size, batch->messages, EMBEDDED_BATCH_MESSAGES_MAX, &count, &needed);
+    int error =
+        reader_fill(queue->reader, durable, batch->block, batch->block_size, batch->messages, EMBEDDED_BATCH_MESSAGES_MAX, &count, &needed);
     if (error == ERR_LIMIT) { /* one message larger than the batch */
         embedded_batch_free(&batch->batch);
         batch = batch_take(queue, needed);
         if (!batch)
             return ERR_NO_MEMORY;
-        error = reader_fill(queue->reader, durable, batch->block, batch->block_size, batch->messages, EMBEDDED_BATCH_MESSAGES_MAX, &count, &needed);
+        error = reader_fill(queue->reader, durable, batch->block, batch->block_size, batch->messages, EMBEDDED_BATCH_MESSAGES_MAX, &count,
+                            &needed);
     }
     if (error && error != ERR_TRUNCATED) {
         embedded_batch_free(&batch->batch);
@@ -233,7 +238,8 @@ static int embedded_read_again(struct queue *base, struct queue_position positio
     return error == ERR_TRUNCATED ? ERR_NOT_FOUND : error;
 }
 
-static int embedded_recent_results(struct queue *base, uint64_t count_max, void (*each)(void *context, const struct message *result), void *context)
+static int embedded_recent_results(struct queue *base, uint64_t count_max, void (*each)(void *context, const struct message *result),
+                                   void *context)
 {
     struct embedded *queue = from(base);
     uint64_t durable = journal_stream_durable(queue->options.results);
@@ -288,8 +294,8 @@ static void on_outcomes(void *context, const struct message *record)
     uint64_t cursor = queue->ledger.cursor;
     pthread_mutex_unlock(&queue->ledger_lock);
     if (error)
-        DIAG_LIMITED(DIAGNOSTICS_ERROR, "queue", "outcomes could not be taken into the ledger: %s; they are on disk and count after a restart",
-                     error_text(error));
+        DIAG_LIMITED(DIAGNOSTICS_ERROR, "queue",
+                     "outcomes could not be taken into the ledger: %s; they are on disk and count after a restart", error_text(error));
     journal_stream_set_guard(queue->options.ingest, cursor);
     queue->since_checkpoint += record->payload_length / 8;
 }
@@ -536,7 +542,8 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     queue->recovered = journal_stream_durable(options->ingest);
     if (!error && (queue->ledger.highest > queue->recovered || queue->ledger.cursor > queue->recovered)) {
         diagnostics(DIAGNOSTICS_ERROR, "queue",
-                    "the outcomes speak of %llu messages, but stream %s holds only %llu: files are missing in %s. Put them back from a copy, or move the "
+                    "the outcomes speak of %llu messages, but stream %s holds only %llu: files are missing in %s. Put them back from a "
+                    "copy, or move the "
                     "whole data folder away to begin anew",
                     (unsigned long long)queue->ledger.highest, journal_stream_name(options->ingest), (unsigned long long)queue->recovered,
                     journal_stream_folder(options->ingest));
@@ -560,4 +567,7 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     return 0;
 }
 
-int queue_embedded_start(struct queue *base) { return append_checkpoint(from(base)); }
+int queue_embedded_start(struct queue *base)
+{
+    return append_checkpoint(from(base));
+}

@@ -22,9 +22,15 @@ static const struct reason_row reasons[LEDGER_REASON_COUNT] = {
 #undef REASON
 };
 
-const char *ledger_reason_word(unsigned reason) { return reason < LEDGER_REASON_COUNT ? reasons[reason].word : ""; }
+const char *ledger_reason_word(unsigned reason)
+{
+    return reason < LEDGER_REASON_COUNT ? reasons[reason].word : "";
+}
 
-const char *ledger_reason_help(unsigned reason) { return reason < LEDGER_REASON_COUNT ? reasons[reason].help : ""; }
+const char *ledger_reason_help(unsigned reason)
+{
+    return reason < LEDGER_REASON_COUNT ? reasons[reason].help : "";
+}
 
 unsigned ledger_reason_parse(const char *word)
 {
@@ -34,7 +40,10 @@ unsigned ledger_reason_parse(const char *word)
     return LEDGER_REASON_INTERNAL;
 }
 
-void ledger_init(struct ledger *ledger) { *ledger = (struct ledger){0}; }
+void ledger_init(struct ledger *ledger)
+{
+    *ledger = (struct ledger){0};
+}
 
 void ledger_fini(struct ledger *ledger)
 {
@@ -42,7 +51,10 @@ void ledger_fini(struct ledger *ledger)
     *ledger = (struct ledger){0};
 }
 
-static uint64_t *word_of(const struct ledger *ledger, uint64_t offset) { return &ledger->words[(offset / 64) & (ledger->word_count - 1)]; }
+static uint64_t *word_of(const struct ledger *ledger, uint64_t offset)
+{
+    return &ledger->words[(offset / 64) & (ledger->word_count - 1)];
+}
 
 bool ledger_is_settled(const struct ledger *ledger, uint64_t offset)
 {

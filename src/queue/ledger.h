@@ -2,8 +2,8 @@
  *
  * It holds a cursor (everything below it is settled), one bit for each offset beyond it, and the counts. On disk it is the stream
  * `outcomes`: each record names the consumed stream as its topic and holds entries of 8 bytes: offset (48 bits), outcome (8), reason
- * (8; the row of reasons.def, 0 unless dead-lettered). Now and then a checkpoint (its properties are the word "checkpoint") holds the whole ledger,
- * so that what lies before it may be forgotten; it says up to which record of `outcomes` it includes them.
+ * (8; the row of reasons.def, 0 unless dead-lettered). Now and then a checkpoint (its properties are the word "checkpoint") holds the whole
+ * ledger, so that what lies before it may be forgotten; it says up to which record of `outcomes` it includes them.
  *
  * Entries are applied once: a second outcome for the same offset changes nothing. */
 #ifndef QUEUE_LEDGER_H
@@ -36,10 +36,10 @@ struct ledger {
     uint64_t cursor; /* lowest offset without an outcome */
     uint64_t completed, duplicates;
     uint64_t dead_lettered[LEDGER_REASON_COUNT];
-    uint64_t beyond;      /* settled offsets beyond the cursor */
-    uint64_t highest;     /* offset behind the highest settled one */
-    uint64_t *words;      /* ring of bits: offset o is bit o % 64 of words[o / 64 % word_count] */
-    size_t word_count;    /* a power of two */
+    uint64_t beyond;   /* settled offsets beyond the cursor */
+    uint64_t highest;  /* offset behind the highest settled one */
+    uint64_t *words;   /* ring of bits: offset o is bit o % 64 of words[o / 64 % word_count] */
+    size_t word_count; /* a power of two */
 };
 
 void ledger_init(struct ledger *ledger);

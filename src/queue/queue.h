@@ -41,9 +41,9 @@ struct queue_counts { /* of the consumed stream; accepted = completed + duplicat
 
 struct queue_dead_letter {
     struct queue_position position;
-    const char *reason;  /* a short stable word, e.g. "unmatched"; one of the rows of queue/reasons.def */
-    const char *stage;   /* which stage gave up, e.g. "join" */
-    const char *error;   /* for a person; UTF-8, zero-terminated */
+    const char *reason;            /* a short stable word, e.g. "unmatched"; one of the rows of queue/reasons.def */
+    const char *stage;             /* which stage gave up, e.g. "join" */
+    const char *error;             /* for a person; UTF-8, zero-terminated */
     const struct message *message; /* topic, payload, time as accepted; may be NULL: the queue reads it again by its offset */
 };
 
@@ -65,7 +65,8 @@ struct queue_ops {
      * behind it; free() it. NULL in backends without QUEUE_REPLAY. */
     int (*read_again)(struct queue *queue, struct queue_position position, struct message **copy);
     /* Calls `each` for the last `count_max` results in order, before the first fetch. May be NULL. */
-    int (*recent_results)(struct queue *queue, uint64_t count_max, void (*each)(void *context, const struct message *result), void *context);
+    int (*recent_results)(struct queue *queue, uint64_t count_max, void (*each)(void *context, const struct message *result),
+                          void *context);
     /* Every position is counted once; any thread. */
     void (*counts)(struct queue *queue, struct queue_counts *counts);
 
