@@ -337,6 +337,8 @@ static void on_error(struct connection *connection, int error)
     }
     DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", "client \"%s\" is disconnected: %s", connection->client ? connection->client->id : "",
                  error_text(error));
+    if (connection->client && connection->session.version == MQTT_VERSION_5_0) /* the session is closed already: close would say nothing */
+        mqtt_disconnect_encode(&connection->out, MQTT_VERSION_5_0, (uint8_t)error_mqtt_reason(error));
     connection_close(connection, CLOSE_PROTOCOL, error_mqtt_reason(error));
 }
 
