@@ -240,6 +240,8 @@ static void relieve(struct worker *worker, struct lane *lane, const struct slice
 {
     struct join *join = &lane->join;
     struct join_decisions decisions;
+    if (pipeline_relief(worker->pipeline) == RELIEF_NONE)
+        return; /* another worker was faster */
     if (slice->relief == RELIEF_SETS && join_give_up_oldest(join, slice->now_ns, &decisions))
         act(worker, lane, &decisions, NULL);
     else if (slice->relief == RELIEF_CONTENT)

@@ -22,8 +22,7 @@ uint64_t virtual_clock_read(struct virtual_clock *clock, uint64_t monotonic_ns, 
             shown = farthest;
     }
     clock->message_time_ns = message_time_ns;
-    if (shown > clock->now_ns)
-        clock->now_ns = shown;
+    clock->now_ns = shown > clock->now_ns ? shown : clock->now_ns + 1;
     return clock->now_ns;
 }
 

@@ -8,7 +8,8 @@
  * Two bounds keep it honest. It never shows less than the start of the process: messages of an earlier life all arrive "at the
  * start", so the time in which nothing could arrive does not count either. And between two messages it moves no further than
  * their wall clock times lie apart, so a wall clock that is set back cannot make a backlog look current; one that is set forward
- * only lets the clock stand still until messages with new times come. It never goes backwards. Pure. */
+ * only lets the clock stand still until messages with new times come. It never goes backwards, and each message
+ * moves it by a nanosecond at least, so that of two messages one is always older. Pure. */
 #ifndef PIPELINE_VIRTUAL_CLOCK_H
 #define PIPELINE_VIRTUAL_CLOCK_H
 
