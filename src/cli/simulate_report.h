@@ -1,0 +1,15 @@
+/* What a simulation says while it runs and at its end. */
+#ifndef CLI_SIMULATE_REPORT_H
+#define CLI_SIMULATE_REPORT_H
+
+#include <stdbool.h>
+
+#include "cli/simulate_play.h"
+
+/* One line for a terminal: how far it is. */
+void simulate_report_progress(const struct simulation *simulation, uint64_t now_ns);
+
+/* The summary on standard output, for a person or as one JSON object. `interrupted`: a signal ended it early. */
+void simulate_report_summary(const struct simulation *simulation, bool interrupted);
+
+#endif
