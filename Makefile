@@ -122,7 +122,7 @@ $B/bench/%: $B/obj/tests/bench/%.o $B/libspindle.a
 demo: ## build, play 200 drilling tools for 15 seconds, and show what came of it
 	@tools/packages build
 	@$(MAKE) --no-print-directory $(PARALLEL) build
-	@$B/spindle demo
+	@tools/demo
 
 test-programs: $(UNIT_TESTS) $(FUZZ_REPLAYS)
 
