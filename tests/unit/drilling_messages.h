@@ -11,7 +11,7 @@
 #define MESSAGE_STAMP "2024-05-15T07:29:33Z"
 
 /* Appends the entries of a Payload: path, JSON text of the value, ..., NULL. A value of NULL makes an entry without Value. */
-static void message_entries(struct buffer *out, const char *stamp, va_list pairs)
+static inline void message_entries(struct buffer *out, const char *stamp, va_list pairs)
 {
     const char *comma = "", *path;
     while ((path = va_arg(pairs, const char *))) {
@@ -27,7 +27,7 @@ static void message_entries(struct buffer *out, const char *stamp, va_list pairs
     }
 }
 
-static void message_build(struct buffer *out, const char *stamp, ...)
+static inline void message_build(struct buffer *out, const char *stamp, ...)
 {
     buffer_clear(out);
     buffer_append_text(out,

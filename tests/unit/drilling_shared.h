@@ -13,7 +13,7 @@
 #include "drilling_messages.h"
 
 /* The folder of the data; NULL, and a line that says so, where there is none. */
-static const char *shared_data(void)
+static inline const char *shared_data(void)
 {
     static char path[512];
     const char *shared = getenv("SPINDLE_SHARED");
@@ -28,7 +28,7 @@ static const char *shared_data(void)
 }
 
 /* Reads a whole file, packed or not, into `out`. */
-static bool shared_read(struct buffer *out, const char *path)
+static inline bool shared_read(struct buffer *out, const char *path)
 {
     gzFile file = gzopen(path, "rb");
     if (!file)
@@ -52,7 +52,7 @@ struct shared_curve {
     size_t row_count;
 };
 
-static void shared_curve_each(struct shared_curve *curve, void (*act)(struct buffer *))
+static inline void shared_curve_each(struct shared_curve *curve, void (*act)(struct buffer *))
 {
     act(&curve->position);
     act(&curve->torque);
@@ -88,7 +88,7 @@ static inline void shared_buffer_unwrap(struct buffer *buffer)
 }
 
 /* Turns the text of a curve file (step, position, torque, thrust, torque empty, thrust empty) into *curve. */
-static void shared_curve_parse(char *text, struct shared_curve *curve)
+static inline void shared_curve_parse(char *text, struct shared_curve *curve)
 {
     long last_step = -1;
     curve->row_count = 0;
@@ -120,13 +120,13 @@ static void shared_curve_parse(char *text, struct shared_curve *curve)
     }
 }
 
-static const char *shared_text(const struct buffer *buffer)
+static inline const char *shared_text(const struct buffer *buffer)
 {
     return (const char *)buffer->data;
 }
 
 /* The result and trace messages of a curve. */
-static void shared_curve_messages(const struct shared_curve *curve, struct buffer *result, struct buffer *trace)
+static inline void shared_curve_messages(const struct shared_curve *curve, struct buffer *result, struct buffer *trace)
 {
     message_build(result, MESSAGE_STAMP, PATH_MACHINE, "\"0\"", PATH_RESULT, "\"7\"", PATH_STEPS, shared_text(&curve->row_step),
                   PATH_TORQUE_0, shared_text(&curve->row_torque_empty), PATH_THRUST_0, shared_text(&curve->row_thrust_empty), NULL);
@@ -135,7 +135,8 @@ static void shared_curve_messages(const struct shared_curve *curve, struct buffe
 }
 
 /* Makes the two messages of a row of expected_keypoints.jsonl: those of a set "messages/NAME", or of the curve with that name. */
-static bool shared_messages(const char *data, const char *id, struct shared_curve *curve, struct buffer *result, struct buffer *trace)
+static inline bool shared_messages(const char *data, const char *id, struct shared_curve *curve, struct buffer *result,
+                                   struct buffer *trace)
 {
     char path[1024];
     if (strncmp(id, "messages/", 9) == 0) {
