@@ -96,7 +96,8 @@ void format_record_encode(uint8_t *out, const struct message *message, const uin
         .payload_length = message->payload_length,
     };
     uint8_t *at = out + FORMAT_RECORD_HEADER_SIZE;
-    memcpy(at, message->topic, message->topic_length);
+    if (message->topic_length)
+        memcpy(at, message->topic, message->topic_length);
     at += message->topic_length;
     if (message->properties_length)
         memcpy(at, message->properties, message->properties_length);
