@@ -162,8 +162,8 @@ benches: $(BENCHES) ## build the programs in build/bench that measure one part e
 
 bench: ## measure throughput, latency and cost beside other brokers of this machine
 	@tools/packages build bench
-	@$(MAKE) --no-print-directory $(PARALLEL) build
-	@$B/spindle bench
+	@$(MAKE) --no-print-directory $(PARALLEL) build benches
+	@tools/bench
 
 layers: ## check who includes whom
 	@tools/layers
