@@ -270,9 +270,19 @@ static void run(struct worker *worker, struct lane *lane, struct slice *slice)
             break;
         }
         tell_use(worker->pipeline, lane);
-        if (pipeline_relief(worker->pipeline) != RELIEF_NONE || clock_monotonic_ns() > end_ns)
+        enum relief relief = pipeline_relief(worker->pipeline);
+        if (relief == RELIEF_SETS || relief == RELIEF_CONTENT || clock_monotonic_ns() > end_ns)
             break;
     }
+}
+
+/* Each lane forgets what is older than the last 7/8 of the limit whenever it runs. So lanes that run seldom may keep a little more before
+ * somebody must visit them to make room. */
+static uint64_t finished_horizon(struct pipeline *pipeline)
+{
+    uint64_t answers = atomic_load_explicit(&pipeline->answers, memory_order_relaxed), max = pipeline->options.finished_sets_max;
+    uint64_t kept = max - max / 8;
+    return answers > kept ? answers - kept : 0;
 }
 
 void lane_run(struct worker *worker, struct lane *lane, struct slice *slice)
@@ -285,8 +295,7 @@ void lane_run(struct worker *worker, struct lane *lane, struct slice *slice)
         relieve(worker, lane, slice);
     else
         run(worker, lane, slice);
-    uint64_t answers = atomic_load_explicit(&pipeline->answers, memory_order_relaxed), max = pipeline->options.finished_sets_max;
-    finished_trim(&join->finished, answers > max ? answers - max : 0);
+    finished_trim(&join->finished, finished_horizon(pipeline));
     tell_use(pipeline, lane);
     slice->standing = (struct lane_standing){
         .deadline_ns = join_deadline(join),

@@ -202,18 +202,34 @@ void scheduler_fini(struct scheduler *scheduler)
 
 /* ---- the consumer ---- */
 
-static void consumer_wait(struct scheduler *scheduler, uint64_t deadline_ns)
+/* Whether the consumer need not wait any longer. It begins to wait at a bound and ends well below it: woken for each slice that is
+ * given back, it and the workers would do little else than wake one another. */
+static bool has_room(const struct scheduler *scheduler)
 {
-    scheduler->consumer_waits = true;
-    wait_until(scheduler, &scheduler->room, deadline_ns);
-    scheduler->consumer_waits = false;
+    const struct lane_mailbox *full = scheduler->full_mailbox;
+    switch (scheduler->consumer_waits) {
+    case WAITS_FOR_BYTES:
+        return scheduler->batch_bytes <= SCHEDULER_BYTES_MAX / 8 * 7;
+    case WAITS_FOR_ENTRY:
+        return scheduler->entry_count <= SCHEDULER_ENTRIES_MAX / 16 * 15 && full->count <= LANE_ENTRIES_MAX / 16 * 15;
+    default:
+        return false;
+    }
+}
+
+static void consumer_wait(struct scheduler *scheduler, enum consumer_wait reason)
+{
+    scheduler->consumer_waits = reason;
+    while (!scheduler->stopping && !has_room(scheduler))
+        pthread_cond_wait(&scheduler->room, &scheduler->lock);
+    scheduler->consumer_waits = WAITS_FOR_NOTHING;
 }
 
 bool scheduler_wait_for_room(struct scheduler *scheduler)
 {
     pthread_mutex_lock(&scheduler->lock);
-    while (!scheduler->stopping && scheduler->batch_bytes >= SCHEDULER_BYTES_MAX)
-        consumer_wait(scheduler, UINT64_MAX);
+    if (scheduler->batch_bytes >= SCHEDULER_BYTES_MAX)
+        consumer_wait(scheduler, WAITS_FOR_BYTES);
     bool go_on = !scheduler->stopping;
     pthread_mutex_unlock(&scheduler->lock);
     return go_on;
@@ -225,7 +241,7 @@ void scheduler_pause(struct scheduler *scheduler, uint64_t span_ns)
     pthread_mutex_lock(&scheduler->lock);
     stop_clock(scheduler);
     while (!scheduler->stopping && clock_monotonic_ns() < deadline_ns)
-        consumer_wait(scheduler, deadline_ns);
+        wait_until(scheduler, &scheduler->room, deadline_ns);
     pthread_mutex_unlock(&scheduler->lock);
 }
 
@@ -254,11 +270,12 @@ void scheduler_open_batch(struct scheduler *scheduler, struct lane_batch *batch,
     pthread_mutex_unlock(&scheduler->lock);
 }
 
-static bool wait_for_entry(struct scheduler *scheduler, const struct lane_mailbox *mailbox)
+static bool wait_for_entry(struct scheduler *scheduler, struct lane_mailbox *mailbox)
 {
-    while (!scheduler->stopping && (scheduler->entry_count == SCHEDULER_ENTRIES_MAX || mailbox->count == LANE_ENTRIES_MAX)) {
+    if (scheduler->entry_count == SCHEDULER_ENTRIES_MAX || mailbox->count == LANE_ENTRIES_MAX) {
         wake_worker(scheduler);
-        consumer_wait(scheduler, UINT64_MAX);
+        scheduler->full_mailbox = mailbox;
+        consumer_wait(scheduler, WAITS_FOR_ENTRY);
     }
     return !scheduler->stopping;
 }
@@ -327,7 +344,7 @@ static void give_back(struct scheduler *scheduler, struct slice *slice)
     if (mailbox->count)
         ready_set(scheduler, slice->lane);
     slice->has_lane = false;
-    if (scheduler->consumer_waits)
+    if (has_room(scheduler))
         pthread_cond_signal(&scheduler->room);
     if (!STAILQ_EMPTY(&released)) {
         pthread_mutex_unlock(&scheduler->lock);

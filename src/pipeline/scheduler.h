@@ -2,9 +2,9 @@
  *
  * One monitor (a mutex and its conditions) guards all of it. Work is moved in bulk: the consumer brings up to
  * SCHEDULER_PUSH_MAX messages at a time, a worker takes a slice of a lane and gives it back with one visit, and parsing, joining and
- * answering happen outside. So the mutex is taken a few times for a hundred messages, which measures below 0.1 us a message,
- * and there is one place to reason about: lock-free rings would save little of that, and could neither share one bounded pool of
- * entries among the lanes nor be checked by the thread sanitizer when they come from assembler.
+ * answering happen outside. So the mutex is taken a few times for a hundred messages, and there is one place to reason about.
+ * Lock-free rings would save little of that, and could neither share one bounded pool of entries among the lanes nor be checked by
+ * the thread sanitizer where they are written in assembler. tests/bench/bench_pipeline.c measures the whole: about 1 us a message.
  *
  * Nothing polls. A free worker sleeps; one of them, the keeper, sleeps no longer than until the first deadline of a lane.
  *
@@ -103,7 +103,9 @@ struct scheduler {
     uint64_t alarm_ns;    /* how long the keeper sleeps; UINT64_MAX: until it is woken */
     bool has_keeper;
     unsigned idle; /* free workers, the keeper included */
-    bool consumer_waits, consumer_gone;
+    enum consumer_wait { WAITS_FOR_NOTHING, WAITS_FOR_BYTES, WAITS_FOR_ENTRY } consumer_waits;
+    const struct lane_mailbox *full_mailbox; /* while it waits for an entry */
+    bool consumer_gone;
     bool stopping, aborting;
     struct join_options join_options;
 };
