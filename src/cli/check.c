@@ -104,7 +104,7 @@ int check_configuration(const struct config_sources *sources, bool json)
         error = write_text(&out, sources, good);
     if (!error && !json)
         problems_print(&problems, stdout);
-    if (fwrite(out.data, 1, out.length, stdout) != out.length || fflush(stdout) != 0)
+    if ((out.length && fwrite(out.data, 1, out.length, stdout) != out.length) || fflush(stdout) != 0)
         error = ERR_IO;
     if (error)
         fprintf(stderr, "spindle: %s\n", error_text(error));
