@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/terminal.h"
+#include "mqtt/packet.h"
 
 enum { CONNECT_TIMEOUT_S = 10, DRAIN_S = 3 };
 
@@ -156,4 +157,56 @@ int bench(const struct bench_options *options)
     for (unsigned i = 0; i < options->target_count; i++)
         bench_outcome_fini(&outcomes[i]);
     return status;
+}
+
+/* The targets of a list separated by commas. Returns an exit status. */
+static int parse_targets(struct bench_options *options, const char *list)
+{
+    for (const char *at = list;; at++) {
+        char text[BENCH_NAME_MAX + BENCH_HOST_MAX + 32], problem[BENCH_PROBLEM_MAX];
+        size_t length = strcspn(at, ",");
+        snprintf(text, sizeof text, "%.*s", (int)(length < sizeof text ? length : sizeof text - 1), at);
+        if (options->target_count == BENCH_TARGETS_MAX) {
+            fprintf(stderr, "bench: more than %d targets\n", BENCH_TARGETS_MAX);
+            return COMMAND_USAGE;
+        }
+        if (bench_target_parse(&options->targets[options->target_count], text, problem) != 0) {
+            fprintf(stderr, "bench: %s\n", problem);
+            return COMMAND_USAGE;
+        }
+        options->target_count++;
+        at += length;
+        if (!*at)
+            return COMMAND_OK;
+    }
+}
+
+int command_bench(const struct bench_arguments *arguments)
+{
+    static const enum bench_scenario scenarios[] = {
+        [COMMAND_SCENARIO_THROUGHPUT] = BENCH_THROUGHPUT,
+        [COMMAND_SCENARIO_RATE] = BENCH_RATE,
+        [COMMAND_SCENARIO_FANOUT] = BENCH_FANOUT,
+        [COMMAND_SCENARIO_CONNECT] = BENCH_CONNECT,
+    };
+    struct bench_options options = {
+        .scenario = scenarios[arguments->scenario],
+        .version = arguments->protocol == COMMAND_PROTOCOL_MQTT_5_0 ? MQTT_VERSION_5_0 : MQTT_VERSION_3_1_1,
+        .publishers = arguments->publishers,
+        .subscribers = arguments->subscribers,
+        .threads = arguments->threads,
+        .publish_qos = (uint8_t)arguments->qos,
+        .subscribe_qos = (uint8_t)(arguments->subscribe_qos_given ? arguments->subscribe_qos : arguments->qos),
+        .payload_bytes = (uint32_t)arguments->payload,
+        .inflight = arguments->inflight,
+        .rate = arguments->rate,
+        .spin = arguments->spin,
+        .warmup_s = arguments->warmup,
+        .duration_s = arguments->duration,
+        .connects = arguments->connects,
+        .connects_at_once = arguments->at_once,
+        .json = arguments->json,
+    };
+    int status = parse_targets(&options, arguments->targets);
+    return status ? status : bench(&options);
 }

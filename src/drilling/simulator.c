@@ -208,7 +208,7 @@ static void plan_two_stack(struct program *program, struct random_source *random
         add_step(program, random, 1, fast_mm, transition_mm - random_between(random, 0.1, 0.5), false);
     } else { /* the program begins in step 1 and feels the titanium */
         soften(&program->layers[0], random);
-        add_step(program, random, 1, random_between(random, 0.012, 0.02), transition_mm + random_between(random, 0.55, 0.7), false);
+        add_step(program, random, 1, random_between(random, 0.012, 0.02), transition_mm + random_between(random, 0.25, 0.45), false);
     }
     add_step(program, random, 2, random_between(random, 0.009, 0.017), behind_mm, true)->retract_mm = random_between(random, 0.1, 0.25);
     add_step(program, random, 3, fast_mm, behind_mm + random_between(random, 3, 10), false)->retract_mm =
@@ -227,7 +227,7 @@ static void plan_micro_peck(struct program *program, struct random_source *rando
     program->layer_count = 2;
     double behind_mm = transition_mm + second_mm + SIMULATOR_TIP_MM + random_between(random, 0.3, 0.8);
     double feed_mm = random_between(random, 0.0095, 0.0101);
-    add_step(program, random, 1, feed_mm, transition_mm + random_between(random, 0.55, 0.7), false);
+    add_step(program, random, 1, feed_mm, transition_mm + random_between(random, 0.25, 0.45), false);
     struct program_step *drill = add_step(program, random, 2, random_between(random, 0.0015, 0.0017), behind_mm, true);
     drill->retract_mm = random_between(random, 0.24, 0.32);
     drill->peck_samples = random_between(random, 12, 14);
