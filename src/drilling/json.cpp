@@ -17,7 +17,6 @@ using simdjson::ondemand::document;
 using simdjson::ondemand::field;
 using simdjson::ondemand::object;
 using simdjson::ondemand::value;
-using type = simdjson::ondemand::json_type;
 
 struct json_reader {
     simdjson::ondemand::parser *parser = nullptr;

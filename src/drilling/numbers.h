@@ -44,8 +44,8 @@ size_t numbers_read(const char *text, double *value);
 /* Stores one value at `index` the way an array does; NUMBERS_FINE or the problem. */
 enum numbers_problem numbers_store(const struct numbers_target *target, size_t index, double value);
 
-/* Reads an array; text[0] is '['. The memory behind the array must end in a zero byte. Returns true with *report when all its
- * elements are numbers and its syntax is right, else false (and the target may be partly written). */
+/* Reads an array; text[0] is '['. At least 8 zero bytes must follow the text that the array is part of. Returns true with *report when all
+ * its elements are numbers and its syntax is right, else false (and the target may be partly written). */
 bool numbers_read_array(const char *text, const struct numbers_target *target, struct numbers_report *report);
 
 /* "is not a number" and so on. */
