@@ -3,8 +3,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -89,36 +87,21 @@ static int open_all(struct crowd *crowd, const struct load_connects *connects)
     return 0;
 }
 
-static double thread_cpu_s(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
-static void read_server(int pid, struct load_process_usage *usage)
-{
-    if (pid == 0 || load_process_read(pid, usage) != 0)
-        *usage = (struct load_process_usage){.cpu_s = -1};
-}
-
-/* Raises the limit of open files as far as it goes; how many connections then fit. */
-static unsigned raise_file_limit(void)
+/* How many connections the limit of open files allows, raised as far as it goes. */
+static unsigned connections_that_fit(void)
 {
     enum { OTHER_FILES = 32 };
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+    uint64_t files = load_file_limit_raise();
+    if (files == 0 || files > LOAD_CONNECTS_MAX + OTHER_FILES)
         return LOAD_CONNECTS_MAX;
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
-    return limit.rlim_cur > LOAD_CONNECTS_MAX + OTHER_FILES ? LOAD_CONNECTS_MAX : (unsigned)limit.rlim_cur - OTHER_FILES;
+    return files > OTHER_FILES ? (unsigned)files - OTHER_FILES : 1;
 }
 
 int load_connects_run(const struct load_connects *connects, struct load_connects_result *result)
 {
     static const struct load_handlers handlers = {.connected = on_connected, .disconnected = on_disconnected};
     *result = (struct load_connects_result){.server_cpu_s = -1};
-    unsigned fit = raise_file_limit();
+    unsigned fit = connections_that_fit();
     if (connects->count < 1 || connects->count > fit || connects->at_once < 1) {
         snprintf(result->problem, sizeof result->problem, "the number of connections must be 1 to %u (the limit of open files)", fit);
         return ERR_INVALID;
@@ -130,12 +113,12 @@ int load_connects_run(const struct load_connects *connects, struct load_connects
     struct load_process_usage before, after;
     int error = load_client_create(&crowd.client, connects->host, connects->port, &handlers);
     if (!error) {
-        double cpu_s = thread_cpu_s();
-        read_server(connects->server_pid, &before);
+        double cpu_s = load_thread_cpu_s();
+        load_process_read_if_known(connects->server_pid, &before);
         error = open_all(&crowd, connects);
-        read_server(connects->server_pid, &after);
-        result->client_cpu_s = thread_cpu_s() - cpu_s;
-        result->server_cpu_s = before.cpu_s >= 0 && after.cpu_s >= 0 ? after.cpu_s - before.cpu_s : -1;
+        load_process_read_if_known(connects->server_pid, &after);
+        result->client_cpu_s = load_thread_cpu_s() - cpu_s;
+        result->server_cpu_s = load_process_cpu_between(&before, &after);
         result->server_resident_before_bytes = before.resident_bytes;
         result->server_resident_bytes = after.resident_bytes;
     }

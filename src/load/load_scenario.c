@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -226,13 +225,6 @@ static void begin_publishers(struct worker *worker, uint64_t begin_ns)
 
 /* ---- a load thread ---- */
 
-static double thread_cpu_s(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
 /* Makes the worker's counts known to the coordinator and to the other workers. */
 static void share_counts(struct worker *worker, uint64_t before[3])
 {
@@ -257,11 +249,11 @@ static void note_cpu(struct worker *worker, uint64_t now_ns)
 {
     if (!worker->measuring && now_ns >= worker->run->measure_ns) {
         worker->measuring = true;
-        worker->cpu_begin_s = thread_cpu_s();
+        worker->cpu_begin_s = load_thread_cpu_s();
     }
     if (worker->measuring && !worker->measured && now_ns >= worker->run->end_ns) {
         worker->measured = true;
-        worker->cpu_s = thread_cpu_s() - worker->cpu_begin_s;
+        worker->cpu_s = load_thread_cpu_s() - worker->cpu_begin_s;
     }
 }
 
@@ -448,12 +440,6 @@ static void drain(struct run *run)
     }
 }
 
-static void read_server(const struct load_scenario *scenario, struct load_process_usage *usage)
-{
-    if (scenario->server_pid == 0 || load_process_read(scenario->server_pid, usage) != 0)
-        *usage = (struct load_process_usage){.cpu_s = -1};
-}
-
 static void conduct(struct run *run, struct load_result *result)
 {
     const struct load_scenario *scenario = run->scenario;
@@ -463,12 +449,12 @@ static void conduct(struct run *run, struct load_result *result)
     run->end_ns = run->measure_ns + (uint64_t)(scenario->duration_s * 1e9);
     atomic_store(&run->begin_ns, begin_ns);
     watch_until(run, run->measure_ns);
-    read_server(scenario, &before);
+    load_process_read_if_known(scenario->server_pid, &before);
     watch_until(run, run->end_ns);
-    read_server(scenario, &after);
+    load_process_read_if_known(scenario->server_pid, &after);
     drain(run);
     result->measured_s = scenario->duration_s;
-    result->server_cpu_s = before.cpu_s >= 0 && after.cpu_s >= 0 ? after.cpu_s - before.cpu_s : -1;
+    result->server_cpu_s = load_process_cpu_between(&before, &after);
     result->server_resident_before_bytes = before.resident_bytes;
     result->server_resident_bytes = after.resident_bytes;
 }
@@ -520,22 +506,13 @@ static int check_scenario(const struct load_scenario *scenario, struct load_resu
     return ERR_INVALID;
 }
 
-static void raise_file_limit(void)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-        limit.rlim_cur = limit.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &limit);
-    }
-}
-
 int load_scenario_run(const struct load_scenario *scenario, struct load_result *result)
 {
     *result = (struct load_result){.server_cpu_s = -1};
     int error = check_scenario(scenario, result);
     if (error)
         return error;
-    raise_file_limit();
+    load_file_limit_raise();
     struct run run = {.problem_lock = PTHREAD_MUTEX_INITIALIZER};
     error = create_run(&run, scenario);
     unsigned started = 0;
