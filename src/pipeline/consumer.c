@@ -2,6 +2,7 @@
  * settled here. */
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "pipeline/internal.h"
 
@@ -104,7 +105,12 @@ static void run(struct pipeline *pipeline)
     uint64_t retry_ns = PIPELINE_RETRY_NS_MIN;
     unsigned wait_ms = 0;
     bool go_on = true;
+    uint64_t recovered_ns = pipeline->recovering ? clock_monotonic_ns() + PIPELINE_RECOVERY_MS * UINT64_C(1000000) : 0;
     while (go_on && scheduler_wait_for_room(scheduler)) {
+        if (recovered_ns && clock_monotonic_ns() >= recovered_ns) {
+            pipeline_recovered(pipeline);
+            recovered_ns = 0;
+        }
         int result = turn(pipeline, wait_ms, &go_on);
         if (result < 0) {
             pipeline_report(pipeline, OPERATION_FETCH, 0, result);
@@ -113,7 +119,9 @@ static void run(struct pipeline *pipeline)
             continue;
         }
         retry_ns = PIPELINE_RETRY_NS_MIN;
-        wait_ms = result ? 0 : PIPELINE_FETCH_WAIT_MS; /* a fetch that does not wait and finds nothing shows that all is read */
+        wait_ms = result         ? 0
+                  : recovered_ns ? PIPELINE_RECOVERY_MS / 10
+                                 : PIPELINE_FETCH_WAIT_MS; /* a fetch that does not wait and finds nothing shows that all is read */
         if (result == 0)
             scheduler_catch_up(scheduler);
     }

@@ -24,6 +24,7 @@ enum {
     PIPELINE_OUTPUT_PAYLOAD_KEEP = 256 << 10, /* bytes a worker keeps allocated between answers */
     PIPELINE_SLICE_NS_MAX = 1000000,          /* a slice begins nothing more after it, so that what is answered leaves soon */
     PIPELINE_FETCH_WAIT_MS = 60000,           /* an idle consumer wakes this often, for no reason but prudence */
+    PIPELINE_RECOVERY_MS = 10000,             /* how long after a start with pending messages the grace is at least so long */
     PIPELINE_RETRY_NS_MIN = 50 * 1000 * 1000, /* pause after a failed fetch, doubled each time */
     PIPELINE_RETRY_NS_MAX = 2000 * 1000 * 1000,
     PIPELINE_STOP_EXTRA_MS = 1000 /* after the time is up: for slices that are running */
@@ -66,6 +67,9 @@ struct pipeline {
     struct queue *queue;
     struct stage *stage;
     struct pipeline_options options; /* as given at the start; the reconfigurable ones in force lie in the scheduler */
+    pthread_mutex_t configure_lock;
+    struct join_options wanted;      /* under configure_lock: what is in force but for the recovery */
+    bool recovering;                 /* under configure_lock */
     struct scheduler scheduler;
     struct commits commits;
     struct lane lanes[LANE_COUNT];
@@ -95,6 +99,10 @@ void lane_run(struct worker *worker, struct lane *lane, struct slice *slice);
 
 /* What must make room first, if anything. */
 enum relief pipeline_relief(struct pipeline *pipeline);
+
+/* Ends what begins at a start with pending messages: the time in which the grace is longer, because the clients that had a message on
+ * its way when the process ended must first connect again. */
+void pipeline_recovered(struct pipeline *pipeline);
 
 void *consumer_main(void *pipeline);
 void *worker_main(void *worker);

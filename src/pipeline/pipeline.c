@@ -113,6 +113,24 @@ static struct join_options join_options_of(const struct pipeline_options *option
         .time_window_ns = options->time_window_ns, .grace_ns = options->grace_ns, .duplicates = options->duplicates};
 }
 
+/* Puts the wanted options in force; configure_lock is held. */
+static void configure(struct pipeline *pipeline)
+{
+    const uint64_t recovery_ns = PIPELINE_RECOVERY_MS * UINT64_C(1000000);
+    struct join_options options = pipeline->wanted;
+    if (pipeline->recovering && options.grace_ns > 0 && options.grace_ns < recovery_ns)
+        options.grace_ns = recovery_ns;
+    scheduler_configure(&pipeline->scheduler, &options);
+}
+
+void pipeline_recovered(struct pipeline *pipeline)
+{
+    pthread_mutex_lock(&pipeline->configure_lock);
+    pipeline->recovering = false;
+    configure(pipeline);
+    pthread_mutex_unlock(&pipeline->configure_lock);
+}
+
 static int threads_start(struct pipeline *pipeline)
 {
     sigset_t all, before;
@@ -147,14 +165,17 @@ static int threads_start(struct pipeline *pipeline)
 static int open_all(struct pipeline *pipeline)
 {
     const struct pipeline_options *options = &pipeline->options;
-    struct join_options join_options = join_options_of(options);
+    struct queue_counts counts = {0};
+    pipeline->queue->ops->counts(pipeline->queue, &counts);
+    pipeline->wanted = join_options_of(options);
+    pipeline->recovering = counts.pending > 0;
     for (unsigned i = 0; i < LANE_COUNT; i++)
         join_init(&pipeline->lanes[i].join, pipeline->stage, options->finished_sets_max);
     int error = scheduler_init(&pipeline->scheduler);
     if (!error)
         error = commits_init(&pipeline->commits, options->worker_count + 1);
     if (!error) {
-        scheduler_configure(&pipeline->scheduler, &join_options);
+        configure(pipeline);
         pipeline->workers = calloc(options->worker_count, sizeof(struct worker));
         error = pipeline->workers ? 0 : ERR_NO_MEMORY;
     }
@@ -181,6 +202,7 @@ int pipeline_start(struct pipeline **out, struct queue *queue, struct stage *sta
     pipeline->stage = stage;
     pipeline->options = *options;
     pthread_mutex_init(&pipeline->threads_lock, NULL);
+    pthread_mutex_init(&pipeline->configure_lock, NULL);
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -284,6 +306,7 @@ void pipeline_destroy(struct pipeline *pipeline)
     free(pipeline->workers);
     pthread_cond_destroy(&pipeline->thread_ended);
     pthread_mutex_destroy(&pipeline->threads_lock);
+    pthread_mutex_destroy(&pipeline->configure_lock);
     free(pipeline);
 }
 
@@ -291,8 +314,10 @@ void pipeline_destroy(struct pipeline *pipeline)
 
 void pipeline_reconfigure(struct pipeline *pipeline, const struct pipeline_options *options)
 {
-    struct join_options join_options = join_options_of(options);
-    scheduler_configure(&pipeline->scheduler, &join_options);
+    pthread_mutex_lock(&pipeline->configure_lock);
+    pipeline->wanted = join_options_of(options);
+    configure(pipeline);
+    pthread_mutex_unlock(&pipeline->configure_lock);
 }
 
 void pipeline_status(struct pipeline *pipeline, struct pipeline_status *status)
