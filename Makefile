@@ -70,7 +70,7 @@ Q            := $(if $(V),,@)
 .DEFAULT_GOAL := build
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: help deps build demo unit test-programs test check asan tsan fuzz fuzz-targets benches bench layers format format-check install clean
+.PHONY: help deps build demo unit test-programs test check asan tsan fuzz fuzz-targets benches bench layers format format-check install docs clean
 
 help: ## show this list (V=1 shows the compiler's command lines)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -176,7 +176,17 @@ format-check:
 
 install: build ## install the program below PREFIX (/usr/local); DESTDIR is honoured
 	install -D -m 755 $B/spindle $(DESTDIR)$(PREFIX)/bin/spindle
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/spindle LICENSE NOTICE CHANGELOG.md
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/spindle LICENSE NOTICE CHANGELOG.md README.md docs/*.md
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	$B/spindle docs man > $(DESTDIR)$(PREFIX)/share/man/man1/spindle.1
+	$B/spindle completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/spindle
+	$B/spindle completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_spindle
+	$B/spindle completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/spindle.fish
+
+docs: build ## write the pages that are made from the program's tables
+	$B/spindle docs configuration > docs/configuration.md
+	$B/spindle docs commands > docs/commands.md
 
 clean: ## remove everything that was built
 	rm -rf build
