@@ -372,8 +372,9 @@ static bool prepare_next(struct journal_stream *stream)
         if (spare && size > 0) {
             zeroed_to = (uint64_t)size < stream->segment_size ? (uint64_t)size : stream->segment_size;
         } else {
-            zeroed_to = stream->segment_size < STREAM_ZERO_AHEAD ? stream->segment_size : STREAM_ZERO_AHEAD;
-            error = write_zeros(stream, file, 0, zeroed_to);
+            /* All of it, while nobody waits for a sync of this file. */
+            for (; !error && zeroed_to < stream->segment_size; zeroed_to += STREAM_ZERO_STEP)
+                error = write_zeros(stream, file, zeroed_to, zeroed_to + STREAM_ZERO_STEP);
         }
         if (error)
             stream->disk->ops->close(stream->disk, file);

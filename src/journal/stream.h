@@ -10,7 +10,7 @@
 
 #include "journal/journal.h"
 
-enum { STREAM_ZERO_STEP = 1 << 20, STREAM_ZERO_AHEAD = 16 << 20, STREAM_ZERO_FIRST = 1 << 20 };
+enum { STREAM_ZERO_STEP = 1 << 20, STREAM_ZERO_AHEAD = 8 << 20, STREAM_ZERO_FIRST = 1 << 20 };
 
 struct stream_segment {
     uint64_t base_offset;
