@@ -151,9 +151,9 @@ fuzz: ## run each fuzz target for FUZZ_SECONDS (30)
 	@$(MAKE) --no-print-directory $(PARALLEL) VARIANT=fuzz fuzz-targets
 	@set -e; for target in $(FUZZ_SOURCES:tests/fuzz/fuzz_%.c=%); do \
 	    mkdir -p build/fuzz/corpus/$$target; \
-	    echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
-	    build/fuzz/fuzz/fuzz_$$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 -verbosity=0 \
-	        -artifact_prefix=build/fuzz/$$target- build/fuzz/corpus/$$target tests/fuzz/corpus/$$target; \
+	    echo "fuzzing $$target for $(FUZZ_SECONDS) s (build/fuzz/$$target.log)"; \
+	    build/fuzz/fuzz/fuzz_$$target -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/$$target- \
+	        build/fuzz/corpus/$$target tests/fuzz/corpus/$$target >build/fuzz/$$target.log 2>&1 || { tail -n 60 build/fuzz/$$target.log; exit 1; }; \
 	done
 
 fuzz-targets: $(FUZZ_TARGETS)
