@@ -54,6 +54,8 @@ static void on_sweep(uv_timer_t *timer)
     for (uint32_t i = 0; i < loop->slot_count; i++)
         if (loop->slots[i])
             connection_check(loop->slots[i], now_ns);
+    if (loop->dirty)
+        uv_async_send(&loop->wake); /* timers run before the turn's wait: without this the ends would be met a sweep later */
 }
 
 struct connection *loop_new_connection(struct loop *loop)
