@@ -68,8 +68,8 @@ struct pipeline {
     struct stage *stage;
     struct pipeline_options options; /* as given at the start; the reconfigurable ones in force lie in the scheduler */
     pthread_mutex_t configure_lock;
-    struct join_options wanted;      /* under configure_lock: what is in force but for the recovery */
-    bool recovering;                 /* under configure_lock */
+    struct join_options wanted; /* under configure_lock: what is in force but for the recovery */
+    bool recovering;            /* under configure_lock */
     struct scheduler scheduler;
     struct commits commits;
     struct lane lanes[LANE_COUNT];

@@ -29,8 +29,8 @@ static void notify(void *context)
     journal_producer_poll(producer, count, NULL);
 }
 
-static double run_journal(const char *folder, size_t payload_bytes, double seconds, size_t turn_bytes, size_t backlog_max, double *group_bytes,
-                          double *bytes_a_second)
+static double run_journal(const char *folder, size_t payload_bytes, double seconds, size_t turn_bytes, size_t backlog_max,
+                          double *group_bytes, double *bytes_a_second)
 {
     struct journal *journal;
     struct journal_options options = {.disk = disk_posix(), .folder = folder, .segment_size = 128 << 20};
@@ -45,7 +45,8 @@ static double run_journal(const char *folder, size_t payload_bytes, double secon
         exit(1);
     }
     uint8_t *payload = calloc(1, payload_bytes + 1);
-    struct message message = {.topic = "bench/topic/of/20byte", .topic_length = 20, .payload = payload, .payload_length = (uint32_t)payload_bytes};
+    struct message message = {
+        .topic = "bench/topic/of/20byte", .topic_length = 20, .payload = payload, .payload_length = (uint32_t)payload_bytes};
     uint64_t started = clock_monotonic_ns(), limit = started + (uint64_t)(seconds * 1e9);
     size_t in_turn = 0;
     while (clock_monotonic_ns() < limit) {
@@ -112,7 +113,8 @@ int main(int count_of, char **words)
     double group_bytes, journal_bytes;
     double records = run_journal(folder, payload, seconds, turn, backlog, &group_bytes, &journal_bytes);
     double raw_bytes = run_raw(folder, seconds, (size_t)group_bytes & ~(size_t)7);
-    printf("{\"payload_bytes\":%zu,\"records_per_second\":%.0f,\"journal_bytes_per_second\":%.0f,\"group_bytes\":%.0f,\"raw_bytes_per_second\":%.0f,"
+    printf("{\"payload_bytes\":%zu,\"records_per_second\":%.0f,\"journal_bytes_per_second\":%.0f,\"group_bytes\":%.0f,\"raw_bytes_per_"
+           "second\":%.0f,"
            "\"ratio\":%.3f}\n",
            payload, records, journal_bytes, group_bytes, raw_bytes, journal_bytes / raw_bytes);
     return 0;

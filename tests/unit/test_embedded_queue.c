@@ -10,10 +10,10 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "folder.h"
 #include "queue/dead_letter.h"
 #include "queue/embedded.h"
 #include "queue/ledger.h"
-#include "folder.h"
 
 struct fixture {
     struct journal *journal;
@@ -24,7 +24,10 @@ struct fixture {
     _Atomic unsigned published;
 };
 
-static void no_notice(void *context) { (void)context; }
+static void no_notice(void *context)
+{
+    (void)context;
+}
 
 static void count_published(void *context, const struct message *result)
 {
@@ -97,7 +100,8 @@ static void settle_one(struct fixture *fixture, const struct message *message, e
     }
 }
 
-static void assert_counts(struct fixture *fixture, uint64_t accepted, uint64_t completed, uint64_t duplicates, uint64_t dead, uint64_t pending)
+static void assert_counts(struct fixture *fixture, uint64_t accepted, uint64_t completed, uint64_t duplicates, uint64_t dead,
+                          uint64_t pending)
 {
     struct queue_counts counts;
     fixture->queue->ops->counts(fixture->queue, &counts);
@@ -207,7 +211,8 @@ static void many_rounds_keep_the_equation_and_little_disk(void **state)
             assert_int_equal(fixture.queue->ops->fetch(fixture.queue, 1 << 20, 1000, &batch), 0);
             assert_true(batch->count > 0);
             for (size_t i = 0; i < batch->count; i++)
-                assert_int_equal(fixture.queue->ops->settle(fixture.writer, (struct queue_position){batch->messages[i].offset}, QUEUE_DUPLICATE), 0);
+                assert_int_equal(
+                    fixture.queue->ops->settle(fixture.writer, (struct queue_position){batch->messages[i].offset}, QUEUE_DUPLICATE), 0);
             settled += batch->count;
             queue_batch_release(batch);
             assert_int_equal(fixture.queue->ops->commit(fixture.writer, NULL, NULL), 0);

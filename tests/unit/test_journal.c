@@ -11,9 +11,9 @@
 #include <sys/stat.h>
 
 #include "base/error.h"
+#include "folder.h"
 #include "journal/format.h"
 #include "journal/journal.h"
-#include "folder.h"
 
 /* ---- format ---- */
 
@@ -117,7 +117,10 @@ static void count_tokens(void *context, const struct journal_batch *batch)
     fixture->tokens += batch->token_count;
 }
 
-static void no_notice(void *context) { (void)context; }
+static void no_notice(void *context)
+{
+    (void)context;
+}
 
 static void start(struct fixture *fixture)
 {

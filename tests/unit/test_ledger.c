@@ -104,7 +104,13 @@ static void records_that_are_no_outcomes_are_refused(void **state)
 static void a_dead_letter_is_read_back(void **state)
 {
     (void)state;
-    struct dead_letter in = {.reason = "not_json", .stage = "parse", .stream = "ingest", .error = "line \"3\"\n\xff", .offset = 12, .time_ns = 34, .attempts = 1};
+    struct dead_letter in = {.reason = "not_json",
+                             .stage = "parse",
+                             .stream = "ingest",
+                             .error = "line \"3\"\n\xff",
+                             .offset = 12,
+                             .time_ns = 34,
+                             .attempts = 1};
     struct buffer properties;
     buffer_init(&properties, 65536);
     assert_int_equal(dead_letter_encode(&in, &properties), 0);
