@@ -376,8 +376,11 @@ static bool prepare_next(struct journal_stream *stream)
             for (; !error && zeroed_to < stream->segment_size; zeroed_to += STREAM_ZERO_STEP)
                 error = write_zeros(stream, file, zeroed_to, zeroed_to + STREAM_ZERO_STEP);
         }
-        if (error)
+        if (error) {
+            /* Most likely the disk is full: what it took is needed elsewhere. */
             stream->disk->ops->close(stream->disk, file);
+            stream->disk->ops->remove(stream->disk, next);
+        }
     }
     pthread_mutex_lock(&stream->lock);
     if (error) {
