@@ -15,6 +15,7 @@
 #include "control/http.h"
 #include "drilling/drilling.h"
 #include "journal/journal.h"
+#include "mqtt/packet.h"
 #include "pipeline/pipeline.h"
 #include "queue/embedded.h"
 #include "queue/ledger.h"
@@ -90,9 +91,20 @@ static int open_journal(struct server *server)
 
 static void publish_result(void *context, const struct message *result)
 {
+    static const char name[] = "message-id";
     const struct server *server = context;
-    if (server->bus)
-        bus_publish(server->bus, result);
+    if (!server->bus)
+        return;
+    /* What the queue keeps as the properties of a result is its message id; subscribers of MQTT 5 get it as a user property. */
+    struct message published = *result;
+    struct buffer properties;
+    buffer_init(&properties, SERVER_FILTER_MAX);
+    struct mqtt_slice id = {result->properties, result->properties_length};
+    bool has_id = id.length && mqtt_property_user(&properties, (struct mqtt_slice){(const uint8_t *)name, sizeof name - 1}, id) == 0;
+    published.properties = has_id ? properties.data : NULL;
+    published.properties_length = has_id ? (uint32_t)properties.length : 0;
+    bus_publish(server->bus, &published);
+    buffer_fini(&properties);
 }
 
 static int open_queue(struct server *server)

@@ -1,10 +1,13 @@
 /* One slice of a lane: its messages are parsed and joined in order of arrival, deadlines that pass in between are handled in
  * between, sets that are complete are answered. Everything that is decided goes to the worker's writer. */
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/hash.h"
 #include "pipeline/internal.h"
 
 static const struct stage_ops *stage_ops_of(const struct worker *worker)
@@ -74,19 +77,31 @@ static void output_clear(struct stage_output *output)
     output->outcome = NULL;
 }
 
-/* Results are published with QoS 1, so that whoever subscribes with QoS 1 gets them for sure. */
-static int publish(struct worker *worker, const uint64_t *sources, size_t source_count)
+/* Results are published with QoS 1, so that whoever subscribes with QoS 1 gets them for sure. Their properties are their message id: 16
+ * hexadecimal digits of the set's key, stamp and id, a dash, and which of its results it is. It is the same whenever the same set is
+ * answered, so a subscriber can tell the rare repeat after a crash from a new result. */
+static int publish(struct worker *worker, const struct join_set *set, const uint64_t *sources, size_t source_count)
 {
+    const struct set_name name = {.key = set->key,
+                                  .key_length = set->key_length,
+                                  .key_hash = set_key_hash(set->key, set->key_length),
+                                  .stamp = set->stamp,
+                                  .id = set->id};
+    uint64_t hash = hash_bytes(set->id, strlen(set->id), set_name_hash(&name));
     const struct stage_output *output = &worker->output;
     uint64_t time_ns = clock_wall_ns();
     int error = 0;
     for (unsigned i = 0; i < output->count && !error; i++) {
+        char id[32];
+        int id_length = snprintf(id, sizeof id, "%016" PRIx64 "-%u", hash, i);
         struct message message = {.offset = UINT64_MAX,
                                   .time_ns = time_ns,
                                   .topic = (const char *)output->topic[i].data,
                                   .topic_length = (uint32_t)output->topic[i].length,
                                   .payload = output->payload[i].data,
                                   .payload_length = (uint32_t)output->payload[i].length,
+                                  .properties = (const uint8_t *)id,
+                                  .properties_length = (uint32_t)id_length,
                                   .flags = 1};
         bool last = i + 1 == output->count;
         error = worker->pipeline->queue->ops->result(worker->writer, &message, last ? sources : NULL, last ? source_count : 0);
@@ -117,7 +132,7 @@ static void answer(struct worker *worker, struct lane *lane, struct join_set *se
     count_answer(worker, worker->output.outcome);
     struct commit *commit = open_turn(worker);
     commit->origins_ns[commit->answer_count++] = origin_ns;
-    int error = worker->output.count ? publish(worker, sources, source_count) : 0;
+    int error = worker->output.count ? publish(worker, set, sources, source_count) : 0;
     for (size_t i = 0; i < source_count; i++) {
         if (error)
             dead_letter(worker, sources[i], "internal", "publish", error_text(error), NULL);

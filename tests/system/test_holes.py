@@ -5,6 +5,7 @@ import random
 import pytest
 
 from holes import ANSWERS, DEPTHS, HEADS, KEYPOINTS, RESULT, ROOT, TRACE, Hole, answer, negative_curve, one_step_curve, stack_curve
+from client import V5
 from spindle import wait_until
 
 # Short waits for tests that need them to pass; long ones for tests in which nothing may run out.
@@ -513,3 +514,18 @@ def test_drilling_can_be_switched_off(bench):
     b.publisher.publish_all(hole.messages())
     assert b.subscriber.take_rest() == []
     assert sum(terms['accepted'] for terms in b.server.metrics().streams().values()) == 3
+
+
+def test_answers_carry_a_message_id(bench, connect):
+    """A user property by which an MQTT 5 subscriber recognises the rare repeat after a crash; MQTT 3.1.1 has no place for it."""
+    run = bench(PATIENT)
+    modern = connect(run.server, version=V5)
+    modern.subscribe(*ANSWERS)
+    holes = [Hole(), Hole()]
+    for hole in holes:
+        run.send(*hole.messages())
+    assert len(run.settle()[0]) == 4
+    found = modern.take_rest()
+    ids = [dict(message.properties.UserProperty)['message-id'] for message in found]
+    assert len(ids) == 4 and len(set(ids)) == 4
+    assert sorted(i.rsplit('-', 1)[1] for i in ids) == ['0', '0', '1', '1']
