@@ -433,6 +433,18 @@ void server_reload(struct server *server, const struct config *config)
     }
 }
 
+/* A full disk must not keep the process from ending: what is not durable was not acknowledged, and is sent again by its senders. */
+static int give_up_if_stalled(struct server *server)
+{
+    struct journal_stats stats;
+    journal_stats(server->journal, &stats);
+    if (!stats.stalled)
+        return 0;
+    diagnostics(DIAGNOSTICS_WARNING, "run", "the disk does not take what is waiting; it was not acknowledged, and is given up");
+    journal_abandon(server->journal);
+    return ERR_BUSY;
+}
+
 int server_stop(struct server *server)
 {
     if (!server)
@@ -440,8 +452,13 @@ int server_stop(struct server *server)
     int undone = 0;
     if (server->bus)
         bus_quiesce(server->bus, SERVER_QUIESCE_MS);
+    if (server->journal)
+        undone = give_up_if_stalled(server);
     if (server->pipeline) {
-        undone = pipeline_stop(server->pipeline, SERVER_DRAIN_MS);
+        int left = pipeline_stop(server->pipeline, undone ? 0 : SERVER_DRAIN_MS);
+        undone = undone ? undone : left;
+        if (left)
+            give_up_if_stalled(server);
         pipeline_destroy(server->pipeline);
     }
     http_stop(server->http);

@@ -75,7 +75,7 @@ struct journal {
     pthread_t thread, keeper;
     struct iovec *parts; /* [PARTS_MAX] */
     _Atomic uint64_t group_count, byte_count;
-    atomic_bool stalled;
+    atomic_bool stalled, abandoned;
     struct histogram sync;
 };
 
@@ -323,8 +323,8 @@ static bool may_pass(int failed)
     return failed == -ENOSPC || failed == -EDQUOT || failed == -EAGAIN || failed == -EINTR || failed == -ENOMEM;
 }
 
-/* Waits a little for a full disk to have space again. */
-static void stall(struct journal *journal, const struct journal_stream *stream, const char *reason)
+/* Waits a little for a full disk to have space again. False when waiting is to end. */
+static bool stall(struct journal *journal, const struct journal_stream *stream, const char *reason)
 {
     atomic_store(&journal->stalled, true);
     DIAG_LIMITED(DIAGNOSTICS_ERROR, "journal",
@@ -333,9 +333,10 @@ static void stall(struct journal *journal, const struct journal_stream *stream, 
                  stream->name, stream->folder, reason);
     struct timespec pause = {.tv_nsec = STALL_RETRY_MS * 1000000L};
     nanosleep(&pause, NULL);
+    return !atomic_load(&journal->abandoned);
 }
 
-static void write_parts(struct journal *journal, struct journal_stream *stream, struct iovec *parts, size_t count, uint64_t *position)
+static bool write_parts(struct journal *journal, struct journal_stream *stream, struct iovec *parts, size_t count, uint64_t *position)
 {
     size_t first = 0;
     while (first < count) {
@@ -343,7 +344,8 @@ static void write_parts(struct journal *journal, struct journal_stream *stream, 
         if (written <= 0) {
             if (written < 0 && !may_pass((int)written))
                 fatal(journal, "a write", stream, strerror((int)-written));
-            stall(journal, stream, strerror(written < 0 ? (int)-written : ENOSPC));
+            if (!stall(journal, stream, strerror(written < 0 ? (int)-written : ENOSPC)))
+                return false;
             continue;
         }
         *position += (uint64_t)written;
@@ -355,10 +357,13 @@ static void write_parts(struct journal *journal, struct journal_stream *stream, 
             parts[first].iov_len -= left;
         }
     }
+    return true;
 }
 
+enum commit { COMMIT_NOTHING, COMMIT_DONE, COMMIT_ABANDONED };
+
 /* Writes and syncs what the group's chunks hold for one stream. */
-static bool commit_stream(struct journal *journal, struct journal_stream *stream, const struct chunk_list *group, bool *care)
+static enum commit commit_stream(struct journal *journal, struct journal_stream *stream, const struct chunk_list *group, bool *care)
 {
     uint64_t bytes = 0;
     for (const struct journal_chunk *chunk = group->first; chunk; chunk = chunk->next)
@@ -366,12 +371,13 @@ static bool commit_stream(struct journal *journal, struct journal_stream *stream
             if (chunk->runs[i].stream == stream)
                 bytes += chunk->runs[i].bytes;
     if (bytes == 0)
-        return false;
+        return COMMIT_NOTHING;
     int error;
     while ((error = stream_make_room(stream, bytes))) {
         if (error_class(error) != ERROR_CLASS_RETRY)
             fatal(journal, "a new segment", stream, error_text(error));
-        stall(journal, stream, error_text(error));
+        if (!stall(journal, stream, error_text(error)))
+            return COMMIT_ABANDONED;
     }
     *care = stream_claim(stream, bytes) || *care;
     uint64_t position = stream->position, offset = stream->next_offset;
@@ -389,12 +395,14 @@ static bool commit_stream(struct journal *journal, struct journal_stream *stream
             }
             journal->parts[part_count++] = (struct iovec){chunk->bytes + run->start, run->bytes};
             if (part_count == PARTS_MAX) {
-                write_parts(journal, stream, journal->parts, part_count, &position);
+                if (!write_parts(journal, stream, journal->parts, part_count, &position))
+                    return COMMIT_ABANDONED;
                 part_count = 0;
             }
         }
     }
-    write_parts(journal, stream, journal->parts, part_count, &position);
+    if (!write_parts(journal, stream, journal->parts, part_count, &position))
+        return COMMIT_ABANDONED;
     if (journal->options.durability == JOURNAL_DURABLE_DISK) {
         int failed;
         while ((failed = stream->disk->ops->sync(stream->disk, stream->file)) == -EINTR) {
@@ -407,7 +415,7 @@ static bool commit_stream(struct journal *journal, struct journal_stream *stream
     stream->next_offset = offset;
     atomic_store_explicit(&stream->durable, offset, memory_order_release);
     atomic_fetch_add_explicit(&journal->byte_count, bytes, memory_order_relaxed);
-    return true;
+    return COMMIT_DONE;
 }
 
 /* Hands the chunks back to their producers and tells each producer once. */
@@ -438,6 +446,21 @@ static void release_group(struct chunk_list *group)
         if (producer->waiting)
             pthread_cond_broadcast(&producer->drained);
         pthread_mutex_unlock(&producer->lock); /* its owner may close it from here on */
+    }
+}
+
+/* Throws the chunks away, telling nobody. */
+static void discard_group(struct chunk_list *group)
+{
+    struct journal_chunk *chunk;
+    while ((chunk = list_pop(group))) {
+        struct journal_producer *producer = chunk->producer;
+        pthread_mutex_lock(&producer->lock);
+        atomic_fetch_sub(&producer->backlog, chunk->length);
+        if (producer->waiting)
+            pthread_cond_broadcast(&producer->drained);
+        pthread_mutex_unlock(&producer->lock);
+        chunk_destroy(chunk);
     }
 }
 
@@ -472,8 +495,14 @@ static void commit_group(struct journal *journal, struct chunk_list *group)
     uint64_t started = clock_monotonic_ns();
     bool touched[JOURNAL_STREAMS_MAX] = {false};
     bool care = false;
-    for (unsigned i = 0; i < journal->stream_count; i++)
-        touched[i] = commit_stream(journal, journal->streams[i], group, &care);
+    for (unsigned i = 0; i < journal->stream_count; i++) {
+        enum commit done = atomic_load(&journal->abandoned) ? COMMIT_ABANDONED : commit_stream(journal, journal->streams[i], group, &care);
+        if (done == COMMIT_ABANDONED) {
+            discard_group(group);
+            return;
+        }
+        touched[i] = done == COMMIT_DONE;
+    }
     histogram_record(&journal->sync, clock_monotonic_ns() - started);
     atomic_fetch_add_explicit(&journal->group_count, 1, memory_order_relaxed);
     if (atomic_load_explicit(&journal->stalled, memory_order_relaxed)) {
@@ -614,6 +643,11 @@ int journal_start(struct journal *journal)
     }
     journal->started = true;
     return 0;
+}
+
+void journal_abandon(struct journal *journal)
+{
+    atomic_store(&journal->abandoned, true);
 }
 
 void journal_stop(struct journal *journal)

@@ -57,6 +57,10 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
 
 int journal_start(struct journal *journal);
 
+/* For a stop while the disk is full: what is not durable is given up instead of waited for. Nobody is told of it, so nothing of it is
+ * acknowledged; producers' backlogs become empty. Any thread. */
+void journal_abandon(struct journal *journal);
+
 /* Writes what has been sent off and ends the threads: no callback runs any more, nothing can be appended. */
 void journal_stop(struct journal *journal);
 
