@@ -64,6 +64,7 @@ VENV         := build/venv/.ready
 FORMATTED     = $(shell find $(wildcard src include tests) -name '*.[ch]' -o -name '*.cpp')
 # A make that was started without -j builds on all processors.
 PARALLEL      = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
+SUBMAKE       = $(MAKE) --no-print-directory $(if $(V),,-s)
 SAY           = @printf '  %-4s %s\n'
 Q            := $(if $(V),,@)
 
@@ -121,7 +122,7 @@ $B/bench/%: $B/obj/tests/bench/%.o $B/libspindle.a
 
 demo: ## build, play 200 drilling tools for 15 seconds, and show what came of it
 	@tools/packages build
-	@$(MAKE) --no-print-directory $(PARALLEL) build
+	@$(SUBMAKE) $(PARALLEL) build
 	@tools/demo
 
 test-programs: $(UNIT_TESTS) $(FUZZ_REPLAYS)
@@ -130,25 +131,25 @@ unit: test-programs ## run the unit tests alone
 	@tests/run --variant $(VARIANT) --only unit,replay
 
 test: deps ## run every test: units, stored fuzz inputs, the real program with third-party clients
-	@$(MAKE) --no-print-directory $(PARALLEL) build test-programs $(VENV)
+	@$(SUBMAKE) $(PARALLEL) build test-programs $(VENV)
 	@tests/run --variant $(VARIANT)
 
 check: ## before a commit: format, layers, warnings of gcc and clang, unit tests
 	@tools/packages build test check
-	@$(MAKE) --no-print-directory format-check layers
-	@$(MAKE) --no-print-directory $(PARALLEL) VARIANT=clang build test-programs
-	@$(MAKE) --no-print-directory $(PARALLEL) build test-programs
+	@$(SUBMAKE) format-check layers
+	@$(SUBMAKE) $(PARALLEL) VARIANT=clang build test-programs
+	@$(SUBMAKE) $(PARALLEL) build test-programs
 	@tests/run --only unit,replay
 
 asan: ## run every test with address and undefined-behaviour sanitizers
-	@$(MAKE) --no-print-directory VARIANT=asan test
+	@$(SUBMAKE) VARIANT=asan test
 
 tsan: ## run every test with the thread sanitizer
-	@$(MAKE) --no-print-directory VARIANT=tsan test
+	@$(SUBMAKE) VARIANT=tsan test
 
 fuzz: ## run each fuzz target for FUZZ_SECONDS (30)
 	@tools/packages build fuzz
-	@$(MAKE) --no-print-directory $(PARALLEL) VARIANT=fuzz fuzz-targets
+	@$(SUBMAKE) $(PARALLEL) VARIANT=fuzz fuzz-targets
 	@set -e; for target in $(FUZZ_SOURCES:tests/fuzz/fuzz_%.c=%); do \
 	    mkdir -p build/fuzz/corpus/$$target; \
 	    echo "fuzzing $$target for $(FUZZ_SECONDS) s (build/fuzz/$$target.log)"; \
@@ -162,7 +163,7 @@ benches: $(BENCHES) ## build the programs in build/bench that measure one part e
 
 bench: ## measure throughput, latency and cost beside other brokers of this machine
 	@tools/packages build bench
-	@$(MAKE) --no-print-directory $(PARALLEL) build benches
+	@$(SUBMAKE) $(PARALLEL) build benches
 	@tools/bench
 
 layers: ## check who includes whom
