@@ -22,10 +22,15 @@ struct record_header {
     uint64_t time_ns;
     uint32_t properties_length;
     uint32_t payload_length;
+    uint64_t header_sum;
 };
 _Static_assert(sizeof(struct record_header) == FORMAT_RECORD_HEADER_SIZE, "the record header has no padding");
 
-enum { CONTENT_START = 24, HEADER_COPY_SIZE = FORMAT_SEGMENT_HEADER_SIZE / 2, COPY_CHECKSUM_AT = HEADER_COPY_SIZE - 8 };
+enum {
+    CONTENT_START = FORMAT_RECORD_HEADER_SIZE,
+    HEADER_COPY_SIZE = FORMAT_SEGMENT_HEADER_SIZE / 2,
+    COPY_CHECKSUM_AT = HEADER_COPY_SIZE - 8
+};
 
 static const char segment_magic[8] = {'S', 'P', 'N', 'D', 'L', 'S', 'E', 'G'};
 
@@ -109,10 +114,18 @@ void format_record_encode(uint8_t *out, const struct message *message, const uin
     header->checksum = XXH3_64bits(out + CONTENT_START, length - CONTENT_START);
 }
 
-static uint64_t final_checksum(const struct record_header *header, uint64_t content_sum, uint64_t offset, uint64_t salt)
+static uint64_t header_sum(const struct record_header *header, uint64_t salt)
 {
-    uint64_t block[4] = {content_sum, offset, salt, 0};
-    memcpy(&block[3], header, 8);
+    uint64_t block[5];
+    memcpy(&block[0], header, 8);
+    memcpy(&block[1], &header->offset, 24);
+    block[4] = salt;
+    return XXH3_64bits(block, sizeof block);
+}
+
+static uint64_t final_checksum(uint64_t content_sum, uint64_t sum_of_header, uint64_t salt)
+{
+    const uint64_t block[3] = {content_sum, sum_of_header, salt};
     return XXH3_64bits(block, sizeof block);
 }
 
@@ -122,7 +135,8 @@ uint32_t format_record_seal(uint8_t *record, uint64_t offset, uint64_t salt, boo
     header->offset = offset;
     if (group_start)
         header->flags |= FORMAT_FLAG_GROUP_START;
-    header->checksum = final_checksum(header, header->checksum, offset, salt);
+    header->header_sum = header_sum(header, salt);
+    header->checksum = final_checksum(header->checksum, header->header_sum, salt);
     return header->length;
 }
 
@@ -135,13 +149,13 @@ enum format_check format_record_check(const uint8_t *bytes, size_t available, ui
     const struct record_header *header = (const struct record_header *)(const void *)bytes;
     uint64_t content = (uint64_t)header->topic_length + header->properties_length + header->payload_length;
     uint64_t expected = ((FORMAT_RECORD_HEADER_SIZE + content + 7) & ~(uint64_t)7) + header->source_count * 8u;
-    if (header->length != expected || expected > FORMAT_RECORD_SIZE_MAX)
+    if (header->length != expected || expected > FORMAT_RECORD_SIZE_MAX || header->header_sum != header_sum(header, salt))
         return FORMAT_INVALID;
     *length = header->length;
     if (header->length > available)
         return FORMAT_CUT;
     uint64_t sum = XXH3_64bits(bytes + CONTENT_START, header->length - CONTENT_START);
-    return final_checksum(header, sum, header->offset, salt) == header->checksum ? FORMAT_VALID : FORMAT_INVALID;
+    return final_checksum(sum, header->header_sum, salt) == header->checksum ? FORMAT_VALID : FORMAT_INVALID;
 }
 
 void format_record_decode(const uint8_t *record, struct message *message)

@@ -10,7 +10,7 @@
  * records that the file held in an earlier life, before it was recycled. The salt tells the last two apart from records: every segment gets
  * a new random salt when it is made or recycled, every record's checksum includes it, and so nothing stale ever checks out.
  *
- * Record. A header of 40 bytes, then topic, properties, payload, the offsets of its sources, and zeros up to the next multiple of 8:
+ * Record. A header of 48 bytes, then topic, properties, payload, the offsets of its sources, and zeros up to the next multiple of 8:
  *
  *    0  u32  length of the whole record, padding included
  *    4  u16  length of the topic
@@ -21,14 +21,16 @@
  *   24  u64  time of arrival, wall clock, ns
  *   32  u32  length of the properties
  *   36  u32  length of the payload
- *   40       topic, properties, payload; sources (u64 each, at the next multiple of 8)
+ *   40  u64  header sum
+ *   48       topic, properties, payload; sources (u64 each, at the next multiple of 8)
  *
  * The sources are the offsets, in the stream that was consumed, of the records which this one answers: a result names the
  * messages of its hole, a dead letter names the message it was.
  *
- * Checksum. Two steps, because the thread that encodes a record does not know yet where it will stand. The content sum is XXH3-64
- * of the bytes from 24 to the end. The checksum is XXH3-64 of 32 bytes: content sum, offset, salt, and the first 8 bytes of the
- * record. It costs the same, and the encoding is done where the data is warm.
+ * Checksums. Two steps, because the thread that encodes a record does not know yet where it will stand. The content sum is XXH3-64
+ * of the bytes from 48 to the end, taken where the data is warm. The header sum is XXH3-64 of the first 8 bytes, the bytes from 16 to 39,
+ * and the salt; the checksum is XXH3-64 of content sum, header sum and salt. The header sum is looked at first: what merely looks like a
+ * record (a sender may put that into a payload) is told apart without reading as much as it claims to be long.
  *
  * Groups and recovery. Records reach the disk in groups: one write, one sync; the next group is written only after the sync of the
  * last one has returned. So when the machine stops, at most one group is torn, the last, and none of its records was
@@ -50,7 +52,7 @@
 enum {
     FORMAT_VERSION = 1,
     FORMAT_SEGMENT_HEADER_SIZE = 4096,
-    FORMAT_RECORD_HEADER_SIZE = 40,
+    FORMAT_RECORD_HEADER_SIZE = 48,
     FORMAT_STREAM_NAME_MAX = 63,
     FORMAT_SOURCES_MAX = 255,
     FORMAT_TOPIC_MAX = 65535,

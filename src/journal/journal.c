@@ -735,9 +735,14 @@ void journal_stream_stats(struct journal_stream *stream, struct journal_stream_s
     stats->durable_offset = journal_stream_durable(stream);
 }
 
+int journal_stream_reader_at(struct journal_stream *stream, const struct reader_place *place, uint64_t from, struct reader **reader)
+{
+    return reader_open_at(reader, stream->disk, stream->folder, place, from, stream_say_damage, stream);
+}
+
 int journal_stream_reader(struct journal_stream *stream, uint64_t from, struct reader **reader)
 {
-    return reader_open(reader, stream->disk, stream->folder, from, stream_say_damage, stream);
+    return journal_stream_reader_at(stream, NULL, from, reader);
 }
 
 void journal_stats(struct journal *journal, struct journal_stats *stats)

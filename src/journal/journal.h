@@ -88,6 +88,7 @@ void journal_stream_stats(struct journal_stream *stream, struct journal_stream_s
 
 /* A reader on the stream of a running journal; read only below journal_stream_durable(). */
 int journal_stream_reader(struct journal_stream *stream, uint64_t from, struct reader **reader);
+int journal_stream_reader_at(struct journal_stream *stream, const struct reader_place *place, uint64_t from, struct reader **reader);
 
 /* ---- producers ---- */
 

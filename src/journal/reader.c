@@ -18,8 +18,9 @@ struct reader {
     int file;             /* -1: none open */
     uint64_t base_offset; /* of the open segment */
     uint64_t salt;
-    uint64_t position; /* of the next record in the open segment */
-    uint64_t next_offset;
+    uint64_t position;    /* of the next record in the open segment */
+    uint64_t next_offset; /* of the next record in the open segment */
+    uint64_t skip_until;  /* records below it are read and not handed out */
     /* What reader_next hands out from. */
     uint8_t *block;
     size_t block_size;
@@ -66,6 +67,7 @@ static int open_next(struct reader *reader)
 {
     uint64_t *bases = NULL;
     size_t count = 0, pick = 0;
+    bool first = reader->file < 0;
     int error = segment_list(reader->disk, reader->folder, &bases, &count);
     if (error)
         return error;
@@ -73,7 +75,7 @@ static int open_next(struct reader *reader)
         while (pick < count && bases[pick] <= reader->base_offset)
             pick++;
     } else {
-        while (pick + 1 < count && bases[pick + 1] <= reader->next_offset)
+        while (pick + 1 < count && bases[pick + 1] <= reader->skip_until)
             pick++;
     }
     error = ERR_TRUNCATED;
@@ -87,7 +89,7 @@ static int open_next(struct reader *reader)
         }
         error = ERR_TRUNCATED;
     }
-    if (!error && reader->base_offset > reader->next_offset)
+    if (!error && (first || reader->base_offset > reader->next_offset))
         reader->next_offset = reader->base_offset;
     free(bases);
     return error;
@@ -98,7 +100,8 @@ int reader_open(struct reader **out, struct disk *disk, const char *folder, uint
     struct reader *reader = calloc(1, sizeof *reader);
     if (!reader)
         return ERR_NO_MEMORY;
-    *reader = (struct reader){.disk = disk, .on_damage = on_damage, .context = context, .file = -1, .next_offset = from};
+    *reader =
+        (struct reader){.disk = disk, .on_damage = on_damage, .context = context, .file = -1, .next_offset = from, .skip_until = from};
     if ((size_t)snprintf(reader->folder, sizeof reader->folder, "%s", folder) >= sizeof reader->folder) {
         free(reader);
         return ERR_INVALID;
@@ -107,6 +110,27 @@ int reader_open(struct reader **out, struct disk *disk, const char *folder, uint
     if (error && error != ERR_TRUNCATED) {
         reader_close(reader);
         return error;
+    }
+    *out = reader;
+    return 0;
+}
+
+void reader_place(const struct reader *reader, struct reader_place *place)
+{
+    *place = (struct reader_place){.base_offset = reader->base_offset, .position = reader->position, .next_offset = reader->next_offset};
+}
+
+int reader_open_at(struct reader **out, struct disk *disk, const char *folder, const struct reader_place *place, uint64_t from,
+                   reader_on_damage on_damage, void *context)
+{
+    struct reader *reader;
+    int error = reader_open(&reader, disk, folder, from, on_damage, context);
+    if (error)
+        return error;
+    if (place && reader->file >= 0 && reader->base_offset == place->base_offset && place->next_offset <= from &&
+        place->position > reader->position) {
+        reader->position = place->position;
+        reader->next_offset = place->next_offset;
     }
     *out = reader;
     return 0;
@@ -207,7 +231,7 @@ int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t si
             if (error)
                 return error;
         }
-        if (reader->next_offset >= until)
+        if ((reader->next_offset > reader->skip_until ? reader->next_offset : reader->skip_until) >= until)
             return ERR_TRUNCATED;
         size_t have, at = 0, taken = 0;
         int error = read_fully(reader, block, size, reader->position, &have);
@@ -223,11 +247,11 @@ int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t si
             format_record_decode(block + at, message);
             if (message->offset >= until)
                 break;
-            if (message->offset > reader->next_offset && reader->next_offset > reader->base_offset)
+            if (message->offset > reader->next_offset)
                 report(reader, reader->position + at, 0, message->offset);
             if (message->offset >= reader->next_offset && !format_record_is_seal(block + at)) {
-                taken++;
                 reader->next_offset = message->offset + 1;
+                taken += message->offset >= reader->skip_until;
             }
             at += length;
         }
@@ -285,7 +309,9 @@ int reader_next(struct reader *reader, uint64_t until, struct message *message, 
 
 uint64_t reader_offset(const struct reader *reader)
 {
-    return reader->at < reader->count ? reader->messages[reader->at].offset : reader->next_offset;
+    if (reader->at < reader->count)
+        return reader->messages[reader->at].offset;
+    return reader->next_offset > reader->skip_until ? reader->next_offset : reader->skip_until;
 }
 
 uint64_t reader_position(const struct reader *reader, char segment[32])

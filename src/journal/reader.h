@@ -39,6 +39,17 @@ int reader_next(struct reader *reader, uint64_t until, struct message *message, 
 int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t size, struct message *messages, size_t message_max,
                 size_t *count, size_t *needed);
 
+/* Where a reader stands, to begin there again: a byte of a segment, and the offset of the record there. */
+struct reader_place {
+    uint64_t base_offset, position, next_offset;
+};
+void reader_place(const struct reader *reader, struct reader_place *place);
+
+/* As reader_open, but when `place` (may be NULL) lies in the segment that holds `from` and not behind it, nothing before the place is
+ * read. */
+int reader_open_at(struct reader **reader, struct disk *disk, const char *folder, const struct reader_place *place, uint64_t from,
+                   reader_on_damage on_damage, void *context);
+
 /* The offset that the next record will have at least. */
 uint64_t reader_offset(const struct reader *reader);
 

@@ -95,6 +95,8 @@ static int activate(struct journal_stream *stream, int file, const char *made, u
     file_path(stream, name, to);
     int old = -1;
     pthread_mutex_lock(&stream->lock);
+    while (stream->zeroing) /* the keeper is at work in the file that is about to be closed */
+        pthread_cond_wait(&stream->zero_done, &stream->lock);
     error = add_segment(stream, base_offset, FORMAT_SEGMENT_HEADER_SIZE);
     if (!error) {
         error = stream->disk->ops->rename(stream->disk, from, to);
@@ -139,8 +141,6 @@ static int create_file(struct journal_stream *stream, const char *name, int *fil
 static int start_segment(struct journal_stream *stream)
 {
     pthread_mutex_lock(&stream->lock);
-    while (stream->zeroing)
-        pthread_cond_wait(&stream->zero_done, &stream->lock);
     int file = stream->next_file;
     uint64_t zeroed_to = stream->next_zeroed_to;
     pthread_mutex_unlock(&stream->lock);

@@ -291,13 +291,13 @@ static void damage_in_the_middle_is_reported_and_passed_over(void **state)
     stop(&fixture);
     char path[600];
     newest_segment(path);
-    flip(path, FORMAT_SEGMENT_HEADER_SIZE + 152 * 20 + 70); /* a record is 40 + 5 + 100 bytes, rounded up to 152 */
+    flip(path, FORMAT_SEGMENT_HEADER_SIZE + 160 * 20 + 70); /* a record is 48 + 5 + 100 bytes, rounded up to 160 */
     struct damage_count damage = {0};
     assert_int_equal(read_all(0, 0, &damage), 69);
     assert_int_equal(damage.count, 1);
     assert_int_equal(damage.last.first_offset, 20);
     assert_int_equal(damage.last.next_offset, 21);
-    assert_int_equal(damage.last.position, FORMAT_SEGMENT_HEADER_SIZE + 152 * 20);
+    assert_int_equal(damage.last.position, FORMAT_SEGMENT_HEADER_SIZE + 160 * 20);
     start(&fixture);
     assert_int_equal(journal_stream_durable(fixture.stream), 70);
     append(&fixture, 70, 5, 100);
