@@ -71,6 +71,8 @@ void bus_stop(struct bus *bus)
             mail_stop(&bus->loops[i]);
     for (unsigned i = 0; bus->loops && i < bus->options.loop_count; i++)
         loop_join(&bus->loops[i]);
+    for (unsigned i = 0; bus->loops && i < bus->options.loop_count; i++)
+        loop_fini(&bus->loops[i]); /* after all have ended: they write to one another */
     router_cache_destroy(bus->publish_cache);
     router_destroy(bus->router);
     pthread_mutex_destroy(&bus->publish_lock);

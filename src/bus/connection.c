@@ -24,7 +24,8 @@ void connection_note_queue(struct connection *connection)
         return;
     connection->congested = congested;
     atomic_store_explicit(&loop->congested[connection->slot], congested, memory_order_relaxed);
-    if (!congested)
+    /* Publishers may go on; or, once it is congested itself, this one: its acknowledgements lie behind its publishes. */
+    if (!congested || connection->paused)
         mail_resume_all(loop->bus);
 }
 
@@ -94,8 +95,10 @@ void connection_end(struct connection *connection)
     if (connection->shut || uv_is_closing((uv_handle_t *)&connection->handle))
         return;
     if (connection->goodbye) {
-        connection->goodbye = false;
         connection_flush(connection);
+        if (connection->writing || (connection->out.length && !connection->shut))
+            return; /* on_written comes back here */
+        connection->goodbye = false;
         uv_shutdown_t *request = connection->shut ? NULL : malloc(sizeof *request);
         if (request) {
             request->data = connection;
@@ -138,7 +141,9 @@ static void on_written(uv_write_t *request, int status)
         connection_drop(connection);
         return;
     }
-    if (!connection->shut && connection->out.length)
+    if (connection->closing)
+        connection_end(connection);
+    else if (connection->out.length)
         connection_flush(connection);
     connection_note_queue(connection);
 }
@@ -178,7 +183,7 @@ void connection_flush(struct connection *connection)
 void connection_puback(struct connection *connection, uint16_t packet_id)
 {
     struct buffer *out = &connection->out;
-    if (connection->shut || buffer_reserve(out, 4))
+    if (connection->closing || buffer_reserve(out, 4))
         return; /* a connection that cannot take four bytes is closed by its limits */
     uint8_t *at = out->data + out->length;
     at[0] = MQTT_PUBACK << 4;
@@ -471,6 +476,7 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *room)
     if (count == 0 || connection->closing)
         return;
     counter_add(&loop->counters.bytes_received, (uint64_t)count);
+    connection->session.last_packet_ns = uv_now(&loop->uv) * 1000000u; /* a large packet on a slow link is a sign of life */
     if (connection->large) {
         connection->in.length += (size_t)count;
         take(connection, connection->in.data, connection->in.length);
@@ -481,6 +487,8 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *room)
 
 void connection_continue(struct connection *connection)
 {
+    if (connection->session.state != MQTT_SESSION_NEW) /* what it said meanwhile is still in the socket */
+        connection->session.last_packet_ns = uv_now(&connection->loop->uv) * 1000000u;
     if (!connection->closing && connection->in.length)
         take(connection, connection->in.data, connection->in.length);
     if (!connection->closing && !connection->paused)

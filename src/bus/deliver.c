@@ -50,7 +50,7 @@ static void append(struct connection *from, const struct mqtt_publish *publish, 
 
 static void note_drop(struct loop *loop, enum drop_reason reason)
 {
-    counter_add(&loop->counters.dropped[reason], 1);
+    atomic_fetch_add_explicit(&loop->counters.dropped[reason], 1, memory_order_relaxed); /* publishers on other threads count here too */
 }
 
 static int encode_waiting(struct connection *to, const struct mqtt_publish *outgoing, size_t size)
@@ -92,6 +92,9 @@ void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_p
             return;
         }
         if (queued > options->outgoing_soft_max * LOOP_HARD_FACTOR) {
+            DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus",
+                         "client \"%s\" is disconnected: %zu bytes wait for it, %d times what bus.outgoing_size_max allows",
+                         to->client ? to->client->id : "", queued, LOOP_HARD_FACTOR);
             connection_close(to, CLOSE_SLOW, 0x97);
             return;
         }
@@ -159,6 +162,9 @@ static bool deliver_remote(struct bus *bus, const struct router_match *match, co
                 int error = mail_deliver(to, publish, targets, count);
                 full = full || error || atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > LOOP_MAIL_SOFT_MAX;
                 if (error)
+                    atomic_fetch_add_explicit(&to->counters.dropped[error == ERR_LIMIT ? DROP_MAIL_FULL : DROP_NO_MEMORY], count,
+                                              memory_order_relaxed);
+                if (error)
                     DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", "%u deliveries on %.*s were dropped: the receiving event loop is overloaded",
                                  count, (int)publish->topic.length, (const char *)publish->topic.data);
                 count = 0;
@@ -198,8 +204,10 @@ bool deliver_publish(struct connection *from, const struct mqtt_publish *publish
         router_match_set_user(match, stream);
     if (publish->qos > 0 || stream == STREAM_INGEST)
         append(from, publish, stream);
-    if (!match)
+    if (!match) {
+        note_drop(loop, DROP_NO_MEMORY); /* who wanted it cannot be known */
         return true;
+    }
     uint32_t local = 0;
     for (uint32_t i = 0; i < match->count; i++) {
         const struct router_subscription *subscriber = &match->subscribers[i];

@@ -172,7 +172,8 @@ static void on_turn_end(uv_check_t *check)
 static void on_durable(void *context)
 {
     struct loop *loop = context;
-    uv_async_send(&loop->wake);
+    if (!atomic_load(&loop->deaf))
+        uv_async_send(&loop->wake);
 }
 
 /* ---- holding senders back ---- */
@@ -244,6 +245,7 @@ void loop_stop(struct loop *loop)
         connection->will = false; /* the server leaves, not the client */
         connection_close(connection, CLOSE_SHUTDOWN, 0x8b);
     }
+    atomic_store(&loop->deaf, true);
     uv_close((uv_handle_t *)&loop->wake, NULL);
     if (loop->open_count)
         uv_timer_start(&loop->sweep, on_linger, LOOP_LINGER_MS, 0);
@@ -295,6 +297,11 @@ void loop_join(struct loop *loop)
 {
     if (loop->started)
         pthread_join(loop->thread, NULL);
+    loop->started = false;
+}
+
+void loop_fini(struct loop *loop)
+{
     journal_producer_close(loop->producer); /* nobody wakes the loop any more */
     if (loop->initialised) {
         uv_walk(&loop->uv, close_handle, NULL);

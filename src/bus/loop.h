@@ -112,6 +112,7 @@ struct loop {
     struct buffer mail; /* under lock */
     _Atomic size_t mail_bytes;
     struct buffer mail_read; /* the loop's: the mail being read */
+    _Atomic bool deaf;       /* it is stopping and reads no more mail */
     _Atomic bool drained;    /* quiesced: nothing is on its way to the disk, all acknowledgements are written */
     struct loop_counters counters;
 };
@@ -149,6 +150,7 @@ struct bus {
 /* loop.c */
 int loop_start(struct loop *loop, struct bus *bus, unsigned index);
 void loop_join(struct loop *loop);
+void loop_fini(struct loop *loop);
 void loop_mark_dirty(struct connection *connection);
 void loop_pause(struct connection *connection, enum pause_reason reason);
 void loop_resume(struct loop *loop);                       /* reads again from every connection that was held back */

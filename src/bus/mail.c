@@ -48,7 +48,7 @@ static void mail_send(struct loop *to, size_t size)
     to->mail.length += size;
     atomic_store_explicit(&to->mail_bytes, to->mail.length, memory_order_relaxed);
     pthread_mutex_unlock(&to->mail_lock);
-    if (first)
+    if (first && !atomic_load(&to->deaf))
         uv_async_send(&to->wake);
 }
 
@@ -56,8 +56,10 @@ static void send_small(struct loop *to, const struct mail_head *head)
 {
     uint8_t *at = mail_begin(to, sizeof *head);
     if (!at) {
-        if (head->type == MAIL_SOCKET)
+        if (head->type == MAIL_SOCKET) {
             close(head->socket);
+            atomic_fetch_sub(&to->bus->connection_count, 1);
+        }
         return;
     }
     memcpy(at, head, sizeof *head);

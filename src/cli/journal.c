@@ -59,6 +59,21 @@ static void append_bytes_json(struct buffer *line, const char *name, const uint8
     buffer_append_text(line, "\"");
 }
 
+/* For a terminal: what would move the cursor or end the line is shown as \xNN. */
+static void append_printable(struct buffer *line, const char *text, size_t length)
+{
+    size_t done = 0;
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c >= 0x20 && c != 0x7f)
+            continue;
+        buffer_append(line, text + done, i - done);
+        buffer_printf(line, "\\x%02x", c);
+        done = i + 1;
+    }
+    buffer_append(line, text + done, length - done);
+}
+
 static void print_record(struct buffer *line, const char *stream, const struct message *message, bool json)
 {
     buffer_clear(line);
@@ -72,9 +87,11 @@ static void print_record(struct buffer *line, const char *stream, const struct m
     } else {
         char time_text[CLOCK_TEXT_SIZE];
         clock_wall_text(message->time_ns, time_text);
-        buffer_printf(line, "%" PRIu64 " %s %.*s ", message->offset, time_text, (int)message->topic_length, message->topic);
+        buffer_printf(line, "%" PRIu64 " %s ", message->offset, time_text);
+        append_printable(line, message->topic, message->topic_length);
+        buffer_append_text(line, " ");
         if (text_is_utf8((const char *)message->payload, message->payload_length))
-            buffer_append(line, message->payload, message->payload_length);
+            append_printable(line, (const char *)message->payload, message->payload_length);
         else
             buffer_printf(line, "(%u bytes that are not text; --json shows them)", message->payload_length);
         buffer_append_text(line, "\n");
@@ -202,8 +219,11 @@ static void print_dead_letter(struct buffer *line, const struct message *record,
     } else {
         char time_text[CLOCK_TEXT_SIZE];
         clock_wall_text(letter->time_ns, time_text);
-        buffer_printf(line, "%" PRIu64 " %s %-14s %.*s (%u bytes)\n      %s\n", record->offset, time_text, letter->reason,
-                      (int)record->topic_length, record->topic, record->payload_length, letter->error);
+        buffer_printf(line, "%" PRIu64 " %s %-14s ", record->offset, time_text, letter->reason);
+        append_printable(line, record->topic, record->topic_length);
+        buffer_printf(line, " (%u bytes)\n      ", record->payload_length);
+        append_printable(line, letter->error, strlen(letter->error));
+        buffer_append_text(line, "\n");
     }
     fwrite(line->data, 1, line->length, stdout);
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/diagnostics.h"
@@ -24,6 +25,7 @@ enum {
     SERVER_QUIESCE_MS = 5000,
     SERVER_DRAIN_MS = 15000,
     SERVER_OUTCOMES_SEGMENT = 8 << 20,
+    SERVER_FILES_KEPT = 128, /* file descriptors that connections may not take */
     SERVER_SUBSCRIPTIONS_MAX = 1000000,
     SERVER_FILTER_MAX = 1024
 };
@@ -130,6 +132,20 @@ static int open_queue(struct server *server)
     return error;
 }
 
+/* Connections may not take the file descriptors that the journal needs. */
+static uint32_t connections_max(const struct config *config)
+{
+    struct rlimit limit;
+    uint32_t most = config->bus_max_connections;
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= (rlim_t)most + SERVER_FILES_KEPT)
+        return most;
+    uint32_t left = limit.rlim_cur > 2 * SERVER_FILES_KEPT ? (uint32_t)limit.rlim_cur - SERVER_FILES_KEPT : (uint32_t)limit.rlim_cur / 2;
+    diagnostics(DIAGNOSTICS_WARNING, "bus",
+                "at most %u connections instead of %u (bus.max_connections): the limit of open files is %llu; raise it (ulimit -n)", left,
+                most, (unsigned long long)limit.rlim_cur);
+    return left < 1 ? 1 : left;
+}
+
 static int start_bus(struct server *server)
 {
     const struct config *config = server->config;
@@ -148,7 +164,7 @@ static int start_bus(struct server *server)
         .host_count = config->bus_host.count,
         .port = (uint16_t)config->bus_port,
         .loop_count = threads,
-        .connections_max = config->bus_max_connections,
+        .connections_max = connections_max(config),
         .subscriptions_max = SERVER_SUBSCRIPTIONS_MAX,
         .packet_size_max = (uint32_t)config->bus_packet_size_max,
         .receive_maximum = (uint16_t)config->bus_receive_maximum,
@@ -457,8 +473,11 @@ int server_stop(struct server *server)
     if (server->pipeline) {
         int left = pipeline_stop(server->pipeline, undone ? 0 : SERVER_DRAIN_MS);
         undone = undone ? undone : left;
-        if (left)
+        if (left) {
+            /* Its threads still run and use the rest: the process ends with everything in place. What is on disk is whole. */
             give_up_if_stalled(server);
+            return undone;
+        }
         pipeline_destroy(server->pipeline);
     }
     http_stop(server->http);

@@ -22,8 +22,11 @@
 enum {
     EMBEDDED_BATCH_MESSAGES_MAX = 2048,
     EMBEDDED_BATCHES_IDLE_MAX = 8,
+    EMBEDDED_BLOCK_KEEP = 4 << 20,         /* a block that one large message made larger is given back */
     EMBEDDED_WRITER_BACKLOG_MAX = 8 << 20, /* bytes a writer may have on their way to the disk */
     EMBEDDED_CHECKPOINT_INTERVAL = 200000, /* outcomes between two checkpoints */
+    EMBEDDED_PLACES_MAX = 65536,           /* remembered places of the consumed stream ... */
+    EMBEDDED_PLACE_STEP = 256 << 10,       /* ... at least so many bytes apart */
     EMBEDDED_ENTRIES_MAX = 4096            /* outcomes in one record */
 };
 
@@ -42,12 +45,17 @@ struct embedded {
     struct reader *reader; /* consumer thread */
     uint64_t recovered;    /* offsets below it may be settled already */
     _Atomic uint64_t read_offset;
+    struct queue_writer *repairs; /* consumer thread: settles what damage took away */
 
     pthread_mutex_t lock; /* idle batches, waiting, interrupt */
     pthread_cond_t more;
     bool waiting, interrupted;
     struct embedded_batch *idle;
     size_t idle_count;
+
+    pthread_mutex_t places_lock;
+    struct reader_place *places; /* ring of [EMBEDDED_PLACES_MAX], ascending: where to begin to read a message again */
+    size_t place_count, place_next;
 
     pthread_mutex_t ledger_lock;
     struct ledger ledger;
@@ -95,7 +103,7 @@ static struct embedded_batch *batch_take(struct embedded *queue, size_t bytes)
         batch->messages = calloc(EMBEDDED_BATCH_MESSAGES_MAX, sizeof *batch->messages);
         batch->settled = calloc(EMBEDDED_BATCH_MESSAGES_MAX, sizeof *batch->settled);
     }
-    if (batch->block_size < bytes) {
+    if (batch->block_size < bytes || (batch->block_size > bytes && batch->block_size > EMBEDDED_BLOCK_KEEP)) {
         free(batch->block);
         batch->block = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
         batch->block_size = batch->block ? bytes : 0;
@@ -167,29 +175,113 @@ static uint64_t wait_for_more(struct embedded *queue, unsigned timeout_ms)
     return durable;
 }
 
+/* Where the reader stands is worth remembering when it is far enough from what was remembered last. */
+static void remember_place(struct embedded *queue)
+{
+    struct reader_place place;
+    reader_place(queue->reader, &place);
+    pthread_mutex_lock(&queue->places_lock);
+    const struct reader_place *last =
+        queue->place_count ? &queue->places[(queue->place_next + EMBEDDED_PLACES_MAX - 1) % EMBEDDED_PLACES_MAX] : NULL;
+    if (!last || last->base_offset != place.base_offset || place.position >= last->position + EMBEDDED_PLACE_STEP) {
+        queue->places[queue->place_next] = place;
+        queue->place_next = (queue->place_next + 1) % EMBEDDED_PLACES_MAX;
+        queue->place_count += queue->place_count < EMBEDDED_PLACES_MAX;
+    }
+    pthread_mutex_unlock(&queue->places_lock);
+}
+
+/* The nearest remembered place at or before an offset; false when there is none. */
+static bool find_place(struct embedded *queue, uint64_t offset, struct reader_place *place)
+{
+    pthread_mutex_lock(&queue->places_lock);
+    size_t oldest = (queue->place_next + EMBEDDED_PLACES_MAX - queue->place_count) % EMBEDDED_PLACES_MAX;
+    size_t low = 0, high = queue->place_count; /* places before `low` are at or before the offset, those from `high` on are behind it */
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (queue->places[(oldest + middle) % EMBEDDED_PLACES_MAX].next_offset <= offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low)
+        *place = queue->places[(oldest + low - 1) % EMBEDDED_PLACES_MAX];
+    pthread_mutex_unlock(&queue->places_lock);
+    return low > 0;
+}
+
+static int embedded_commit(struct queue_writer *writer, void (*done)(void *token, int error), void *token);
+static int add_entry(struct queue_writer *writer, uint64_t entry);
+
+/* What damage took away can have no other outcome, and must not stay pending for ever. */
+static int give_up_damaged(struct embedded *queue, uint64_t first, uint64_t next)
+{
+    int error = 0;
+    for (uint64_t offset = first; offset < next && !error; offset++)
+        error = add_entry(queue->repairs, ledger_entry(offset, QUEUE_DEAD_LETTERED, LEDGER_REASON_DAMAGED));
+    return error ? error : embedded_commit(queue->repairs, NULL, NULL);
+}
+
+static int settle_gaps(struct embedded *queue, uint64_t expected, const struct embedded_batch *batch)
+{
+    int error = 0;
+    for (size_t i = 0; i < batch->batch.count && !error; i++) {
+        if (batch->messages[i].offset > expected)
+            error = give_up_damaged(queue, expected, batch->messages[i].offset);
+        expected = batch->messages[i].offset + 1;
+    }
+    return error;
+}
+
+/* Records were counted as durable, but none of them can be found: the reader goes on behind them. */
+static int pass_lost_end(struct embedded *queue, uint64_t expected, uint64_t durable)
+{
+    struct reader *reader;
+    int error = give_up_damaged(queue, expected, durable);
+    if (!error)
+        error = journal_stream_reader(queue->options.ingest, durable, &reader);
+    if (error)
+        return error;
+    reader_close(queue->reader);
+    queue->reader = reader;
+    atomic_store(&queue->read_offset, durable);
+    return 0;
+}
+
+static int fill_batch(struct embedded *queue, size_t bytes_max, uint64_t durable, struct embedded_batch **out)
+{
+    size_t count = 0, bytes = bytes_max;
+    for (;;) {
+        struct embedded_batch *batch = batch_take(queue, bytes);
+        if (!batch)
+            return ERR_NO_MEMORY;
+        int error = reader_fill(queue->reader, durable, batch->block, bytes, batch->messages, EMBEDDED_BATCH_MESSAGES_MAX, &count, &bytes);
+        if (!error || error == ERR_TRUNCATED) {
+            batch->batch.count = error ? 0 : count;
+            *out = batch;
+            return 0;
+        }
+        embedded_batch_free(&batch->batch);
+        if (error != ERR_LIMIT) /* one message larger than the batch: `bytes` says how large */
+            return error;
+    }
+}
+
 static int embedded_fetch(struct queue *base, size_t bytes_max, unsigned timeout_ms, struct queue_batch **out)
 {
     struct embedded *queue = from(base);
+    uint64_t expected = reader_offset(queue->reader);
     uint64_t durable = wait_for_more(queue, timeout_ms);
-    struct embedded_batch *batch = batch_take(queue, bytes_max);
-    if (!batch)
-        return ERR_NO_MEMORY;
-    size_t count = 0, needed = 0;
-    int error =
-        reader_fill(queue->reader, durable, batch->block, batch->block_size, batch->messages, EMBEDDED_BATCH_MESSAGES_MAX, &count, &needed);
-    if (error == ERR_LIMIT) { /* one message larger than the batch */
-        embedded_batch_free(&batch->batch);
-        batch = batch_take(queue, needed);
-        if (!batch)
-            return ERR_NO_MEMORY;
-        error = reader_fill(queue->reader, durable, batch->block, batch->block_size, batch->messages, EMBEDDED_BATCH_MESSAGES_MAX, &count,
-                            &needed);
-    }
-    if (error && error != ERR_TRUNCATED) {
+    struct embedded_batch *batch;
+    remember_place(queue);
+    int error = fill_batch(queue, bytes_max, durable, &batch);
+    if (error)
+        return error;
+    error = batch->batch.count ? settle_gaps(queue, expected, batch) : expected < durable ? pass_lost_end(queue, expected, durable) : 0;
+    if (error) {
         embedded_batch_free(&batch->batch);
         return error;
     }
-    batch->batch.count = error ? 0 : count;
     if (batch->batch.count) {
         bool recovering = batch->messages[0].offset < queue->recovered;
         if (recovering)
@@ -208,7 +300,9 @@ static int embedded_read_again(struct queue *base, struct queue_position positio
 {
     struct embedded *queue = from(base);
     struct reader *reader;
-    int error = journal_stream_reader(queue->options.ingest, position.offset, &reader);
+    struct reader_place place;
+    bool near = find_place(queue, position.offset, &place);
+    int error = journal_stream_reader_at(queue->options.ingest, near ? &place : NULL, position.offset, &reader);
     if (error)
         return error;
     struct message message;
@@ -466,7 +560,8 @@ static int embedded_commit(struct queue_writer *writer, void (*done)(void *token
         *note = (struct commit_note){done, token};
     }
     if (writer->entry_count == 0) {
-        /* Nothing to make durable, so it is. */
+        /* Nothing is settled, so nobody waits for it. */
+        journal_submit(writer->producer);
         if (note)
             note->done(note->token, 0);
         free(note);
@@ -488,8 +583,10 @@ static int embedded_commit(struct queue_writer *writer, void (*done)(void *token
 static void embedded_close(struct queue *base)
 {
     struct embedded *queue = from(base);
+    embedded_writer_close(queue->repairs);
     journal_producer_close(queue->checkpoints);
     reader_close(queue->reader);
+    free(queue->places);
     while (queue->idle) {
         struct embedded_batch *next = queue->idle->next;
         free(queue->idle->messages);
@@ -501,6 +598,7 @@ static void embedded_close(struct queue *base)
     ledger_fini(&queue->ledger);
     pthread_cond_destroy(&queue->more);
     pthread_mutex_destroy(&queue->ledger_lock);
+    pthread_mutex_destroy(&queue->places_lock);
     pthread_mutex_destroy(&queue->lock);
     free(queue);
 }
@@ -532,6 +630,7 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     queue->options = *options;
     pthread_mutex_init(&queue->lock, NULL);
     pthread_mutex_init(&queue->ledger_lock, NULL);
+    pthread_mutex_init(&queue->places_lock, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -553,6 +652,11 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
         error = journal_stream_reader(options->ingest, queue->ledger.cursor, &queue->reader);
     if (!error)
         error = journal_producer_open(options->journal, on_checkpoint_durable, queue, &queue->checkpoints);
+    if (!error)
+        error = embedded_writer_open(&queue->queue, &queue->repairs);
+    queue->places = calloc(EMBEDDED_PLACES_MAX, sizeof *queue->places);
+    if (!error && !queue->places)
+        error = ERR_NO_MEMORY;
     if (error) {
         embedded_close(&queue->queue);
         return error;
@@ -569,5 +673,9 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
 
 int queue_embedded_start(struct queue *base)
 {
-    return append_checkpoint(from(base));
+    struct embedded *queue = from(base);
+    int error = append_checkpoint(queue);
+    if (!error) /* what is derived from the tails of other streams must stand before they grow */
+        journal_producer_wait(queue->checkpoints, 0);
+    return error;
 }
