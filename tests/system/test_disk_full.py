@@ -6,10 +6,9 @@ import uuid
 
 import pytest
 
-from spindle import Spindle, wait_until
+from spindle import DEADLINE_S, Spindle, wait_until
 
 PAYLOAD = b'x' * 50000
-SMALL = {'journal.segment_size': '1MiB'}
 
 
 @pytest.fixture
@@ -26,53 +25,58 @@ def small_disk(tmp_path):
     subprocess.run(['umount', '-l', str(folder)], check=True)
 
 
-def fill(connect, server, acknowledged):
-    """Publishes until the server takes no more; notes every payload that was acknowledged. Returns the thread and its stop."""
-    client = connect(server)
-    stop = threading.Event()
+class Filler:
+    """Publishes until it is stopped; notes every payload that was acknowledged."""
 
-    def send():
-        while not stop.is_set():
+    def __init__(self, client):
+        self.client, self.acknowledged, self.stopping = client, [], threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        while not self.stopping.is_set():
             payload = uuid.uuid4().hex.encode() + PAYLOAD
-            token = client.post('fill/up', payload)
-            while not stop.is_set() and not token.is_published():
-                stop.wait(0.005)
+            token = self.client.post('fill/up', payload)
+            while not self.stopping.is_set() and not token.is_published():
+                self.stopping.wait(0.005)
             if token.is_published():
-                acknowledged.append(payload[:32].decode())
+                self.acknowledged.append(payload[:32].decode())
 
-    thread = threading.Thread(target=send)
-    thread.start()
+    def stop(self):
+        self.stopping.set()
+        self.thread.join(DEADLINE_S)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def full(small_disk, connect):
+    """A server whose disk is full, and who filled it."""
+    server = Spindle(small_disk, settings={'journal.segment_size': '1MiB'}).start()
+    filler = Filler(connect(server))
     wait_until(lambda: server.metrics().get_sum('spindle_journal_stalled') == 1, 'a full disk is noticed')
-    return thread, stop
+    yield server, filler
+    filler.stopping.set()
+    server.kill()
 
 
 def kept(server):
     return {record['payload'][:32].decode() for record in server.journal('bus')}
 
 
-def test_a_full_disk_holds_senders_back_until_there_is_space(small_disk, connect):
-    server = Spindle(small_disk, settings=SMALL).start()
-    try:
-        acknowledged = []
-        thread, stop = fill(connect, server, acknowledged)
-        status, body = server.http('/readyz')
-        assert status == 503 and b'space' in body
-        before = len(acknowledged)
-        (small_disk / 'ballast').unlink()
-        wait_until(lambda: len(acknowledged) > before + 20, 'it goes on')
-        stop.set()
-        thread.join()
-        assert set(acknowledged) <= kept(server)
-        assert 'there is space again; free some' in server.stderr()
-    finally:
-        server.kill()
+def test_a_full_disk_holds_senders_back_until_there_is_space(full, small_disk):
+    server, filler = full
+    answer = server.http('/readyz')
+    assert answer[0] == 503 and 'space' in str(answer)
+    before = len(filler.acknowledged)
+    (small_disk / 'ballast').unlink()
+    wait_until(lambda: len(filler.acknowledged) > before + 20, 'it goes on')
+    filler.stop()
+    assert set(filler.acknowledged) <= kept(server)
+    assert 'writing goes on' in server.stderr()  # what it said before found no space either
 
 
-def test_a_full_disk_does_not_keep_it_from_ending(small_disk, connect):
-    server = Spindle(small_disk, settings=SMALL).start()
-    acknowledged = []
-    thread, stop = fill(connect, server, acknowledged)
-    assert server.stop() == 0
-    stop.set()
-    thread.join()
-    assert set(acknowledged) <= kept(server)
+def test_a_full_disk_does_not_keep_it_from_ending(full):
+    server, filler = full
+    server.stop()
+    filler.stop()
+    assert set(filler.acknowledged) <= kept(server)
