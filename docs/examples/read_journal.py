@@ -17,7 +17,7 @@ try:
 except ImportError:
     xxh3 = None
 
-HEADER_SIZE, COPY_SIZE, RECORD_HEADER_SIZE = 4096, 2048, 40
+HEADER_SIZE, COPY_SIZE, RECORD_HEADER_SIZE = 4096, 2048, 48
 SEAL = 0x40
 
 
@@ -42,13 +42,16 @@ def read_records(path):
     salt, _base_offset, _stream = read_header(data[:HEADER_SIZE])
     at = HEADER_SIZE
     while at + RECORD_HEADER_SIZE <= len(data):
-        length, topic_size, flags, source_count, checksum, offset, time_ns, property_size, payload_size = struct.unpack_from('<IHBBQQQII', data, at)
+        fields = struct.unpack_from('<IHBBQQQIIQ', data, at)
+        length, topic_size, flags, source_count, checksum, offset, time_ns, property_size, payload_size, header_sum = fields
         content_size = topic_size + property_size + payload_size
         if length != (RECORD_HEADER_SIZE + content_size + 7) // 8 * 8 + 8 * source_count or at + length > len(data):
             return
         if xxh3:
-            content_sum = xxh3(data[at + 24:at + length])
-            if xxh3(struct.pack('<QQQ', content_sum, offset, salt) + data[at:at + 8]) != checksum:
+            content_sum = xxh3(data[at + RECORD_HEADER_SIZE:at + length])
+            if xxh3(data[at:at + 8] + data[at + 16:at + 40] + struct.pack('<Q', salt)) != header_sum:
+                return
+            if xxh3(struct.pack('<QQQ', content_sum, header_sum, salt)) != checksum:
                 return
         if not flags & SEAL:
             content = data[at + RECORD_HEADER_SIZE:at + RECORD_HEADER_SIZE + content_size]
