@@ -177,7 +177,8 @@ format-check:
 
 install: build ## install the program below PREFIX (/usr/local); DESTDIR is honoured
 	install -D -m 755 $B/spindle $(DESTDIR)$(PREFIX)/bin/spindle
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/spindle LICENSE NOTICE CHANGELOG.md README.md docs/*.md
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/spindle LICENSE NOTICE CHANGELOG.md README.md
+	for file in $$(find docs -type f); do install -D -m 644 $$file $(DESTDIR)$(PREFIX)/share/doc/spindle/$$file || exit 1; done
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	$B/spindle docs man > $(DESTDIR)$(PREFIX)/share/man/man1/spindle.1
