@@ -1,5 +1,7 @@
 /* Finds the command and runs it. */
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/error.h"
 #include "cli/command.h"
@@ -28,8 +30,18 @@ static int act(const struct command_line *line)
     return line->command->run(line->arguments);
 }
 
+/* Whoever started the program may have closed these; the next file opened would take their place, and what is printed would go into
+ * it. */
+static void open_standard_files(void)
+{
+    for (int file = 0; file <= 2; file++)
+        if (fcntl(file, F_GETFD) < 0 && open("/dev/null", file == 0 ? O_RDONLY : O_WRONLY) != file)
+            abort();
+}
+
 int main(int argc, char **argv)
 {
+    open_standard_files();
     static struct command_line line;
     static struct problems problems;
     problems_init(&problems);
