@@ -430,7 +430,8 @@ static bool stage_identify(struct stage *stage, void *given, const struct messag
     struct scratch *scratch = given;
     struct topics_match match;
     topics_classify(&drilling->topics, result->topic, result->topic_length, &match);
-    if (match.kind != TOPICS_ANSWER || !ends_with(result, drilling->topics.keypoints))
+    /* The depths are written behind the key points: where they stand, the whole answer does. */
+    if (match.kind != TOPICS_ANSWER || !ends_with(result, drilling->topics.depths))
         return false;
     struct result_known known_result;
     if (result_read(scratch->results, result->payload, result->payload_length, &known_result) != 0)

@@ -87,8 +87,8 @@ struct stage_ops {
                      const struct stage_item *const items[STAGE_SIDES_MAX], uint64_t now_ns, struct stage_output *output);
 
     /* Reads back a message that complete() produced, so that finished sets are known after a restart: fills key (borrowed from the
-     * topic), stamp, id, and the mask of sides known to have been there. False for the messages of a set after its first, and for
-     * anything it does not recognise. */
+     * topic), stamp, id, and the mask of sides known to have been there. True for the last message of a set alone, because a crash may have
+     * cut off what comes behind the first; false for anything it does not recognise. */
     bool (*identify)(struct stage *stage, void *scratch, const struct message *result, const char **key, uint32_t *key_length,
                      char stamp[STAGE_STAMP_MAX], char id[STAGE_ID_MAX], unsigned *sides);
 

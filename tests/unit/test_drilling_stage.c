@@ -526,26 +526,26 @@ static void answers_are_recognised_again(void **state)
     put_result("440", "[1, 2]");
     put_trace("440", 2, 400, false);
     complete_at(0);
-    assert_true(identify(0, stamp, id, &sides));
+    assert_true(identify(1, stamp, id, &sides));
     assert_string_equal(stamp, MESSAGE_STAMP);
     assert_string_equal(id, "440");
     assert_int_equal(sides, 1u << PAYLOAD_RESULT | 1u << PAYLOAD_TRACE);
-    assert_false(identify(1, stamp, id, &sides)); /* one of the two is enough */
+    assert_false(identify(0, stamp, id, &sides)); /* the last of the two: with it alone both were written */
     put_heads("\"E0\"", "440");
     complete_at(0);
-    assert_true(identify(0, stamp, id, &sides));
+    assert_true(identify(1, stamp, id, &sides));
     assert_int_equal(sides, 1u << PAYLOAD_RESULT | 1u << PAYLOAD_TRACE | 1u << PAYLOAD_HEADS);
     put_broken(PAYLOAD_RESULT);
     put_broken(PAYLOAD_TRACE);
     complete_at(0);
-    assert_true(identify(0, stamp, id, &sides));
+    assert_true(identify(1, stamp, id, &sides));
     assert_string_equal(id, "");
-    buffer_clear(&fixture.output.payload[0]);
-    buffer_append_text(&fixture.output.payload[0], "{\"half\": ");
-    assert_false(identify(0, stamp, id, &sides));
-    buffer_clear(&fixture.output.topic[0]);
-    buffer_append_text(&fixture.output.topic[0], ROOT "ResultManagement");
-    assert_false(identify(0, stamp, id, &sides));
+    buffer_clear(&fixture.output.payload[1]);
+    buffer_append_text(&fixture.output.payload[1], "{\"half\": ");
+    assert_false(identify(1, stamp, id, &sides));
+    buffer_clear(&fixture.output.topic[1]);
+    buffer_append_text(&fixture.output.topic[1], ROOT "ResultManagement");
+    assert_false(identify(1, stamp, id, &sides));
 }
 
 /* ---- metrics ---- */
