@@ -17,21 +17,21 @@ try:
 except ImportError:
     xxh3 = None
 
-HEADER_SIZE, COPY_SIZE, RECORD_HEADER_SIZE = 4096, 2048, 48
+VERSION, HEADER_SIZE, COPY_SIZE, RECORD_HEADER_SIZE = 2, 8192, 4096, 48
 SEAL = 0x40
 
 
 def read_header(block):
-    """Returns (salt, base offset, stream name) of a segment."""
+    """Returns (key, base offset, stream name) of a segment."""
     for at in (0, COPY_SIZE):
         copy = block[at:at + COPY_SIZE]
-        magic, version, size, salt, base_offset, _created_ns = struct.unpack_from('<8sIIQQQ', copy)
+        magic, version, size, key, base_offset, _created_ns = struct.unpack_from('<8sIIQQQ', copy)
         checksum, = struct.unpack_from('<Q', copy, COPY_SIZE - 8)
         if magic != b'SPNDLSEG' or (xxh3 and xxh3(copy[:COPY_SIZE - 8]) != checksum):
             continue
-        if (version, size) != (1, HEADER_SIZE):
+        if (version, size) != (VERSION, HEADER_SIZE):
             raise SystemExit('format version %d is not known' % version)
-        return salt, base_offset, copy[40:104].rstrip(b'\0').decode()
+        return key, base_offset, copy[40:104].rstrip(b'\0').decode()
     raise ValueError('no valid header')
 
 
@@ -39,7 +39,8 @@ def read_records(path):
     """Yields (offset, time_ns, topic, properties, payload, sources) of a segment."""
     with open(path, 'rb') as file:
         data = file.read()
-    salt, _base_offset, _stream = read_header(data[:HEADER_SIZE])
+    key, base_offset, _stream = read_header(data[:HEADER_SIZE])
+    salt = xxh3(struct.pack('<QQ', key, base_offset)) if xxh3 else None
     at = HEADER_SIZE
     while at + RECORD_HEADER_SIZE <= len(data):
         fields = struct.unpack_from('<IHBBQQQIIQ', data, at)

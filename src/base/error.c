@@ -59,8 +59,14 @@ int error_from_errno(int errno_value)
     case EDQUOT:
         return ERR_NO_SPACE;
     case ENOENT:
-    case ENOTDIR:
         return ERR_NOT_FOUND;
+    case ENOTDIR:
+        return ERR_NOT_FOLDER;
+    case EACCES:
+    case EPERM:
+        return ERR_PERMISSION;
+    case EROFS:
+        return ERR_READ_ONLY;
     case EMFILE:
     case ENFILE:
         return ERR_LIMIT;

@@ -53,6 +53,27 @@ static unsigned processors(void)
     return count < 1 ? 1 : (unsigned)count;
 }
 
+/* What to do when a folder cannot be used. */
+static const char *folder_advice(int error)
+{
+    switch (error) {
+    case ERR_PERMISSION:
+        return "this user may not write there; give it the folder (chown), or choose another with --data-dir";
+    case ERR_READ_ONLY:
+        return "mount it for writing, or choose another folder with --data-dir";
+    case ERR_NOT_FOLDER:
+        return "something on this path is a file; choose another folder with --data-dir";
+    case ERR_NOT_FOUND:
+        return "the folder above it does not exist; make it, or choose another with --data-dir";
+    case ERR_NO_SPACE:
+        return "free some, or choose another folder with --data-dir";
+    case ERR_FORMAT_VERSION:
+        return "another version of Spindle wrote it; use that one, or choose another folder with --data-dir";
+    default:
+        return "look at the disk (dmesg), or choose another folder with --data-dir";
+    }
+}
+
 static int open_journal(struct server *server)
 {
     const struct config *config = server->config;
@@ -72,10 +93,8 @@ static int open_journal(struct server *server)
         diagnostics(DIAGNOSTICS_ERROR, "journal",
                     "the data folder %s is in use by another Spindle; stop that one, or choose another with --data-dir", config->data_dir);
     else if (error)
-        diagnostics(DIAGNOSTICS_ERROR, "journal",
-                    "the data folder %s cannot be used: %s. It must be a folder that this user may write to; choose another "
-                    "with --data-dir",
-                    config->data_dir, error_text(error));
+        diagnostics(DIAGNOSTICS_ERROR, "journal", "the data folder %s cannot be used: %s; %s", config->data_dir, error_text(error),
+                    folder_advice(error));
     for (unsigned i = 0; !error && i < STREAM_COUNT; i++) {
         struct journal_stream_options stream = {
             .name = stream_names[i],
@@ -85,8 +104,8 @@ static int open_journal(struct server *server)
         };
         error = journal_stream_add(server->journal, &stream, &server->streams[i]);
         if (error)
-            diagnostics(DIAGNOSTICS_ERROR, "journal", "stream %s in %s cannot be opened: %s", stream_names[i], config->data_dir,
-                        error_text(error));
+            diagnostics(DIAGNOSTICS_ERROR, "journal", "the folder %s/%s cannot be used: %s; %s", config->data_dir, stream_names[i],
+                        error_text(error), folder_advice(error));
     }
     return error;
 }
@@ -124,8 +143,6 @@ static int open_queue(struct server *server)
     int error = queue_embedded_open(&server->queue, &options);
     if (!error)
         error = journal_start(server->journal);
-    if (!error)
-        error = queue_embedded_start(server->queue);
     if (error)
         diagnostics(DIAGNOSTICS_ERROR, "queue", "the messages in %s cannot be taken up again: %s", server->config->data_dir,
                     error_text(error));
@@ -470,12 +487,14 @@ int server_stop(struct server *server)
         bus_quiesce(server->bus, SERVER_QUIESCE_MS);
     if (server->journal)
         undone = give_up_if_stalled(server);
+    bool given_up = undone != 0;
     if (server->pipeline) {
         int left = pipeline_stop(server->pipeline, undone ? 0 : SERVER_DRAIN_MS);
         undone = undone ? undone : left;
         if (left) {
             /* Its threads still run and use the rest: the process ends with everything in place. What is on disk is whole. */
-            give_up_if_stalled(server);
+            if (!given_up)
+                give_up_if_stalled(server);
             return undone;
         }
         pipeline_destroy(server->pipeline);

@@ -1,14 +1,31 @@
 /* The journal on disk.
  *
- * A stream is a folder. In it lie segments, each named by the offset of its first record in 20 decimal digits, "…042.seg", and
- * perhaps a prepared one, "next.seg", that has no record yet. All integers are little-endian.
+ * A stream is a folder. In it lie segments, each named by the offset of its first record in 20 decimal digits, "…042.seg". Files of other
+ * names belong to no stream: "prepared.seg" is the next segment, prepared ahead; "next.seg" is one that is made at the moment when it is
+ * needed; "spare.seg" is a retired one that waits to be used again; "….seg.damaged" is one of which a recovery could read nothing.
+ * All integers are little-endian.
  *
- * Segment. The first 4,096 bytes are its header: magic, format version, salt, offset of the first record, time of creation, the
- * stream's name, and a checksum of all that, written twice (at 0 and at 2,048), because without the salt nothing behind it
- * could be read. Records follow without gaps, each beginning on a multiple of 8. What lies behind the last record
- * is one of three things: the end of the file; zeros, written ahead of need so that a sync has no metadata to write; or the
- * records that the file held in an earlier life, before it was recycled. The salt tells the last two apart from records: every segment gets
- * a new random salt when it is made or recycled, every record's checksum includes it, and so nothing stale ever checks out.
+ * Segment. The first 8,192 bytes are its header, written twice (at 0 and at 4,096), so that a lost sector or page takes one copy at most:
+ *
+ *    0  8 bytes  "SPNDLSEG"
+ *    8  u32      format version
+ *   12  u32      size of the header
+ *   16  u64      key of the stream
+ *   24  u64      offset of the first record; equal to the file's name
+ *   32  u64      time of creation, wall clock, ns
+ *   40  64 bytes name of the stream, filled up with zeros
+ * 4088  u64      XXH3-64 of the 4,088 bytes before
+ *
+ * Records follow without gaps, each beginning on a multiple of 8. What lies behind the last record is one of three things: the end of the
+ * file; zeros, written ahead of need so that a sync has no metadata to write; or the records that the file held in an earlier life, before
+ * it was used again. The salt tells the last two apart from records: every record's checksum includes it, and it is another one in every
+ * life of a file. So nothing stale ever checks out, nor does anything that a sender puts into a payload.
+ *
+ * The salt is not stored: it is XXH3-64 of the stream's key (random, made with the stream's first segment) and the segment's first offset.
+ * A file gets a new first offset with each life, since it is used again only after records behind it were written; a segment that has no
+ * record yet is never used again under the same name, it is removed and made anew. That every header of a stream carries the key is what
+ * makes a header dispensable: when both copies are lost, any other segment of the stream gives the key, the file's name gives the offset,
+ * and the records are read as if nothing had happened. Only a stream of one single segment has no such help.
  *
  * Record. A header of 48 bytes, then topic, properties, payload, the offsets of its sources, and zeros up to the next multiple of 8:
  *
@@ -39,7 +56,14 @@
  * reported with its place and passed over. If none is, the bad one lay in the last group: the segment is cut there. Writing goes on in a
  * new segment, so that what is left of a torn group can never be taken for part of the next. A stream that is closed in order ends with a
  * seal: a record without content, a group of its own, that takes no offset (it has the one of the record that would follow). So damage in
- * the last group before it is not mistaken for a torn end. */
+ * the last group before it is not mistaken for a torn end.
+ *
+ * What damage has taken. The offsets lost are those between the last record that checks out and the next one that does, in this segment or,
+ * as its name, the next. At the end of the last segment nothing tells how many there were; then none is counted, and offsets go on
+ * behind the last record that is known.
+ *
+ * Versions. Two layouts of development called themselves 1: the first without a header sum, the second with the salt in a header of
+ * 4,096 bytes. This is 2. A program that does not know a segment's version refuses its stream, and changes nothing in it. */
 #ifndef JOURNAL_FORMAT_H
 #define JOURNAL_FORMAT_H
 
@@ -50,8 +74,8 @@
 #include "base/message.h"
 
 enum {
-    FORMAT_VERSION = 1,
-    FORMAT_SEGMENT_HEADER_SIZE = 4096,
+    FORMAT_VERSION = 2,
+    FORMAT_SEGMENT_HEADER_SIZE = 8192,
     FORMAT_RECORD_HEADER_SIZE = 48,
     FORMAT_STREAM_NAME_MAX = 63,
     FORMAT_SOURCES_MAX = 255,
@@ -62,7 +86,7 @@ enum {
 };
 
 struct format_segment_header {
-    uint64_t salt;
+    uint64_t key; /* the stream's */
     uint64_t base_offset;
     uint64_t created_ns;
     char stream[FORMAT_STREAM_NAME_MAX + 1];
@@ -71,6 +95,9 @@ struct format_segment_header {
 /* `block` is FORMAT_SEGMENT_HEADER_SIZE bytes. decode returns 0, ERR_CORRUPT or ERR_FORMAT_VERSION. */
 void format_segment_header_encode(uint8_t *block, const struct format_segment_header *header);
 int format_segment_header_decode(const uint8_t *block, struct format_segment_header *header);
+
+/* The salt of the segment of a stream with this key whose first record has this offset. */
+uint64_t format_segment_salt(uint64_t key, uint64_t base_offset);
 
 /* Size of the record of a message: a multiple of 8. */
 size_t format_record_size(const struct message *message, size_t source_count);

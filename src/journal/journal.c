@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -15,7 +16,7 @@
 #include "base/error.h"
 #include "journal/stream.h"
 
-enum { CHUNK_SIZE = 1 << 20, CHUNK_FREE_MAX = 16, PARTS_MAX = 1024, STALL_RETRY_MS = 100 };
+enum { CHUNK_SIZE = 1 << 20, CHUNK_FREE_MAX = 16, PARTS_MAX = 1024, STALL_RETRY_MS = 100, STALL_SAY_INTERVAL_S = 60 };
 
 /* A stretch of a chunk whose records all belong to one stream. */
 struct chunk_run {
@@ -33,6 +34,7 @@ struct journal_chunk {
     size_t token_count, token_capacity;
     struct chunk_run *runs;
     size_t run_count, run_capacity;
+    unsigned release_after; /* journal thread: index of the stream after which it may be told durable */
 };
 
 struct chunk_list {
@@ -54,6 +56,7 @@ struct journal_producer {
     _Atomic size_t backlog;
     bool touched; /* under lock: the journal thread is about to tell it */
     struct journal_producer *touched_next;
+    unsigned release_after; /* journal thread: of its newest chunk in the group */
 };
 
 struct journal {
@@ -66,6 +69,7 @@ struct journal {
     pthread_mutex_t lock;
     pthread_cond_t arrived;
     struct chunk_list submitted;
+    struct chunk_list first_group; /* what was submitted before the start; the group thread's from then on */
     bool sleeping, stopping, started;
 
     pthread_mutex_t keeper_lock;
@@ -76,6 +80,8 @@ struct journal {
     struct iovec *parts; /* [PARTS_MAX] */
     _Atomic uint64_t group_count, byte_count;
     atomic_bool stalled, abandoned;
+    uint64_t stalled_ns, stall_said_ns; /* journal thread, monotonic: since when; when that was said last (0: never) */
+    bool stall_told;                    /* journal thread: this stall was said */
     struct histogram sync;
 };
 
@@ -318,22 +324,33 @@ static void fatal(struct journal *journal, const char *what, const struct journa
     abort();
 }
 
-static bool may_pass(int failed)
+/* Waits a little for a full disk to have space again. False when waiting is to end. A disk at its limit stops and goes on many times a
+ * second; that is said once a minute. */
+static bool stall(struct journal *journal, const struct journal_stream *stream, int error)
 {
-    return failed == -ENOSPC || failed == -EDQUOT || failed == -EAGAIN || failed == -EINTR || failed == -ENOMEM;
-}
-
-/* Waits a little for a full disk to have space again. False when waiting is to end. */
-static bool stall(struct journal *journal, const struct journal_stream *stream, const char *reason)
-{
-    atomic_store(&journal->stalled, true);
-    DIAG_LIMITED(DIAGNOSTICS_ERROR, "journal",
-                 "stream %s: cannot write to %s: %s. Nothing is lost: acknowledgements wait and senders are held back until there is space "
-                 "again; free some",
-                 stream->name, stream->folder, reason);
+    uint64_t now_ns = clock_monotonic_ns();
+    if (!atomic_exchange(&journal->stalled, true)) {
+        journal->stalled_ns = now_ns;
+        journal->stall_told = false;
+    }
+    if (!journal->stall_said_ns || now_ns - journal->stall_said_ns >= STALL_SAY_INTERVAL_S * 1000000000ull) {
+        diagnostics(DIAGNOSTICS_ERROR, "journal",
+                    "stream %s: cannot write to %s: %s, for %" PRIu64 " s now. Nothing is lost: acknowledgements wait, senders are held "
+                    "back, and what is on disk is served. It goes on by itself when there is space; free some",
+                    stream->name, stream->folder, error_text(error), (now_ns - journal->stalled_ns) / 1000000000u);
+        journal->stall_said_ns = now_ns;
+        journal->stall_told = true;
+    }
     struct timespec pause = {.tv_nsec = STALL_RETRY_MS * 1000000L};
     nanosleep(&pause, NULL);
     return !atomic_load(&journal->abandoned);
+}
+
+static void end_stall(struct journal *journal)
+{
+    if (!atomic_exchange(&journal->stalled, false) || !journal->stall_told)
+        return;
+    diagnostics(DIAGNOSTICS_INFO, "journal", "writing goes on after %.1f s", (double)(clock_monotonic_ns() - journal->stalled_ns) / 1e9);
 }
 
 static bool write_parts(struct journal *journal, struct journal_stream *stream, struct iovec *parts, size_t count, uint64_t *position)
@@ -342,9 +359,10 @@ static bool write_parts(struct journal *journal, struct journal_stream *stream, 
     while (first < count) {
         ssize_t written = stream->disk->ops->write(stream->disk, stream->file, parts + first, (int)(count - first), *position);
         if (written <= 0) {
-            if (written < 0 && !may_pass((int)written))
+            int error = error_from_errno(written < 0 ? (int)-written : ENOSPC);
+            if (error_class(error) != ERROR_CLASS_RETRY)
                 fatal(journal, "a write", stream, strerror((int)-written));
-            if (!stall(journal, stream, strerror(written < 0 ? (int)-written : ENOSPC)))
+            if (!stall(journal, stream, error))
                 return false;
             continue;
         }
@@ -376,7 +394,7 @@ static enum commit commit_stream(struct journal *journal, struct journal_stream 
     while ((error = stream_make_room(stream, bytes))) {
         if (error_class(error) != ERROR_CLASS_RETRY)
             fatal(journal, "a new segment", stream, error_text(error));
-        if (!stall(journal, stream, error_text(error)))
+        if (!stall(journal, stream, error))
             return COMMIT_ABANDONED;
     }
     *care = stream_claim(stream, bytes) || *care;
@@ -490,32 +508,54 @@ static void wake_keeper(struct journal *journal)
     pthread_mutex_unlock(&journal->keeper_lock);
 }
 
+/* Finds out for each chunk after which stream it may be told durable. */
+static void plan_release(const struct chunk_list *group)
+{
+    for (const struct journal_chunk *chunk = group->first; chunk; chunk = chunk->next)
+        chunk->producer->release_after = 0;
+    for (struct journal_chunk *chunk = group->first; chunk; chunk = chunk->next) {
+        unsigned *after = &chunk->producer->release_after;
+        for (size_t i = 0; i < chunk->run_count; i++)
+            if (chunk->runs[i].stream->index > *after)
+                *after = chunk->runs[i].stream->index;
+        chunk->release_after = *after;
+    }
+}
+
+/* Tells the producers of those chunks that had to wait for the stream with this index and for none behind it. */
+static void release_after(struct chunk_list *group, unsigned index)
+{
+    struct chunk_list ready = {0}, rest = {0};
+    struct journal_chunk *chunk;
+    while ((chunk = list_pop(group)))
+        list_push(chunk->release_after <= index ? &ready : &rest, chunk);
+    *group = rest;
+    release_group(&ready);
+}
+
 static void commit_group(struct journal *journal, struct chunk_list *group)
 {
     uint64_t started = clock_monotonic_ns();
-    bool touched[JOURNAL_STREAMS_MAX] = {false};
     bool care = false;
-    for (unsigned i = 0; i < journal->stream_count; i++) {
-        enum commit done = atomic_load(&journal->abandoned) ? COMMIT_ABANDONED : commit_stream(journal, journal->streams[i], group, &care);
+    plan_release(group);
+    for (unsigned i = 0; i < journal->stream_count && group->first; i++) {
+        struct journal_stream *stream = journal->streams[i];
+        enum commit done = atomic_load(&journal->abandoned) ? COMMIT_ABANDONED : commit_stream(journal, stream, group, &care);
         if (done == COMMIT_ABANDONED) {
             discard_group(group);
             return;
         }
-        touched[i] = done == COMMIT_DONE;
+        if (done == COMMIT_NOTHING)
+            continue;
+        if (stream->on_record)
+            show_records(stream, group);
+        release_after(group, i);
+        if (stream->notify)
+            stream->notify(stream->notify_context);
     }
     histogram_record(&journal->sync, clock_monotonic_ns() - started);
     atomic_fetch_add_explicit(&journal->group_count, 1, memory_order_relaxed);
-    if (atomic_load_explicit(&journal->stalled, memory_order_relaxed)) {
-        atomic_store(&journal->stalled, false);
-        diagnostics(DIAGNOSTICS_INFO, "journal", "writing goes on");
-    }
-    for (unsigned i = 0; i < journal->stream_count; i++)
-        if (touched[i] && journal->streams[i]->on_record)
-            show_records(journal->streams[i], group);
-    release_group(group);
-    for (unsigned i = 0; i < journal->stream_count; i++)
-        if (touched[i] && journal->streams[i]->notify)
-            journal->streams[i]->notify(journal->streams[i]->notify_context);
+    end_stall(journal);
     if (care)
         wake_keeper(journal);
 }
@@ -523,6 +563,8 @@ static void commit_group(struct journal *journal, struct chunk_list *group)
 static void *group_thread(void *context)
 {
     struct journal *journal = context;
+    if (journal->first_group.first)
+        commit_group(journal, &journal->first_group);
     for (;;) {
         struct chunk_list group = {0};
         size_t bytes = 0;
@@ -631,6 +673,8 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
 int journal_start(struct journal *journal)
 {
     journal->options.disk->ops->sync_folder(journal->options.disk, journal->folder);
+    journal->first_group = journal->submitted;
+    journal->submitted = (struct chunk_list){0};
     if (pthread_create(&journal->thread, NULL, group_thread, journal))
         return ERR_NO_MEMORY;
     if (pthread_create(&journal->keeper, NULL, keeper_thread, journal)) {
@@ -672,6 +716,8 @@ void journal_close(struct journal *journal)
     if (!journal)
         return;
     journal_stop(journal);
+    list_destroy(&journal->first_group); /* when it was never started */
+    list_destroy(&journal->submitted);
     for (unsigned i = 0; i < journal->stream_count; i++) {
         stream_close(journal->streams[i]);
         free(journal->streams[i]);
@@ -728,21 +774,23 @@ void journal_stream_on_record(struct journal_stream *stream, void (*each)(void *
 void journal_stream_stats(struct journal_stream *stream, struct journal_stream_stats *stats)
 {
     pthread_mutex_lock(&stream->lock);
-    *stats = (struct journal_stream_stats){.first_offset = stream->segments[0].base_offset, .segment_count = stream->segment_count};
+    uint64_t durable = journal_stream_durable(stream);
+    *stats = (struct journal_stream_stats){.first_offset = stream->segment_count ? stream->segments[0].base_offset : durable,
+                                           .segment_count = stream->segment_count,
+                                           .durable_offset = durable};
     for (size_t i = 0; i < stream->segment_count; i++)
         stats->bytes += stream->segments[i].bytes;
     pthread_mutex_unlock(&stream->lock);
-    stats->durable_offset = journal_stream_durable(stream);
 }
 
 int journal_stream_reader_at(struct journal_stream *stream, const struct reader_place *place, uint64_t from, struct reader **reader)
 {
-    return reader_open_at(reader, stream->disk, stream->folder, place, from, stream_say_damage, stream);
+    return reader_open_at(reader, stream->disk, stream->folder, place, from, NULL, NULL);
 }
 
 int journal_stream_reader(struct journal_stream *stream, uint64_t from, struct reader **reader)
 {
-    return journal_stream_reader_at(stream, NULL, from, reader);
+    return reader_open(reader, stream->disk, stream->folder, from, stream_say_damage, stream);
 }
 
 void journal_stats(struct journal *journal, struct journal_stats *stats)

@@ -8,7 +8,8 @@
  * nobody waits for a timer, and a group is as large as what arrived during the last sync.
  *
  * Within a group streams are written and synced in the order in which they were added, each before the next: what a later stream says of an
- * earlier one is true on disk at every instant. */
+ * earlier one is true on disk at every instant. A chunk is told durable as soon as the last of its own streams is, and every chunk that its
+ * producer has sent off before it: a producer is told in the order of submission, and waits for no stream that it does not use. */
 #ifndef JOURNAL_JOURNAL_H
 #define JOURNAL_JOURNAL_H
 
@@ -55,6 +56,7 @@ struct journal_stream_options {
 /* Opens and recovers a stream. Damage that recovery passes over is reported by diagnostics. */
 int journal_stream_add(struct journal *journal, const struct journal_stream_options *options, struct journal_stream **stream);
 
+/* Starts the threads. What was sent off before is a group of its own, durable before anything else. */
 int journal_start(struct journal *journal);
 
 /* For a stop while the disk is full: what is not durable is given up instead of waited for. Nobody is told of it, so nothing of it is
@@ -86,7 +88,8 @@ struct journal_stream_stats {
 };
 void journal_stream_stats(struct journal_stream *stream, struct journal_stream_stats *stats);
 
-/* A reader on the stream of a running journal; read only below journal_stream_durable(). */
+/* A reader on the stream of a running journal; read only below journal_stream_durable(). Damage is told to the operator, but not by a
+ * reader `at` a place, which goes where another has been. */
 int journal_stream_reader(struct journal_stream *stream, uint64_t from, struct reader **reader);
 int journal_stream_reader_at(struct journal_stream *stream, const struct reader_place *place, uint64_t from, struct reader **reader);
 
@@ -130,7 +133,7 @@ void journal_producer_wait(struct journal_producer *producer, size_t bytes);
 
 struct journal_stats {
     uint64_t groups, bytes;
-    const struct histogram *sync; /* ns of write and sync of a group; live, one writer */
+    const struct histogram *sync; /* ns of write and sync of a group, all its streams; live, one writer */
     bool stalled;                 /* appends wait, for example because the disk is full */
 };
 void journal_stats(struct journal *journal, struct journal_stats *stats);

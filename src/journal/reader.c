@@ -15,12 +15,11 @@ struct reader {
     char folder[READER_PATH_MAX];
     reader_on_damage on_damage;
     void *context;
-    int file;             /* -1: none open */
-    uint64_t base_offset; /* of the open segment */
-    uint64_t salt;
-    uint64_t position;    /* of the next record in the open segment */
-    uint64_t next_offset; /* of the next record in the open segment */
-    uint64_t skip_until;  /* records below it are read and not handed out */
+    struct segment_file segment; /* the open one; file -1: none */
+    uint64_t told_until;         /* segments that begin before it and cannot be read have been reported */
+    uint64_t position;           /* of the next record in the open segment */
+    uint64_t next_offset;        /* of the next record in the open segment */
+    uint64_t skip_until;         /* records below it are read and not handed out */
     /* What reader_next hands out from. */
     uint8_t *block;
     size_t block_size;
@@ -28,71 +27,76 @@ struct reader {
     size_t count, at;
 };
 
-static int open_segment(struct reader *reader, uint64_t base_offset)
+static void report(const struct reader *reader, uint64_t base_offset, struct reader_damage damage)
 {
-    char name[32], path[READER_PATH_MAX + 40];
-    segment_name(base_offset, name);
-    snprintf(path, sizeof path, "%s/%s", reader->folder, name);
-    int file = reader->disk->ops->open(reader->disk, path, DISK_READ);
-    if (file < 0)
-        return error_from_errno(-file);
-    struct format_segment_header header;
-    int error = segment_header_read(reader->disk, file, &header);
-    if (!error && header.base_offset != base_offset)
-        error = ERR_CORRUPT;
-    if (error) {
-        reader->disk->ops->close(reader->disk, file);
-        return error;
-    }
-    if (reader->file >= 0)
-        reader->disk->ops->close(reader->disk, reader->file);
-    reader->file = file;
-    reader->base_offset = base_offset;
-    reader->salt = header.salt;
-    reader->position = FORMAT_SEGMENT_HEADER_SIZE;
-    return 0;
-}
-
-static void report(struct reader *reader, uint64_t position, uint64_t length, uint64_t next_offset)
-{
-    struct reader_damage damage = {.position = position, .length = length, .first_offset = reader->next_offset, .next_offset = next_offset};
-    segment_name(reader->base_offset, damage.segment);
+    segment_name(base_offset, damage.segment);
     if (reader->on_damage)
         reader->on_damage(reader->context, &damage);
 }
 
-/* Opens the segment that holds next_offset, or the first behind it. `after` (when something is open): only segments behind the open
- * one count. ERR_TRUNCATED when there is none; a segment whose header is unreadable is reported and passed over. */
-static int open_next(struct reader *reader)
+static int use_segment(struct reader *reader, uint64_t base_offset)
+{
+    struct segment_file segment;
+    int error = segment_open(reader->disk, reader->folder, base_offset, DISK_READ, &segment);
+    if (error)
+        return error;
+    if (reader->segment.file >= 0)
+        reader->disk->ops->close(reader->disk, reader->segment.file);
+    reader->segment = segment;
+    reader->position = FORMAT_SEGMENT_HEADER_SIZE;
+    if (segment.header_lost)
+        report(reader, base_offset,
+               (struct reader_damage){.length = FORMAT_SEGMENT_HEADER_SIZE, .first_offset = base_offset, .next_offset = base_offset});
+    return 0;
+}
+
+/* Nothing of this segment can be read. What it held ends where the next one begins (NULL: there is none). */
+static void pass_unreadable(struct reader *reader, uint64_t base_offset, const uint64_t *next_base)
+{
+    if (base_offset < reader->told_until)
+        return;
+    reader->told_until = base_offset + 1;
+    report(reader, base_offset,
+           (struct reader_damage){.length = FORMAT_SEGMENT_HEADER_SIZE,
+                                  .first_offset = base_offset,
+                                  .next_offset = next_base ? *next_base : base_offset,
+                                  .unbounded = !next_base});
+}
+
+/* Opens the segment that holds skip_until or, when one is open, the next behind it. ERR_TRUNCATED when there is none. Unreadable segments
+ * are reported and passed over; so are, when something was open and `gaps_are_damage`, offsets that neither of two neighbours has. */
+static int open_next(struct reader *reader, bool gaps_are_damage)
 {
     uint64_t *bases = NULL;
     size_t count = 0, pick = 0;
-    bool first = reader->file < 0;
+    bool first = reader->segment.file < 0;
     int error = segment_list(reader->disk, reader->folder, &bases, &count);
     if (error)
         return error;
-    if (reader->file >= 0) {
-        while (pick < count && bases[pick] <= reader->base_offset)
-            pick++;
-    } else {
+    if (first)
         while (pick + 1 < count && bases[pick + 1] <= reader->skip_until)
             pick++;
-    }
+    else
+        while (pick < count && bases[pick] <= reader->segment.base_offset)
+            pick++;
+    uint64_t left = reader->segment.base_offset, left_at = reader->position;
+    uint64_t expected = first && pick < count ? bases[pick] : reader->next_offset; /* what stands before it is accounted for */
     error = ERR_TRUNCATED;
-    for (; pick < count; pick++) {
-        error = open_segment(reader, bases[pick]);
-        if (error != ERR_CORRUPT && error != ERR_NOT_FOUND)
+    for (; pick < count && error; pick++) {
+        if (bases[pick] > expected && gaps_are_damage)
+            report(reader, left, (struct reader_damage){.position = left_at, .first_offset = expected, .next_offset = bases[pick]});
+        const uint64_t *next_base = pick + 1 < count ? &bases[pick + 1] : NULL;
+        error = use_segment(reader, bases[pick]);
+        if (error == ERR_CORRUPT)
+            pass_unreadable(reader, bases[pick], next_base);
+        else if (error && error != ERR_NOT_FOUND) /* not found: retention took it a moment ago */
             break;
-        if (error == ERR_CORRUPT) {
-            reader->base_offset = bases[pick];
-            report(reader, 0, FORMAT_SEGMENT_HEADER_SIZE, pick + 1 < count ? bases[pick + 1] : reader->next_offset);
-        }
-        error = ERR_TRUNCATED;
+        expected = error && next_base ? *next_base : bases[pick] > expected ? bases[pick] : expected;
     }
-    if (!error && (first || reader->base_offset > reader->next_offset))
-        reader->next_offset = reader->base_offset;
+    if (!error)
+        reader->next_offset = expected;
     free(bases);
-    return error;
+    return error == ERR_CORRUPT || error == ERR_NOT_FOUND ? ERR_TRUNCATED : error;
 }
 
 int reader_open(struct reader **out, struct disk *disk, const char *folder, uint64_t from, reader_on_damage on_damage, void *context)
@@ -100,13 +104,13 @@ int reader_open(struct reader **out, struct disk *disk, const char *folder, uint
     struct reader *reader = calloc(1, sizeof *reader);
     if (!reader)
         return ERR_NO_MEMORY;
-    *reader =
-        (struct reader){.disk = disk, .on_damage = on_damage, .context = context, .file = -1, .next_offset = from, .skip_until = from};
+    *reader = (struct reader){
+        .disk = disk, .on_damage = on_damage, .context = context, .segment = {.file = -1}, .next_offset = from, .skip_until = from};
     if ((size_t)snprintf(reader->folder, sizeof reader->folder, "%s", folder) >= sizeof reader->folder) {
         free(reader);
         return ERR_INVALID;
     }
-    int error = open_next(reader);
+    int error = open_next(reader, false);
     if (error && error != ERR_TRUNCATED) {
         reader_close(reader);
         return error;
@@ -117,7 +121,8 @@ int reader_open(struct reader **out, struct disk *disk, const char *folder, uint
 
 void reader_place(const struct reader *reader, struct reader_place *place)
 {
-    *place = (struct reader_place){.base_offset = reader->base_offset, .position = reader->position, .next_offset = reader->next_offset};
+    *place =
+        (struct reader_place){.base_offset = reader->segment.base_offset, .position = reader->position, .next_offset = reader->next_offset};
 }
 
 int reader_open_at(struct reader **out, struct disk *disk, const char *folder, const struct reader_place *place, uint64_t from,
@@ -127,7 +132,7 @@ int reader_open_at(struct reader **out, struct disk *disk, const char *folder, c
     int error = reader_open(&reader, disk, folder, from, on_damage, context);
     if (error)
         return error;
-    if (place && reader->file >= 0 && reader->base_offset == place->base_offset && place->next_offset <= from &&
+    if (place && reader->segment.file >= 0 && reader->segment.base_offset == place->base_offset && place->next_offset <= from &&
         place->position > reader->position) {
         reader->position = place->position;
         reader->next_offset = place->next_offset;
@@ -140,8 +145,8 @@ void reader_close(struct reader *reader)
 {
     if (!reader)
         return;
-    if (reader->file >= 0)
-        reader->disk->ops->close(reader->disk, reader->file);
+    if (reader->segment.file >= 0)
+        reader->disk->ops->close(reader->disk, reader->segment.file);
     free(reader->block);
     free(reader->messages);
     free(reader);
@@ -151,7 +156,7 @@ static int read_fully(struct reader *reader, uint8_t *block, size_t size, uint64
 {
     *have = 0;
     while (*have < size) {
-        ssize_t got = reader->disk->ops->read(reader->disk, reader->file, block + *have, size - *have, position + *have);
+        ssize_t got = reader->disk->ops->read(reader->disk, reader->segment.file, block + *have, size - *have, position + *have);
         if (got < 0)
             return error_from_errno((int)-got);
         if (got == 0)
@@ -168,11 +173,11 @@ static bool stands_now(struct reader *reader)
     size_t have;
     uint32_t length;
     if (read_fully(reader, header, sizeof header, reader->position, &have) ||
-        format_record_check(header, have, reader->salt, &length) != FORMAT_CUT)
+        format_record_check(header, have, reader->segment.salt, &length) != FORMAT_CUT)
         return false;
     uint8_t *record = malloc(length);
     bool stands = record && length > sizeof header && !read_fully(reader, record, length, reader->position, &have) &&
-                  format_record_check(record, have, reader->salt, &length) == FORMAT_VALID;
+                  format_record_check(record, have, reader->segment.salt, &length) == FORMAT_VALID;
     free(record);
     return stands;
 }
@@ -181,7 +186,7 @@ static bool stands_now(struct reader *reader)
  * Returns 0 to try again, ERR_TRUNCATED at the end. */
 static int pass_over(struct reader *reader)
 {
-    uint64_t old_base = reader->base_offset, old_position = reader->position, expected = reader->next_offset;
+    const struct segment_file *segment = &reader->segment;
     uint64_t *bases = NULL;
     size_t count = 0;
     int error = segment_list(reader->disk, reader->folder, &bases, &count);
@@ -189,45 +194,42 @@ static int pass_over(struct reader *reader)
         return error;
     size_t later = 0;
     bool trimmed = true; /* retention took the open segment away: what is gone is no damage */
-    for (; later < count && bases[later] <= old_base; later++)
-        trimmed = trimmed && bases[later] != old_base;
+    for (; later < count && bases[later] <= segment->base_offset; later++)
+        trimmed = trimmed && bases[later] != segment->base_offset;
     bool has_later = later < count;
-    bool follows = has_later && (trimmed || bases[later] == expected);
+    bool follows = has_later && (trimmed || bases[later] == reader->next_offset);
     free(bases);
     if (follows)
-        return open_next(reader);
+        return open_next(reader, false);
     struct segment_found found;
-    error = segment_resynchronise(reader->disk, reader->file, old_position, reader->salt, expected, &found);
+    error = segment_resynchronise(reader->disk, segment->file, reader->position, segment->salt, reader->next_offset, &found);
     if (error)
         return error;
     if (found.any && (found.later_group || has_later)) {
-        if (found.position > old_position && !stands_now(reader)) {
-            report(reader, old_position, found.position - old_position, found.offset);
+        if (found.position > reader->position && !stands_now(reader)) {
+            report(reader, segment->base_offset,
+                   (struct reader_damage){.position = reader->position,
+                                          .length = found.position - reader->position,
+                                          .first_offset = reader->next_offset,
+                                          .next_offset = found.offset});
             reader->position = found.position;
             reader->next_offset = found.offset;
         }
         return 0;
     }
-    if (!has_later)
-        return ERR_TRUNCATED;
-    error = open_next(reader);
-    if (!error && reader->next_offset > expected) { /* the loss lies at the end of the segment before */
-        uint64_t found_base = reader->base_offset, found_offset = reader->next_offset;
-        reader->base_offset = old_base;
-        reader->next_offset = expected;
-        report(reader, old_position, 0, found_offset);
-        reader->base_offset = found_base;
-        reader->next_offset = found_offset;
-    }
-    return error;
+    if (has_later)
+        return open_next(reader, true); /* the loss, if there is one, lies at the end of this segment */
+    if (segment->header_lost && reader->position == FORMAT_SEGMENT_HEADER_SIZE)
+        pass_unreadable(reader, segment->base_offset, NULL);
+    return ERR_TRUNCATED;
 }
 
 int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t size, struct message *messages, size_t message_max,
                 size_t *count, size_t *needed)
 {
     for (;;) {
-        if (reader->file < 0) {
-            int error = open_next(reader);
+        if (reader->segment.file < 0) {
+            int error = open_next(reader, false);
             if (error)
                 return error;
         }
@@ -240,7 +242,7 @@ int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t si
         enum format_check check = FORMAT_CUT;
         uint32_t length = 0;
         while (taken < message_max && at < have) {
-            check = format_record_check(block + at, have - at, reader->salt, &length);
+            check = format_record_check(block + at, have - at, reader->segment.salt, &length);
             if (check != FORMAT_VALID)
                 break;
             struct message *message = &messages[taken];
@@ -248,7 +250,9 @@ int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t si
             if (message->offset >= until)
                 break;
             if (message->offset > reader->next_offset)
-                report(reader, reader->position + at, 0, message->offset);
+                report(reader, reader->segment.base_offset,
+                       (struct reader_damage){
+                           .position = reader->position + at, .first_offset = reader->next_offset, .next_offset = message->offset});
             if (message->offset >= reader->next_offset && !format_record_is_seal(block + at)) {
                 reader->next_offset = message->offset + 1;
                 taken += message->offset >= reader->skip_until;
@@ -312,10 +316,4 @@ uint64_t reader_offset(const struct reader *reader)
     if (reader->at < reader->count)
         return reader->messages[reader->at].offset;
     return reader->next_offset > reader->skip_until ? reader->next_offset : reader->skip_until;
-}
-
-uint64_t reader_position(const struct reader *reader, char segment[32])
-{
-    segment_name(reader->base_offset, segment);
-    return reader->position;
 }

@@ -15,15 +15,22 @@
 
 struct reader;
 
-/* A place where stored bytes did not check out. Offsets first_offset .. next_offset-1 are lost. */
+/* A place where stored bytes did not check out. The records at offsets first_offset .. next_offset-1 are lost; none when the two are equal
+ * (only a header was). At the end of a stream nothing may tell how many they were: then `unbounded` is set and next_offset is
+ * first_offset. */
 struct reader_damage {
     char segment[32];  /* file name */
     uint64_t position; /* byte in the file */
     uint64_t length;   /* bytes passed over */
     uint64_t first_offset;
     uint64_t next_offset;
+    bool unbounded;
 };
 typedef void (*reader_on_damage)(void *context, const struct reader_damage *damage);
+
+/* Where it is and what it took, in words. */
+enum { READER_DAMAGE_TEXT_MAX = 256 };
+void reader_damage_text(const struct reader_damage *damage, char text[READER_DAMAGE_TEXT_MAX]);
 
 /* `folder` is the stream's. Starts at the first kept record whose offset is >= from. ERR_NOT_FOUND when there is no such folder; an
  * empty stream is no error. on_damage may be NULL. */
@@ -53,9 +60,6 @@ int reader_open_at(struct reader **reader, struct disk *disk, const char *folder
 /* The offset that the next record will have at least. */
 uint64_t reader_offset(const struct reader *reader);
 
-/* Where the reader stands: file name (zero-terminated, at most 31 characters) and byte. */
-uint64_t reader_position(const struct reader *reader, char segment[32]);
-
 /* ---- one segment by itself ---- */
 
 struct segment_end {
@@ -65,9 +69,24 @@ struct segment_end {
     bool torn; /* bytes of an unfinished group lay behind */
 };
 
-/* Reads a whole open segment as recovery does (format.h, "Groups and recovery"). */
-int segment_scan(struct disk *disk, int file, const char *name, uint64_t salt, uint64_t base_offset, reader_on_damage on_damage,
-                 void *context, struct segment_end *end);
+struct segment_file {
+    int file;
+    uint64_t base_offset, salt;
+    bool header_lost; /* both copies; what stands here comes from the file's name and from another segment of the stream */
+};
+
+/* Opens the segment of a stream's folder. ERR_CORRUPT: its header is lost, and no other segment tells the stream's key. */
+int segment_open(struct disk *disk, const char *folder, uint64_t base_offset, enum disk_open how, struct segment_file *segment);
+
+/* Reads a whole open segment as recovery does (format.h, "Groups and recovery"). Damage is reported but for the end, where what does not
+ * check out is taken for a torn group; a lost header with nothing readable behind it is damage that is unbounded. */
+int segment_scan(struct disk *disk, const struct segment_file *segment, reader_on_damage on_damage, void *context, struct segment_end *end);
+
+/* The offset behind the last record of the stream in this folder: 0 when there is none. Only the last segment is read. */
+int segment_stream_end(struct disk *disk, const char *folder, reader_on_damage on_damage, void *context, uint64_t *next_offset);
+
+/* The key of the stream in this folder, from the newest header that can be read. ERR_CORRUPT when there is none, ERR_FORMAT_VERSION. */
+int segment_key(struct disk *disk, const char *folder, uint64_t *key);
 
 struct segment_found {
     bool any;          /* a record that checks out, with an offset >= least_offset */
@@ -85,8 +104,5 @@ bool segment_name_parse(const char *name, uint64_t *base_offset);
 
 /* The base offsets of a stream's segments in ascending order; *bases is malloc'd (NULL when there are none). */
 int segment_list(struct disk *disk, const char *folder, uint64_t **bases, size_t *count);
-
-/* Reads and checks the header. */
-int segment_header_read(struct disk *disk, int file, struct format_segment_header *header);
 
 #endif

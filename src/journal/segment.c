@@ -1,5 +1,6 @@
 /* Segments as files: their names, their headers, and the scan by which recovery finds where one ends. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +8,7 @@
 #include "base/error.h"
 #include "journal/reader.h"
 
-enum { SCAN_BLOCK_SIZE = 4 << 20 };
+enum { SCAN_BLOCK_SIZE = 4 << 20, SEGMENT_PATH_MAX = 4200 };
 
 void segment_name(uint64_t base_offset, char name[32])
 {
@@ -74,19 +75,90 @@ int segment_list(struct disk *disk, const char *folder, uint64_t **bases, size_t
     return 0;
 }
 
-int segment_header_read(struct disk *disk, int file, struct format_segment_header *header)
+static int open_file(struct disk *disk, const char *folder, uint64_t base_offset, enum disk_open how, int *file)
 {
-    uint8_t block[FORMAT_SEGMENT_HEADER_SIZE];
+    char name[32], path[SEGMENT_PATH_MAX];
+    segment_name(base_offset, name);
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, name) >= sizeof path)
+        return ERR_INVALID;
+    int opened = disk->ops->open(disk, path, how);
+    if (opened < 0)
+        return error_from_errno(-opened);
+    *file = opened;
+    return 0;
+}
+
+static int read_header(struct disk *disk, int file, struct format_segment_header *header)
+{
+    uint8_t block[FORMAT_SEGMENT_HEADER_SIZE] = {0};
     size_t have = 0;
     while (have < sizeof block) {
         ssize_t got = disk->ops->read(disk, file, block + have, sizeof block - have, have);
         if (got < 0)
             return error_from_errno((int)-got);
         if (got == 0)
-            return ERR_CORRUPT;
+            break;
         have += (size_t)got;
     }
     return format_segment_header_decode(block, header);
+}
+
+int segment_key(struct disk *disk, const char *folder, uint64_t *key)
+{
+    uint64_t *bases = NULL;
+    size_t count = 0;
+    int error = segment_list(disk, folder, &bases, &count);
+    if (error)
+        return error;
+    error = ERR_CORRUPT;
+    for (size_t i = count; i > 0 && error && error != ERR_FORMAT_VERSION; i--) {
+        struct format_segment_header header;
+        int file;
+        error = open_file(disk, folder, bases[i - 1], DISK_READ, &file);
+        if (error)
+            continue;
+        error = read_header(disk, file, &header);
+        disk->ops->close(disk, file);
+        if (!error)
+            *key = header.key;
+    }
+    free(bases);
+    return error && error != ERR_FORMAT_VERSION ? ERR_CORRUPT : error;
+}
+
+int segment_open(struct disk *disk, const char *folder, uint64_t base_offset, enum disk_open how, struct segment_file *segment)
+{
+    struct segment_file opened = {.base_offset = base_offset};
+    int error = open_file(disk, folder, base_offset, how, &opened.file);
+    if (error)
+        return error;
+    struct format_segment_header header = {.base_offset = base_offset};
+    error = read_header(disk, opened.file, &header);
+    /* A header that names another offset than the file does is right about its records. */
+    opened.header_lost = error == ERR_CORRUPT || header.base_offset != base_offset;
+    if (error == ERR_CORRUPT)
+        error = segment_key(disk, folder, &header.key);
+    if (error) {
+        disk->ops->close(disk, opened.file);
+        return error;
+    }
+    opened.salt = format_segment_salt(header.key, header.base_offset);
+    *segment = opened;
+    return 0;
+}
+
+void reader_damage_text(const struct reader_damage *damage, char text[READER_DAMAGE_TEXT_MAX])
+{
+    char what[128];
+    if (damage->unbounded)
+        snprintf(what, sizeof what, "records from offset %" PRIu64 " on may be lost; nothing tells how many", damage->first_offset);
+    else if (damage->next_offset == damage->first_offset)
+        snprintf(what, sizeof what, "the header of the segment is lost; its records are readable without it");
+    else if (damage->next_offset == damage->first_offset + 1)
+        snprintf(what, sizeof what, "offset %" PRIu64 " is lost", damage->first_offset);
+    else
+        snprintf(what, sizeof what, "offsets %" PRIu64 " to %" PRIu64 " are lost", damage->first_offset, damage->next_offset - 1);
+    snprintf(text, READER_DAMAGE_TEXT_MAX, "%s at byte %" PRIu64 ": %s", damage->segment, damage->position, what);
 }
 
 /* A window on the file: bytes [position, position + have) lie in block. */
@@ -129,22 +201,33 @@ static int window_show(struct window *window, uint64_t at, size_t wanted, const 
     return 0;
 }
 
+/* What stands at `position`: *check, and of a valid record *record and *length. */
+static int look(struct window *window, uint64_t position, uint64_t salt, enum format_check *check, const uint8_t **record, uint32_t *length)
+{
+    size_t available = 0;
+    *length = FORMAT_RECORD_HEADER_SIZE;
+    *check = FORMAT_CUT;
+    int error = 0;
+    for (unsigned attempt = 0; attempt < 2 && *check == FORMAT_CUT && !error; attempt++) {
+        error = window_show(window, position, *length, record, &available);
+        if (!error)
+            *check = format_record_check(*record, available, salt, length);
+    }
+    return error;
+}
+
 static int resynchronise(struct window *window, uint64_t from, uint64_t salt, uint64_t least_offset, struct segment_found *found)
 {
     struct segment_found result = {0};
     for (uint64_t position = from; !result.later_group;) {
         const uint8_t *bytes;
-        size_t available;
-        uint32_t length = FORMAT_RECORD_HEADER_SIZE;
-        enum format_check check = FORMAT_CUT;
-        for (unsigned attempt = 0; attempt < 2 && check == FORMAT_CUT; attempt++) {
-            int error = window_show(window, position, length, &bytes, &available);
-            if (error)
-                return error;
-            check = format_record_check(bytes, available, salt, &length);
-        }
-        if (available < FORMAT_RECORD_HEADER_SIZE)
-            break;
+        uint32_t length;
+        enum format_check check;
+        int error = look(window, position, salt, &check, &bytes, &length);
+        if (error)
+            return error;
+        if (check == FORMAT_CUT && length == FORMAT_RECORD_HEADER_SIZE)
+            break; /* the end of the file */
         struct message message = {0};
         if (check == FORMAT_VALID)
             format_record_decode(bytes, &message);
@@ -174,55 +257,102 @@ int segment_resynchronise(struct disk *disk, int file, uint64_t from, uint64_t s
     return error;
 }
 
-int segment_scan(struct disk *disk, int file, const char *name, uint64_t salt, uint64_t base_offset, reader_on_damage on_damage,
-                 void *context, struct segment_end *end)
+static void report(const struct segment_file *segment, reader_on_damage on_damage, void *context, struct reader_damage damage)
 {
-    struct window window = {.disk = disk, .file = file, .block = malloc(SCAN_BLOCK_SIZE), .capacity = SCAN_BLOCK_SIZE};
-    if (!window.block)
-        return ERR_NO_MEMORY;
-    struct segment_end result = {.position = FORMAT_SEGMENT_HEADER_SIZE, .next_offset = base_offset};
-    int error = 0;
+    segment_name(segment->base_offset, damage.segment);
+    if (on_damage)
+        on_damage(context, &damage);
+}
+
+static int scan(struct window *window, const struct segment_file *segment, reader_on_damage on_damage, void *context,
+                struct segment_end *end)
+{
+    struct segment_end result = {.position = FORMAT_SEGMENT_HEADER_SIZE, .next_offset = segment->base_offset};
+    struct segment_found found = {0};
+    uint64_t looked_behind = 0; /* the position behind which `found` was found */
     for (;;) {
-        const uint8_t *bytes;
-        size_t available;
-        uint32_t length = FORMAT_RECORD_HEADER_SIZE;
-        enum format_check check = FORMAT_CUT;
-        for (unsigned attempt = 0; attempt < 2 && check == FORMAT_CUT; attempt++) {
-            error = window_show(&window, result.position, length, &bytes, &available);
-            if (error)
-                goto out;
-            check = format_record_check(bytes, available, salt, &length);
-        }
+        const uint8_t *record;
+        uint32_t length;
+        enum format_check check;
+        int error = look(window, result.position, segment->salt, &check, &record, &length);
+        if (error)
+            return error;
         struct message message = {0};
         if (check == FORMAT_VALID)
-            format_record_decode(bytes, &message);
+            format_record_decode(record, &message);
         if (check == FORMAT_VALID && message.offset >= result.next_offset) {
-            bool seal = format_record_is_seal(bytes);
+            if (message.offset > result.next_offset)
+                report(
+                    segment, on_damage, context,
+                    (struct reader_damage){.position = result.position, .first_offset = result.next_offset, .next_offset = message.offset});
+            bool seal = format_record_is_seal(record);
             result.position += length;
             result.next_offset = message.offset + !seal;
             result.records += !seal;
             continue;
         }
-        struct segment_found found;
-        error = resynchronise(&window, result.position + 8, salt, result.next_offset, &found);
-        if (error)
-            goto out;
-        if (!found.any || !found.later_group) {
-            result.torn = found.any;
-            break;
+        if (looked_behind != result.position) {
+            error = resynchronise(window, result.position + 8, segment->salt, result.next_offset, &found);
+            if (error)
+                return error;
+            if (!found.any || !found.later_group)
+                break;
+            /* It stood behind what is there now, so it is there now: the writer may have been at it when it was read. */
+            looked_behind = result.position;
+            window->have = 0;
+            continue;
         }
-        struct reader_damage damage = {.position = result.position,
-                                       .length = found.position - result.position,
-                                       .first_offset = result.next_offset,
-                                       .next_offset = found.offset};
-        snprintf(damage.segment, sizeof damage.segment, "%s", name);
-        if (on_damage)
-            on_damage(context, &damage);
+        report(segment, on_damage, context,
+               (struct reader_damage){.position = result.position,
+                                      .length = found.position - result.position,
+                                      .first_offset = result.next_offset,
+                                      .next_offset = found.offset});
         result.position = found.position;
         result.next_offset = found.offset;
     }
+    result.torn = found.any;
     *end = result;
-out:
+    return 0;
+}
+
+int segment_scan(struct disk *disk, const struct segment_file *segment, reader_on_damage on_damage, void *context, struct segment_end *end)
+{
+    struct window window = {.disk = disk, .file = segment->file, .block = malloc(SCAN_BLOCK_SIZE), .capacity = SCAN_BLOCK_SIZE};
+    if (!window.block)
+        return ERR_NO_MEMORY;
+    int error = scan(&window, segment, on_damage, context, end);
     free(window.block);
+    if (!error && segment->header_lost)
+        report(segment, on_damage, context,
+               (struct reader_damage){.length = FORMAT_SEGMENT_HEADER_SIZE,
+                                      .first_offset = end->next_offset,
+                                      .next_offset = end->next_offset,
+                                      .unbounded = end->position == FORMAT_SEGMENT_HEADER_SIZE});
+    return error;
+}
+
+int segment_stream_end(struct disk *disk, const char *folder, reader_on_damage on_damage, void *context, uint64_t *next_offset)
+{
+    uint64_t *bases = NULL;
+    size_t count = 0;
+    int error = segment_list(disk, folder, &bases, &count);
+    if (error)
+        return error;
+    uint64_t last = count ? bases[count - 1] : 0;
+    free(bases);
+    struct segment_file segment = {.base_offset = last};
+    struct segment_end end = {.next_offset = last};
+    if (count)
+        error = segment_open(disk, folder, last, DISK_READ, &segment);
+    if (error == ERR_CORRUPT) {
+        report(&segment, on_damage, context,
+               (struct reader_damage){.length = FORMAT_SEGMENT_HEADER_SIZE, .first_offset = last, .next_offset = last, .unbounded = true});
+        error = 0;
+    } else if (count && !error) {
+        error = segment_scan(disk, &segment, on_damage, context, &end);
+        disk->ops->close(disk, segment.file);
+    }
+    if (!error)
+        *next_offset = end.next_offset;
     return error;
 }

@@ -1,7 +1,7 @@
 /* One stream's files. See stream.h for who does what, format.h for what is in them.
  *
  * A segment comes to be in this order, so that a name of digits always has a valid header behind it: a file of another name is
- * written (zeros, or a retired segment's old bytes), its header with a new salt is written and synced, it is renamed to its
+ * written (zeros, or a retired segment's old bytes), its header is written and synced, it is renamed to its
  * first offset, and the folder is synced. Only then does a group go into it. */
 #include "journal/stream.h"
 
@@ -66,19 +66,19 @@ static int add_segment(struct journal_stream *stream, uint64_t base_offset, uint
     return 0;
 }
 
-static uint64_t new_salt(void)
+static uint64_t new_key(void)
 {
-    uint64_t salt = 0;
-    while (salt == 0)
-        if (getrandom(&salt, sizeof salt, 0) != sizeof salt)
-            salt = clock_wall_ns() * 0x9e3779b97f4a7c15u;
-    return salt;
+    uint64_t key = 0;
+    while (key == 0)
+        if (getrandom(&key, sizeof key, 0) != sizeof key)
+            key = clock_wall_ns() * 0x9e3779b97f4a7c15u;
+    return key;
 }
 
 /* Gives the file `made` its header and its name, and makes it the active one. */
 static int activate(struct journal_stream *stream, int file, const char *made, uint64_t zeroed_to, uint64_t base_offset)
 {
-    struct format_segment_header header = {.salt = new_salt(), .base_offset = base_offset, .created_ns = clock_wall_ns()};
+    struct format_segment_header header = {.key = stream->key, .base_offset = base_offset, .created_ns = clock_wall_ns()};
     memcpy(header.stream, stream->name, sizeof header.stream);
     uint8_t block[FORMAT_SEGMENT_HEADER_SIZE];
     format_segment_header_encode(block, &header);
@@ -111,7 +111,7 @@ static int activate(struct journal_stream *stream, int file, const char *made, u
         stream->file = file;
         if (made == made_by_keeper)
             stream->next_file = -1; /* only now: until its name is gone the keeper must not make another */
-        stream->salt = header.salt;
+        stream->salt = format_segment_salt(stream->key, base_offset);
         stream->position = stream->position_seen = FORMAT_SEGMENT_HEADER_SIZE;
         stream->zeroed_to = zeroed_to;
         stream->zeroing_failed = false;
@@ -138,26 +138,25 @@ static int create_file(struct journal_stream *stream, const char *name, int *fil
     return 0;
 }
 
-static int start_segment(struct journal_stream *stream)
+/* Begins a new segment: the one that the keeper has prepared, or else one made now, with `zero_size` bytes of zeros. */
+static int start_segment(struct journal_stream *stream, uint64_t zero_size)
 {
     pthread_mutex_lock(&stream->lock);
     int file = stream->next_file;
     uint64_t zeroed_to = stream->next_zeroed_to;
     pthread_mutex_unlock(&stream->lock);
-    const char *made = made_by_keeper;
-    if (file < 0) {
-        made = made_in_haste;
-        int error = create_file(stream, made, &file);
-        if (!error) {
-            int truncated = stream->disk->ops->truncate(stream->disk, file, 0);
-            error = truncated ? error_from_errno(-truncated) : 0;
-        }
-        if (error)
-            return error;
-        zeroed_to = FORMAT_SEGMENT_HEADER_SIZE;
-    }
-    int error = activate(stream, file, made, zeroed_to, stream->next_offset);
-    if (error && made == made_in_haste)
+    if (file >= 0)
+        return activate(stream, file, made_by_keeper, zeroed_to, stream->next_offset);
+    int error = create_file(stream, made_in_haste, &file);
+    if (error)
+        return error;
+    int truncated = stream->disk->ops->truncate(stream->disk, file, 0);
+    error = truncated ? error_from_errno(-truncated) : zero_size ? write_zeros(stream, file, 0, zero_size) : 0;
+    if (error) /* most likely the disk is full: what it took is needed elsewhere */
+        stream->disk->ops->truncate(stream->disk, file, 0);
+    else
+        error = activate(stream, file, made_in_haste, zero_size ? zero_size : FORMAT_SEGMENT_HEADER_SIZE, stream->next_offset);
+    if (error)
         stream->disk->ops->close(stream->disk, file);
     return error;
 }
@@ -165,86 +164,102 @@ static int start_segment(struct journal_stream *stream)
 void stream_say_damage(void *context, const struct reader_damage *damage)
 {
     const struct journal_stream *stream = context;
-    diagnostics(DIAGNOSTICS_ERROR, "journal",
-                "stream %s: damage in %s at byte %" PRIu64 ", %" PRIu64 " bytes: the records at offsets %" PRIu64 " to %" PRIu64
-                " are lost; the rest is intact. Look at the disk, and restore the file from a copy if there is one",
-                stream->name, damage->segment, damage->position, damage->length, damage->first_offset, damage->next_offset - 1);
+    char text[READER_DAMAGE_TEXT_MAX];
+    reader_damage_text(damage, text);
+    diagnostics(DIAGNOSTICS_ERROR, "journal", "stream %s: damage in %s. Look at the disk, and restore the file from a copy if there is one",
+                stream->name, text);
 }
 
-/* Finds where the last segment ends and cuts off what an unfinished group has left. */
+/* Takes a segment of which nothing can be read out of the stream, so that its name is free; it may still be of use to somebody. */
+static int set_aside(struct journal_stream *stream, const char *name)
+{
+    char kept[40], from[JOURNAL_PATH_MAX + 40], to[JOURNAL_PATH_MAX + 40];
+    snprintf(kept, sizeof kept, "%s.damaged", name);
+    file_path(stream, name, from);
+    file_path(stream, kept, to);
+    int failed = stream->disk->ops->rename(stream->disk, from, to);
+    if (failed)
+        return error_from_errno(-failed);
+    diagnostics(DIAGNOSTICS_ERROR, "journal", "stream %s: nothing in %s can be read; it is kept as %s", stream->name, name, kept);
+    return 0;
+}
+
+/* Finds where the last segment ends and cuts off what an unfinished group has left. *bytes: how long it is then, 0 when it is gone: a name
+ * is needed again when its file holds no record. */
 static int recover_last(struct journal_stream *stream, uint64_t base_offset, uint64_t *bytes)
 {
     char name[32], path[JOURNAL_PATH_MAX + 40];
     segment_name(base_offset, name);
     file_path(stream, name, path);
-    int file = stream->disk->ops->open(stream->disk, path, DISK_WRITE);
-    if (file < 0)
-        return error_from_errno(-file);
-    struct format_segment_header header;
-    struct segment_end end = {.position = FORMAT_SEGMENT_HEADER_SIZE, .next_offset = base_offset};
-    int error = segment_header_read(stream->disk, file, &header);
+    stream->next_offset = base_offset;
+    struct segment_file segment;
+    int error = segment_open(stream->disk, stream->folder, base_offset, DISK_WRITE, &segment);
     if (error == ERR_CORRUPT) {
-        int64_t size = stream->disk->ops->size(stream->disk, file);
-        end.next_offset = base_offset + (uint64_t)(size < 0 ? 0 : size) / FORMAT_RECORD_HEADER_SIZE;
         struct reader_damage damage = {
-            .length = (uint64_t)(size < 0 ? 0 : size), .first_offset = base_offset, .next_offset = end.next_offset};
+            .length = FORMAT_SEGMENT_HEADER_SIZE, .first_offset = base_offset, .next_offset = base_offset, .unbounded = true};
         snprintf(damage.segment, sizeof damage.segment, "%s", name);
         stream_say_damage(stream, &damage);
-        *bytes = damage.length;
-        error = 0;
-    } else if (!error) {
-        error = segment_scan(stream->disk, file, name, header.salt, base_offset, stream_say_damage, stream, &end);
-        if (!error) {
-            int failed = stream->disk->ops->truncate(stream->disk, file, end.position);
-            if (!failed)
-                failed = stream->disk->ops->sync(stream->disk, file);
-            error = failed ? error_from_errno(-failed) : 0;
-            *bytes = end.position;
-        }
-        if (!error && end.torn)
-            diagnostics(DIAGNOSTICS_INFO, "journal",
-                        "stream %s: an unfinished group at the end of %s was cut off; none of it was acknowledged", stream->name, name);
+        return set_aside(stream, name);
     }
-    stream->disk->ops->close(stream->disk, file);
-    if (!error)
+    if (error)
+        return error;
+    struct segment_end end = {0};
+    error = segment_scan(stream->disk, &segment, stream_say_damage, stream, &end);
+    bool readable = end.position > FORMAT_SEGMENT_HEADER_SIZE;
+    if (!error && readable) {
+        int failed = stream->disk->ops->truncate(stream->disk, segment.file, end.position);
+        if (!failed)
+            failed = stream->disk->ops->sync(stream->disk, segment.file);
+        error = failed ? error_from_errno(-failed) : 0;
+    }
+    stream->disk->ops->close(stream->disk, segment.file);
+    if (error)
+        return error;
+    if (end.torn && !segment.header_lost)
+        diagnostics(DIAGNOSTICS_INFO, "journal", "stream %s: an unfinished group at the end of %s was cut off; none of it was acknowledged",
+                    stream->name, name);
+    if (readable) {
         stream->next_offset = end.next_offset;
-    return error;
+        *bytes = end.position;
+        return 0;
+    }
+    if (segment.header_lost)
+        return set_aside(stream, name);
+    int removed = stream->disk->ops->remove(stream->disk, path);
+    return removed ? error_from_errno(-removed) : 0;
+}
+
+static int segment_bytes(struct journal_stream *stream, uint64_t base_offset, uint64_t *bytes)
+{
+    char name[32], path[JOURNAL_PATH_MAX + 40];
+    segment_name(base_offset, name);
+    file_path(stream, name, path);
+    int file = stream->disk->ops->open(stream->disk, path, DISK_READ);
+    if (file < 0)
+        return error_from_errno(-file);
+    int64_t size = stream->disk->ops->size(stream->disk, file);
+    stream->disk->ops->close(stream->disk, file);
+    *bytes = size < 0 ? 0 : (uint64_t)size;
+    return 0;
 }
 
 static int recover(struct journal_stream *stream)
 {
     uint64_t *bases = NULL;
     size_t count = 0;
-    int error = segment_list(stream->disk, stream->folder, &bases, &count);
+    int error = segment_key(stream->disk, stream->folder, &stream->key);
+    if (error == ERR_CORRUPT) {
+        stream->key = new_key();
+        error = 0;
+    }
+    if (!error)
+        error = segment_list(stream->disk, stream->folder, &bases, &count);
     for (size_t i = 0; !error && i < count; i++) {
+        bool last = i + 1 == count;
         uint64_t bytes = 0;
-        if (i + 1 == count) {
-            error = recover_last(stream, bases[i], &bytes);
-        } else {
-            char name[32], path[JOURNAL_PATH_MAX + 40];
-            segment_name(bases[i], name);
-            file_path(stream, name, path);
-            int file = stream->disk->ops->open(stream->disk, path, DISK_READ);
-            if (file < 0) {
-                error = error_from_errno(-file);
-                break;
-            }
-            int64_t size = stream->disk->ops->size(stream->disk, file);
-            bytes = size < 0 ? 0 : (uint64_t)size;
-            stream->disk->ops->close(stream->disk, file);
-        }
-        if (error)
-            break;
-        if (i + 1 == count && stream->next_offset == bases[i]) {
-            /* Nothing in it: its name is needed for a file with a new salt. */
-            char name[32], path[JOURNAL_PATH_MAX + 40];
-            segment_name(bases[i], name);
-            file_path(stream, name, path);
-            int removed = stream->disk->ops->remove(stream->disk, path);
-            error = removed ? error_from_errno(-removed) : 0;
-        } else {
+        error = last ? recover_last(stream, bases[i], &bytes) : segment_bytes(stream, bases[i], &bytes);
+        if (!error && (bytes || !last))
             error = add_segment(stream, bases[i], bytes);
-        }
     }
     free(bases);
     return error;
@@ -263,19 +278,9 @@ int stream_open(struct journal_stream *stream)
     char spare[JOURNAL_PATH_MAX + 40];
     file_path(stream, "spare.seg", spare);
     stream->disk->ops->remove(stream->disk, spare);
-    int file;
-    error = create_file(stream, made_in_haste, &file);
-    if (error)
-        return error;
-    uint64_t first = FORMAT_SEGMENT_HEADER_SIZE + STREAM_ZERO_FIRST;
-    failed = stream->disk->ops->truncate(stream->disk, file, 0);
-    error = failed ? error_from_errno(-failed) : write_zeros(stream, file, 0, first);
-    if (!error)
-        error = activate(stream, file, made_in_haste, first, stream->next_offset);
-    if (error)
-        stream->disk->ops->close(stream->disk, file);
     atomic_store(&stream->durable, stream->next_offset);
-    return error;
+    error = start_segment(stream, FORMAT_SEGMENT_HEADER_SIZE + STREAM_ZERO_FIRST);
+    return error_class(error) == ERROR_CLASS_RETRY ? 0 : error; /* the first group tries again, and says what it waits for */
 }
 
 void stream_close(struct journal_stream *stream)
@@ -302,9 +307,9 @@ void stream_close(struct journal_stream *stream)
 
 int stream_make_room(struct journal_stream *stream, uint64_t bytes)
 {
-    if (stream->position + bytes <= stream->segment_size || stream->position == FORMAT_SEGMENT_HEADER_SIZE)
+    if (stream->file >= 0 && (stream->position + bytes <= stream->segment_size || stream->position == FORMAT_SEGMENT_HEADER_SIZE))
         return 0;
-    return start_segment(stream);
+    return start_segment(stream, 0);
 }
 
 bool stream_claim(struct journal_stream *stream, uint64_t bytes)
@@ -330,7 +335,7 @@ static bool zero_ahead(struct journal_stream *stream)
     pthread_mutex_lock(&stream->lock);
     uint64_t from = stream->zeroed_to;
     uint64_t room = from < stream->segment_size ? stream->segment_size - from : 0;
-    bool wanted = !stream->zeroing_failed && room > 0 && from < stream->position_seen + STREAM_ZERO_AHEAD;
+    bool wanted = stream->file >= 0 && !stream->zeroing_failed && room > 0 && from < stream->position_seen + STREAM_ZERO_AHEAD;
     int file = stream->file;
     stream->zeroing = wanted;
     pthread_mutex_unlock(&stream->lock);

@@ -22,6 +22,7 @@ struct journal_stream {
     char name[FORMAT_STREAM_NAME_MAX + 1];
     char folder[JOURNAL_PATH_MAX];
     uint64_t segment_size, retention_size;
+    uint64_t key; /* format.h */
     bool guarded;
     unsigned index;
     void (*notify)(void *context);
@@ -30,7 +31,7 @@ struct journal_stream {
     void *on_record_context;
 
     /* The journal thread's. */
-    int file;
+    int file;          /* -1: none yet, since the disk was full at the start */
     uint64_t position; /* where the next group goes */
     uint64_t salt;
     uint64_t next_offset; /* of the next record to be written */
@@ -51,6 +52,7 @@ struct journal_stream {
     bool zeroing_failed; /* no more zeroing ahead in this segment (for example: disk full) */
 };
 
+/* Recovers what is there and begins a new segment. On a full disk that is left to the first group. */
 int stream_open(struct journal_stream *stream);
 void stream_close(struct journal_stream *stream);
 

@@ -44,6 +44,7 @@ struct embedded {
     struct queue_embedded_options options;
     struct reader *reader; /* consumer thread */
     uint64_t recovered;    /* offsets below it may be settled already */
+    uint64_t expected;     /* consumer thread: messages before it were handed out or given up */
     _Atomic uint64_t read_offset;
     struct queue_writer *repairs; /* consumer thread: settles what damage took away */
 
@@ -115,7 +116,7 @@ static struct embedded_batch *batch_take(struct embedded *queue, size_t bytes)
         free(batch);
         return NULL;
     }
-    batch->batch = (struct queue_batch){.queue = &queue->queue, .messages = batch->messages, .settled = batch->settled, .references = 1};
+    batch->batch = (struct queue_batch){.queue = &queue->queue, .messages = batch->messages, .settled = batch->settled};
     return batch;
 }
 
@@ -160,13 +161,12 @@ static void embedded_interrupt(struct queue *base)
 /* Waits until the stream holds more than was read. Returns the durable offset. */
 static uint64_t wait_for_more(struct embedded *queue, unsigned timeout_ms)
 {
-    uint64_t read = reader_offset(queue->reader);
     uint64_t deadline_ns = clock_monotonic_ns() + timeout_ms * 1000000ull;
     struct timespec deadline = {.tv_sec = (time_t)(deadline_ns / 1000000000u), .tv_nsec = (long)(deadline_ns % 1000000000u)};
     uint64_t durable;
     pthread_mutex_lock(&queue->lock);
     queue->waiting = true;
-    while ((durable = journal_stream_durable(queue->options.ingest)) <= read && !queue->interrupted && timeout_ms)
+    while ((durable = journal_stream_durable(queue->options.ingest)) <= queue->expected && !queue->interrupted && timeout_ms)
         if (pthread_cond_timedwait(&queue->more, &queue->lock, &deadline))
             timeout_ms = 0;
     queue->waiting = false;
@@ -213,31 +213,42 @@ static bool find_place(struct embedded *queue, uint64_t offset, struct reader_pl
 static int embedded_commit(struct queue_writer *writer, void (*done)(void *token, int error), void *token);
 static int add_entry(struct queue_writer *writer, uint64_t entry);
 
-/* What damage took away can have no other outcome, and must not stay pending for ever. */
-static int give_up_damaged(struct embedded *queue, uint64_t first, uint64_t next)
+/* What damage took away can have no outcome but this one, and must not stay pending for ever. */
+static int give_up_damaged(struct embedded *queue, uint64_t next)
 {
     int error = 0;
-    for (uint64_t offset = first; offset < next && !error; offset++)
-        error = add_entry(queue->repairs, ledger_entry(offset, QUEUE_DEAD_LETTERED, LEDGER_REASON_DAMAGED));
+    while (queue->expected < next && !error) {
+        pthread_mutex_lock(&queue->ledger_lock);
+        bool settled = ledger_is_settled(&queue->ledger, queue->expected);
+        pthread_mutex_unlock(&queue->ledger_lock);
+        if (!settled && queue->repairs->entry_count == EMBEDDED_ENTRIES_MAX)
+            error = embedded_commit(queue->repairs, NULL, NULL); /* waits for the disk when there are many */
+        if (!settled && !error)
+            error = add_entry(queue->repairs, ledger_entry(queue->expected, QUEUE_DEAD_LETTERED, LEDGER_REASON_DAMAGED));
+        if (!error)
+            queue->expected++;
+    }
     return error ? error : embedded_commit(queue->repairs, NULL, NULL);
 }
 
-static int settle_gaps(struct embedded *queue, uint64_t expected, const struct embedded_batch *batch)
+static int settle_gaps(struct embedded *queue, const struct embedded_batch *batch)
 {
     int error = 0;
     for (size_t i = 0; i < batch->batch.count && !error; i++) {
-        if (batch->messages[i].offset > expected)
-            error = give_up_damaged(queue, expected, batch->messages[i].offset);
-        expected = batch->messages[i].offset + 1;
+        uint64_t offset = batch->messages[i].offset;
+        if (offset > queue->expected)
+            error = give_up_damaged(queue, offset);
+        if (!error)
+            queue->expected = offset + 1;
     }
     return error;
 }
 
 /* Records were counted as durable, but none of them can be found: the reader goes on behind them. */
-static int pass_lost_end(struct embedded *queue, uint64_t expected, uint64_t durable)
+static int pass_lost_end(struct embedded *queue, uint64_t durable)
 {
     struct reader *reader;
-    int error = give_up_damaged(queue, expected, durable);
+    int error = give_up_damaged(queue, durable);
     if (!error)
         error = journal_stream_reader(queue->options.ingest, durable, &reader);
     if (error)
@@ -270,14 +281,13 @@ static int fill_batch(struct embedded *queue, size_t bytes_max, uint64_t durable
 static int embedded_fetch(struct queue *base, size_t bytes_max, unsigned timeout_ms, struct queue_batch **out)
 {
     struct embedded *queue = from(base);
-    uint64_t expected = reader_offset(queue->reader);
     uint64_t durable = wait_for_more(queue, timeout_ms);
     struct embedded_batch *batch;
     remember_place(queue);
     int error = fill_batch(queue, bytes_max, durable, &batch);
     if (error)
         return error;
-    error = batch->batch.count ? settle_gaps(queue, expected, batch) : expected < durable ? pass_lost_end(queue, expected, durable) : 0;
+    error = batch->batch.count ? settle_gaps(queue, batch) : queue->expected < durable ? pass_lost_end(queue, durable) : 0;
     if (error) {
         embedded_batch_free(&batch->batch);
         return error;
@@ -621,6 +631,47 @@ static const struct queue_ops embedded_ops = {
     .commit = embedded_commit,
 };
 
+/* Tells the operator what damage to the books means. */
+static void say_damage(void *context, const char *stream, const struct reader_damage *damage)
+{
+    const struct queue_embedded_options *options = context;
+    if (strcmp(stream, journal_stream_name(options->ingest)) == 0)
+        return; /* the stream has said it when it was opened */
+    char text[READER_DAMAGE_TEXT_MAX];
+    reader_damage_text(damage, text);
+    diagnostics(DIAGNOSTICS_ERROR, "queue",
+                "stream %s: damage in %s. What became of some messages is not known any more: those count as pending and are handled "
+                "again, so answers may be published twice (with the same message id)",
+                stream, text);
+}
+
+/* Rebuilds the ledger, and says what is wrong with it. */
+static int load_ledger(struct embedded *queue)
+{
+    const struct queue_embedded_options *options = &queue->options;
+    struct ledger_extent extent;
+    char why[LEDGER_WHY_MAX];
+    int error = ledger_load(&queue->ledger, disk_posix(), options->data_folder, journal_stream_name(options->ingest), &extent, say_damage,
+                            &queue->options);
+    if (error)
+        return error;
+    extent.next = journal_stream_durable(options->ingest);
+    switch (ledger_fits(&queue->ledger, &extent, why)) {
+    case LEDGER_FITS:
+        break;
+    case LEDGER_AHEAD:
+        diagnostics(DIAGNOSTICS_ERROR, "queue",
+                    "%s: %s. Put files back from a copy, all streams from the same one, or move the whole data folder away to begin anew",
+                    journal_stream_folder(options->ingest), why);
+        return ERR_CORRUPT;
+    case LEDGER_BEHIND:
+        diagnostics(DIAGNOSTICS_ERROR, "queue", "%s: %s. They are given up as dead letters of reason %s",
+                    journal_stream_folder(options->ingest), why, ledger_reason_word(LEDGER_REASON_DAMAGED));
+        break;
+    }
+    return 0;
+}
+
 int queue_embedded_open(struct queue **out, const struct queue_embedded_options *options)
 {
     struct embedded *queue = calloc(1, sizeof *queue);
@@ -636,18 +687,9 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&queue->more, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    uint64_t on_disk;
-    int error = ledger_load(&queue->ledger, disk_posix(), options->data_folder, journal_stream_name(options->ingest), &on_disk);
+    int error = load_ledger(queue);
     queue->recovered = journal_stream_durable(options->ingest);
-    if (!error && (queue->ledger.highest > queue->recovered || queue->ledger.cursor > queue->recovered)) {
-        diagnostics(DIAGNOSTICS_ERROR, "queue",
-                    "the outcomes speak of %llu messages, but stream %s holds only %llu: files are missing in %s. Put them back from a "
-                    "copy, or move the "
-                    "whole data folder away to begin anew",
-                    (unsigned long long)queue->ledger.highest, journal_stream_name(options->ingest), (unsigned long long)queue->recovered,
-                    journal_stream_folder(options->ingest));
-        error = ERR_CORRUPT;
-    }
+    queue->expected = queue->ledger.cursor;
     if (!error)
         error = journal_stream_reader(options->ingest, queue->ledger.cursor, &queue->reader);
     if (!error)
@@ -667,15 +709,12 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     journal_stream_on_durable(options->ingest, on_ingest_durable, queue);
     journal_stream_on_record(options->results, on_result, queue);
     journal_stream_on_record(options->outcomes, on_outcomes, queue);
+    /* Before anything else: what the ledger has from the newest results and dead letters must stand before there are newer ones. */
+    error = append_checkpoint(queue);
+    if (error) {
+        embedded_close(&queue->queue);
+        return error;
+    }
     *out = &queue->queue;
     return 0;
-}
-
-int queue_embedded_start(struct queue *base)
-{
-    struct embedded *queue = from(base);
-    int error = append_checkpoint(queue);
-    if (!error) /* what is derived from the tails of other streams must stand before they grow */
-        journal_producer_wait(queue->checkpoints, 0);
-    return error;
 }

@@ -18,13 +18,11 @@ struct queue_embedded_options {
 };
 
 /* After all streams were added and before journal_start; to be closed after journal_stop and before journal_close. Rebuilds the ledger from
- * disk. ERR_CORRUPT when the ledger knows of more messages than the stream holds (somebody removed files). */
+ * disk, and sends off a checkpoint of it, which so is durable before anything else. ERR_CORRUPT when the ledger knows of more messages
+ * than the stream holds (somebody removed files). */
 int queue_embedded_open(struct queue **queue, const struct queue_embedded_options *options);
 
 /* The counts of one instant, with the dead letters by reason: reasons[LEDGER_REASON_COUNT]. Any thread. */
 void queue_embedded_snapshot(struct queue *queue, struct queue_counts *counts, uint64_t *reasons);
-
-/* Writes the first checkpoint; after journal_start. */
-int queue_embedded_start(struct queue *queue);
 
 #endif

@@ -1,5 +1,6 @@
 #include "queue/ledger.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +8,7 @@
 #include "base/error.h"
 #include "queue/dead_letter.h"
 
-enum { LEDGER_FIRST_WORDS = 64, LEDGER_PATH_MAX = 4200, LEDGER_TAIL_SEGMENTS = 2 };
+enum { LEDGER_FIRST_WORDS = 64, LEDGER_PATH_MAX = 4200, LEDGER_TAIL_SEGMENTS = 2, LEDGER_LOAD_ATTEMPTS = 3 };
 
 const char ledger_checkpoint_mark[] = "checkpoint";
 
@@ -140,12 +141,13 @@ uint64_t ledger_dead_lettered(const struct ledger *ledger)
 
 void ledger_counts(const struct ledger *ledger, uint64_t accepted, struct queue_counts *counts)
 {
+    uint64_t settled = ledger->cursor + ledger->beyond;
     *counts = (struct queue_counts){
         .accepted = accepted,
         .completed = ledger->completed,
         .duplicates = ledger->duplicates,
         .dead_lettered = ledger_dead_lettered(ledger),
-        .pending = accepted - ledger->cursor - ledger->beyond,
+        .pending = accepted > settled ? accepted - settled : 0,
     };
 }
 
@@ -230,23 +232,55 @@ static bool is_for(const struct message *record, const char *stream)
     return record->topic_length == strlen(stream) && memcmp(record->topic, stream, record->topic_length) == 0;
 }
 
-static int load_outcomes(struct ledger *ledger, struct disk *disk, const char *folder, const char *stream)
+/* One folder that is read for the ledger. */
+struct loading {
+    struct disk *disk;
+    char folder[LEDGER_PATH_MAX];
+    const char *stream; /* its name */
+    uint64_t least;     /* records before it do not matter */
+    ledger_on_damage on_damage;
+    void *context;
+};
+
+static void open_loading(struct loading *loading, const char *data_folder, const char *stream)
+{
+    snprintf(loading->folder, sizeof loading->folder, "%s/%s", data_folder, stream);
+    loading->stream = stream;
+    loading->least = 0;
+}
+
+static void pass_damage_on(void *context, const struct reader_damage *damage)
+{
+    const struct loading *loading = context;
+    if (loading->on_damage && (damage->unbounded || damage->next_offset > damage->first_offset) &&
+        (damage->unbounded || damage->next_offset > loading->least))
+        loading->on_damage(loading->context, loading->stream, damage);
+}
+
+/* Takes the newest checkpoint into the ledger; *applied: the records of `outcomes` before it are included. */
+static int load_checkpoint(struct ledger *ledger, const struct loading *loading, const char *stream, uint64_t *applied)
 {
     struct reader *reader;
-    int error = reader_open(&reader, disk, folder, 0, NULL, NULL);
+    int error = reader_open(&reader, loading->disk, loading->folder, 0, NULL, NULL);
     if (error)
-        return error == ERR_NOT_FOUND ? 0 : error;
-    uint64_t applied = 0;
+        return error;
     struct message record;
     while (!(error = reader_next(reader, UINT64_MAX, &record, NULL)))
         if (is_for(&record, stream) && is_checkpoint(&record))
-            checkpoint_decode(ledger, &record, &applied);
+            checkpoint_decode(ledger, &record, applied);
     reader_close(reader);
-    if (error != ERR_TRUNCATED)
-        return error;
-    error = reader_open(&reader, disk, folder, applied, NULL, NULL);
+    return error == ERR_TRUNCATED ? 0 : error;
+}
+
+/* Applies what `outcomes` says from record loading->least on. *first: the first record of those that is still there. */
+static int load_entries(struct ledger *ledger, struct loading *loading, const char *stream, uint64_t *first)
+{
+    struct reader *reader;
+    int error = reader_open(&reader, loading->disk, loading->folder, loading->least, pass_damage_on, loading);
     if (error)
         return error;
+    *first = reader_offset(reader);
+    struct message record;
     while (!(error = reader_next(reader, UINT64_MAX, &record, NULL))) {
         if (!is_for(&record, stream) || is_checkpoint(&record))
             continue;
@@ -260,18 +294,39 @@ static int load_outcomes(struct ledger *ledger, struct disk *disk, const char *f
     return error == ERR_TRUNCATED ? 0 : error;
 }
 
-/* Settles what the newest records of `folder` name as their sources. */
-static int load_sources(struct ledger *ledger, struct disk *disk, const char *folder, bool dead_letters, uint64_t accepted)
+static int load_outcomes(struct ledger *ledger, struct loading *loading, const char *stream)
+{
+    for (unsigned attempt = 1;; attempt++) {
+        uint64_t first = 0;
+        int error = load_checkpoint(ledger, loading, stream, &loading->least);
+        if (!error)
+            error = load_entries(ledger, loading, stream, &first);
+        if (error || first <= loading->least)
+            return error == ERR_NOT_FOUND ? 0 : error;
+        /* What comes behind the checkpoint is gone. Beside a running server there is a newer one by now. */
+        if (attempt == LEDGER_LOAD_ATTEMPTS) {
+            struct reader_damage damage = {.first_offset = loading->least, .next_offset = first};
+            segment_name(first, damage.segment);
+            pass_damage_on(loading, &damage);
+            return 0;
+        }
+        ledger_fini(ledger);
+        loading->least = 0;
+    }
+}
+
+/* Settles what the newest records of `results` or `dead-letters` name as their sources. */
+static int load_sources(struct ledger *ledger, struct loading *loading, bool dead_letters, uint64_t accepted)
 {
     uint64_t *bases = NULL;
     size_t count = 0;
-    int error = segment_list(disk, folder, &bases, &count);
+    int error = segment_list(loading->disk, loading->folder, &bases, &count);
     if (error)
         return error == ERR_NOT_FOUND ? 0 : error;
-    uint64_t from = count ? bases[count > LEDGER_TAIL_SEGMENTS ? count - LEDGER_TAIL_SEGMENTS : 0] : 0;
+    loading->least = count ? bases[count > LEDGER_TAIL_SEGMENTS ? count - LEDGER_TAIL_SEGMENTS : 0] : 0;
     free(bases);
     struct reader *reader;
-    error = reader_open(&reader, disk, folder, from, NULL, NULL);
+    error = reader_open(&reader, loading->disk, loading->folder, loading->least, pass_damage_on, loading);
     if (error)
         return error;
     struct message record;
@@ -290,61 +345,70 @@ static int load_sources(struct ledger *ledger, struct disk *disk, const char *fo
     return error == ERR_TRUNCATED ? 0 : error;
 }
 
-int ledger_stream_end(struct disk *disk, const char *folder, uint64_t *first, uint64_t *next)
+static int first_kept(const struct loading *loading, uint64_t *first)
 {
     uint64_t *bases = NULL;
     size_t count = 0;
-    int error = segment_list(disk, folder, &bases, &count);
-    if (error == ERR_NOT_FOUND || (!error && count == 0)) {
-        *first = *next = 0;
-        return 0;
-    }
-    if (error)
-        return error;
-    uint64_t last = bases[count - 1], oldest = bases[0];
-    free(bases);
-    char name[32], path[LEDGER_PATH_MAX];
-    segment_name(last, name);
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    int file = disk->ops->open(disk, path, DISK_READ);
-    if (file < 0)
-        return error_from_errno(-file);
-    struct format_segment_header header;
-    struct segment_end end = {.next_offset = last};
-    error = segment_header_read(disk, file, &header);
+    int error = segment_list(loading->disk, loading->folder, &bases, &count);
     if (!error)
-        error = segment_scan(disk, file, name, header.salt, last, NULL, NULL, &end);
-    disk->ops->close(disk, file);
-    if (error)
-        return error;
-    *first = oldest;
-    *next = end.next_offset;
-    return 0;
+        *first = count ? bases[0] : 0;
+    free(bases);
+    return error == ERR_NOT_FOUND ? 0 : error;
 }
 
-int ledger_load(struct ledger *out, struct disk *disk, const char *data_folder, const char *stream, uint64_t *accepted)
+int ledger_load(struct ledger *out, struct disk *disk, const char *data_folder, const char *stream, struct ledger_extent *extent,
+                ledger_on_damage on_damage, void *context)
 {
-    char folder[LEDGER_PATH_MAX];
-    uint64_t first, next;
-    snprintf(folder, sizeof folder, "%s/%s", data_folder, stream);
+    struct loading loading = {.disk = disk, .on_damage = on_damage, .context = context};
+    struct ledger_extent found = {0};
     struct ledger ledger;
     ledger_init(&ledger);
-    snprintf(folder, sizeof folder, "%s/outcomes", data_folder);
-    int error = load_outcomes(&ledger, disk, folder, stream);
-    snprintf(folder, sizeof folder, "%s/%s", data_folder, stream);
+    /* Beside a running server: the beginning before the outcomes, which let it go, and the end after them. */
+    open_loading(&loading, data_folder, stream);
+    int error = first_kept(&loading, &found.first);
+    open_loading(&loading, data_folder, "outcomes");
     if (!error)
-        error = ledger_stream_end(disk, folder, &first, &next);
-    snprintf(folder, sizeof folder, "%s/results", data_folder);
+        error = load_outcomes(&ledger, &loading, stream);
+    open_loading(&loading, data_folder, stream);
     if (!error)
-        error = load_sources(&ledger, disk, folder, false, next);
-    snprintf(folder, sizeof folder, "%s/dead-letters", data_folder);
+        error = segment_stream_end(disk, loading.folder, pass_damage_on, &loading, &found.next);
+    if (error == ERR_NOT_FOUND)
+        error = 0;
+    open_loading(&loading, data_folder, "results");
     if (!error)
-        error = load_sources(&ledger, disk, folder, true, next);
+        error = load_sources(&ledger, &loading, false, found.next);
+    open_loading(&loading, data_folder, "dead-letters");
+    if (!error)
+        error = load_sources(&ledger, &loading, true, found.next);
     if (error) {
         ledger_fini(&ledger);
         return error;
     }
     *out = ledger;
-    *accepted = next;
+    *extent = found;
     return 0;
+}
+
+enum ledger_fit ledger_fits(const struct ledger *ledger, const struct ledger_extent *extent, char why[LEDGER_WHY_MAX])
+{
+    uint64_t spoken_of = ledger->highest > ledger->cursor ? ledger->highest : ledger->cursor;
+    if (spoken_of > extent->next) {
+        snprintf(why, LEDGER_WHY_MAX,
+                 "the outcomes speak of messages up to offset %" PRIu64 ", but the stream ends before offset %" PRIu64
+                 ": its last segments are missing, cut, damaged, or of another time than those of `outcomes`",
+                 spoken_of - 1, extent->next);
+        return LEDGER_AHEAD;
+    }
+    if (ledger->cursor < extent->first) {
+        uint64_t missing = 0;
+        for (uint64_t offset = ledger->cursor; offset < extent->first && offset < ledger->highest; offset++)
+            missing += !ledger_is_settled(ledger, offset);
+        missing += extent->first > spoken_of ? extent->first - spoken_of : 0;
+        snprintf(why, LEDGER_WHY_MAX,
+                 "%" PRIu64 " messages from offset %" PRIu64 " on have no outcome and are not there: the first that the stream holds has "
+                 "offset %" PRIu64 ". Its first segments, or segments of `outcomes`, are missing",
+                 missing, ledger->cursor, extent->first);
+        return LEDGER_BEHIND;
+    }
+    return LEDGER_FITS;
 }

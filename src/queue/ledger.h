@@ -51,7 +51,7 @@ bool ledger_is_settled(const struct ledger *ledger, uint64_t offset);
 uint64_t ledger_dead_lettered(const struct ledger *ledger);
 
 /* The four terms for a stream whose next offset is `accepted`. pending is counted from cursor and bits, not as a difference of the
- * others. unread is left 0. */
+ * others; it is 0 when the ledger speaks of more than there is (ledger_fits). unread is left 0. */
 void ledger_counts(const struct ledger *ledger, uint64_t accepted, struct queue_counts *counts);
 
 /* ---- on disk ---- */
@@ -68,12 +68,27 @@ int ledger_apply(struct ledger *ledger, const struct message *record);
 int ledger_checkpoint_encode(const struct ledger *ledger, uint64_t applied, struct buffer *out);
 extern const char ledger_checkpoint_mark[]; /* its properties */
 
-/* Rebuilds the ledger of `stream` from the folders of a data directory, as a start and an audit do: the last checkpoint, the entries behind
- * it, and the sources named by the newest results and dead letters (whose entry a crash may have cut off). *accepted gets
- * the stream's next offset. Changes nothing. */
-int ledger_load(struct ledger *ledger, struct disk *disk, const char *data_folder, const char *stream, uint64_t *accepted);
+/* What the consumed stream holds: offsets first .. next-1. */
+struct ledger_extent {
+    uint64_t first, next;
+};
 
-/* The next offset of a stream's folder: 0 when there is none. */
-int ledger_stream_end(struct disk *disk, const char *folder, uint64_t *first, uint64_t *next);
+/* Damage in `stream` from which something follows for the ledger: what the lost records said of messages is not known. */
+typedef void (*ledger_on_damage)(void *context, const char *stream, const struct reader_damage *damage);
+
+/* Rebuilds the ledger of `stream` from the folders of a data directory, as a start and an audit do: the last checkpoint, the entries behind
+ * it, and the sources named by the newest results and dead letters (whose entry a crash may have cut off). Changes nothing. */
+int ledger_load(struct ledger *ledger, struct disk *disk, const char *data_folder, const char *stream, struct ledger_extent *extent,
+                ledger_on_damage on_damage, void *context);
+
+enum ledger_fit {
+    LEDGER_FITS,
+    LEDGER_AHEAD, /* outcomes of messages that the stream does not hold: its end is missing */
+    LEDGER_BEHIND /* messages without an outcome, some of which the stream holds no more: its beginning is missing */
+};
+
+/* Whether the ledger and what the stream holds belong together. If not, why[] says what is missing, as the end of a sentence. */
+enum { LEDGER_WHY_MAX = 384 };
+enum ledger_fit ledger_fits(const struct ledger *ledger, const struct ledger_extent *extent, char why[LEDGER_WHY_MAX]);
 
 #endif

@@ -18,16 +18,13 @@ enum queue_capability { QUEUE_REPLAY = 1, QUEUE_ORDERED = 2, QUEUE_PRIORITIES = 
 
 enum queue_outcome { QUEUE_COMPLETED = 1, QUEUE_DUPLICATE = 2, QUEUE_DEAD_LETTERED = 3 };
 
-/* Messages of one fetch; they stay valid until the last queue_batch_release. */
+/* Messages of one fetch; they stay valid until queue_batch_release. */
 struct queue_batch {
     struct queue *queue;
     size_t count;
     const struct message *messages; /* in order of arrival */
     const bool *settled;            /* [count]: already has its outcome; delivered only so that join state can be rebuilt */
-    uint32_t references;            /* atomic; fetch gives one */
 };
-void queue_batch_retain(struct queue_batch *batch);
-void queue_batch_release(struct queue_batch *batch);
 
 /* Where a message of a fetched batch came from, so that it can be settled after the batch is gone. */
 struct queue_position {
@@ -84,5 +81,11 @@ struct queue_ops {
 struct queue {
     const struct queue_ops *ops;
 };
+
+/* Any thread. */
+static inline void queue_batch_release(struct queue_batch *batch)
+{
+    batch->queue->ops->batch_free(batch);
+}
 
 #endif

@@ -107,7 +107,7 @@ static inline int fake_fetch(struct queue *base, size_t bytes_max, unsigned time
     struct queue_batch *batch = calloc(1, sizeof *batch);
     struct message *messages = calloc(FAKE_BATCH_MAX, sizeof *messages);
     bool *settled = calloc(FAKE_BATCH_MAX, sizeof *settled);
-    *batch = (struct queue_batch){.queue = base, .messages = messages, .settled = settled, .references = 1};
+    *batch = (struct queue_batch){.queue = base, .messages = messages, .settled = settled};
     for (size_t bytes = 0; queue->read < queue->count && batch->count < FAKE_BATCH_MAX && bytes < bytes_max; queue->read++) {
         const struct fake_message *message = &queue->messages[queue->read];
         settled[batch->count] = queue->read < queue->recovered && message->outcome;

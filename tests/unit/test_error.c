@@ -82,6 +82,10 @@ static void errno_values_map_to_rows(void **state)
     assert_int_equal(error_from_errno(ENOSPC), ERR_NO_SPACE);
     assert_int_equal(error_from_errno(EDQUOT), ERR_NO_SPACE);
     assert_int_equal(error_from_errno(ENOENT), ERR_NOT_FOUND);
+    assert_int_equal(error_from_errno(ENOTDIR), ERR_NOT_FOLDER);
+    assert_int_equal(error_from_errno(EACCES), ERR_PERMISSION);
+    assert_int_equal(error_from_errno(EPERM), ERR_PERMISSION);
+    assert_int_equal(error_from_errno(EROFS), ERR_READ_ONLY);
     assert_int_equal(error_from_errno(EMFILE), ERR_LIMIT);
     assert_int_equal(error_from_errno(EINVAL), ERR_INVALID);
     assert_int_equal(error_from_errno(EIO), ERR_IO);
