@@ -334,10 +334,13 @@ static bool stall(struct journal *journal, const struct journal_stream *stream, 
         journal->stall_told = false;
     }
     if (!journal->stall_said_ns || now_ns - journal->stall_said_ns >= STALL_SAY_INTERVAL_S * 1000000000ull) {
+        char lasting[64] = "";
+        if (now_ns - journal->stalled_ns >= 1000000000u)
+            snprintf(lasting, sizeof lasting, ", for %" PRIu64 " s now", (now_ns - journal->stalled_ns) / 1000000000u);
         diagnostics(DIAGNOSTICS_ERROR, "journal",
-                    "stream %s: cannot write to %s: %s, for %" PRIu64 " s now. Nothing is lost: acknowledgements wait, senders are held "
-                    "back, and what is on disk is served. It goes on by itself when there is space; free some",
-                    stream->name, stream->folder, error_text(error), (now_ns - journal->stalled_ns) / 1000000000u);
+                    "stream %s: cannot write to %s: %s%s. Nothing is lost: acknowledgements wait, senders are held back, and what is on "
+                    "disk is served. It goes on by itself when there is space; free some",
+                    stream->name, stream->folder, error_text(error), lasting);
         journal->stall_said_ns = now_ns;
         journal->stall_told = true;
     }

@@ -6,8 +6,10 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/error.h"
 #include "folder.h"
@@ -257,6 +259,163 @@ static void removed_files_are_noticed(void **state)
     journal_close(journal);
 }
 
+static void overwrite(const char *stream, uint64_t base_offset, off_t from, size_t count)
+{
+    char name[32], path[600], bytes[4096];
+    assert_true(count <= sizeof bytes);
+    memset(bytes, 0x55, sizeof bytes);
+    segment_name(base_offset, name);
+    snprintf(path, sizeof path, "%s/%s/%s", test_folder, stream, name);
+    int file = open(path, O_RDWR);
+    assert_true(file >= 0);
+    assert_int_equal(pwrite(file, bytes, count, from), (ssize_t)count);
+    close(file);
+}
+
+enum { INGEST_RECORD = 64 }; /* 48 + 2 + 7, rounded up */
+
+static uint64_t damaged_of(struct fixture *fixture)
+{
+    uint64_t reasons[LEDGER_REASON_COUNT];
+    struct queue_counts counts;
+    queue_embedded_snapshot(fixture->queue, &counts, reasons);
+    return reasons[LEDGER_REASON_DAMAGED];
+}
+
+/* Hands out what is there, settles nothing, and waits until what was given up is counted. Returns how many messages came. */
+static size_t fetch_all(struct fixture *fixture, uint64_t damaged)
+{
+    size_t fetched = 0;
+    struct queue_batch *batch;
+    do {
+        assert_int_equal(fixture->queue->ops->fetch(fixture->queue, 1 << 20, 0, &batch), 0);
+        fetched += batch->count;
+        size_t count = batch->count;
+        queue_batch_release(batch);
+        if (count == 0 && damaged_of(fixture) >= damaged)
+            return fetched;
+    } while (true);
+}
+
+static void messages_that_damage_took_are_settled_and_the_terms_add_up(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    start(&fixture);
+    accept_messages(&fixture, 10);
+    stop(&fixture);
+    overwrite("ingest", 0, FORMAT_SEGMENT_HEADER_SIZE + 3 * INGEST_RECORD, 2 * INGEST_RECORD);
+    start(&fixture);
+    assert_counts(&fixture, 10, 0, 0, 0, 10);
+    assert_int_equal(fetch_all(&fixture, 2), 8);
+    assert_counts(&fixture, 10, 0, 0, 2, 8);
+    stop(&fixture);
+    start(&fixture);
+    assert_counts(&fixture, 10, 0, 0, 2, 8);
+    assert_int_equal(damaged_of(&fixture), 2);
+    assert_int_equal(fetch_all(&fixture, 2), 8);
+    assert_counts(&fixture, 10, 0, 0, 2, 8); /* once */
+    stop(&fixture);
+}
+
+static void messages_of_a_missing_first_segment_do_not_stay_pending(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    for (unsigned round = 0; round < 2; round++) {
+        start(&fixture);
+        accept_messages(&fixture, 5);
+        assert_int_equal(fixture.queue->ops->settle(fixture.writer, (struct queue_position){2}, QUEUE_DUPLICATE), 0);
+        flush(&fixture);
+        stop(&fixture);
+    }
+    char path[600];
+    snprintf(path, sizeof path, "%s/ingest/00000000000000000000.seg", test_folder);
+    assert_int_equal(remove(path), 0);
+    start(&fixture);
+    assert_int_equal(fetch_all(&fixture, 4), 5);
+    assert_counts(&fixture, 10, 0, 1, 4, 5); /* what had an outcome keeps it */
+    stop(&fixture);
+}
+
+static void a_message_is_found_again_by_its_offset(void **state)
+{
+    (void)state;
+    enum { COUNT = 20000 };
+    struct fixture fixture;
+    start(&fixture);
+    accept_messages(&fixture, COUNT / 2);
+    stop(&fixture);
+    start(&fixture);
+    accept_messages(&fixture, COUNT / 2);
+    struct queue_batch *batch;
+    for (size_t fetched = 0; fetched < COUNT; fetched += batch->count) {
+        assert_int_equal(fixture.queue->ops->fetch(fixture.queue, 1 << 16, 1000, &batch), 0);
+        queue_batch_release(batch);
+    }
+    for (uint64_t offset = 0; offset < COUNT; offset += 997) {
+        struct message *again;
+        assert_int_equal(fixture.queue->ops->read_again(fixture.queue, (struct queue_position){offset}, &again), 0);
+        assert_int_equal(again->offset, offset);
+        assert_memory_equal(again->payload, "payload", 7);
+        free(again);
+    }
+    struct message *none;
+    assert_int_equal(fixture.queue->ops->read_again(fixture.queue, (struct queue_position){COUNT}, &none), ERR_NOT_FOUND);
+    stop(&fixture);
+}
+
+struct reports {
+    unsigned outcomes, others;
+};
+
+static void note_damage(void *context, const char *stream, const struct reader_damage *damage)
+{
+    struct reports *reports = context;
+    assert_true(damage->unbounded || damage->next_offset > damage->first_offset);
+    if (strcmp(stream, "outcomes") == 0)
+        reports->outcomes++;
+    else
+        reports->others++;
+}
+
+static void damage_to_the_outcomes_is_said_and_their_messages_are_pending_again(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    start(&fixture);
+    accept_messages(&fixture, 4);
+    for (uint64_t i = 0; i < 4; i++) {
+        assert_int_equal(fixture.queue->ops->settle(fixture.writer, (struct queue_position){i}, QUEUE_DUPLICATE), 0);
+        flush(&fixture);
+    }
+    stop(&fixture);
+    struct ledger ledger;
+    struct ledger_extent extent;
+    struct reports reports = {0};
+    assert_int_equal(ledger_load(&ledger, disk_posix(), test_folder, "ingest", &extent, note_damage, &reports), 0);
+    assert_int_equal(ledger.duplicates, 4);
+    assert_int_equal(reports.outcomes + reports.others, 0);
+    ledger_fini(&ledger);
+    char path[600];
+    snprintf(path, sizeof path, "%s/outcomes/00000000000000000000.seg", test_folder);
+    struct stat status;
+    assert_int_equal(stat(path, &status), 0);
+    overwrite("outcomes", 0, status.st_size - FORMAT_RECORD_HEADER_SIZE - 16, 16); /* in the last entry, before the seal */
+    assert_int_equal(ledger_load(&ledger, disk_posix(), test_folder, "ingest", &extent, note_damage, &reports), 0);
+    assert_int_equal(ledger.duplicates, 3);
+    assert_int_equal(reports.outcomes, 1);
+    assert_int_equal(reports.others, 0);
+    ledger_fini(&ledger);
+    start(&fixture); /* and its checkpoint makes the damage a thing of the past */
+    assert_counts(&fixture, 4, 0, 3, 0, 1);
+    stop(&fixture);
+    reports = (struct reports){0};
+    assert_int_equal(ledger_load(&ledger, disk_posix(), test_folder, "ingest", &extent, note_damage, &reports), 0);
+    assert_int_equal(reports.outcomes + reports.others, 0);
+    ledger_fini(&ledger);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -264,6 +423,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_result_without_its_outcome_still_settles_its_sources, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(many_rounds_keep_the_equation_and_little_disk, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(removed_files_are_noticed, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(messages_that_damage_took_are_settled_and_the_terms_add_up, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(messages_of_a_missing_first_segment_do_not_stay_pending, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(a_message_is_found_again_by_its_offset, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(damage_to_the_outcomes_is_said_and_their_messages_are_pending_again, test_folder_make,
+                                        test_folder_remove),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

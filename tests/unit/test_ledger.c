@@ -87,6 +87,32 @@ static void too_far_ahead_is_refused(void **state)
     ledger_fini(&ledger);
 }
 
+static void a_ledger_and_a_stream_that_do_not_belong_together_are_told_apart(void **state)
+{
+    (void)state;
+    struct ledger ledger;
+    struct queue_counts counts;
+    char why[LEDGER_WHY_MAX];
+    ledger_init(&ledger);
+    for (uint64_t i = 0; i < 100; i++)
+        if (i < 10 || i >= 20)
+            ledger_settle(&ledger, i, QUEUE_COMPLETED, 0);
+    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){0, 100}, why), LEDGER_FITS);
+    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){10, 200}, why), LEDGER_FITS);
+    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){0, 99}, why), LEDGER_AHEAD);
+    assert_non_null(strstr(why, "up to offset 99"));
+    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){0, 5}, why), LEDGER_AHEAD);
+    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){15, 100}, why), LEDGER_BEHIND);
+    assert_non_null(strstr(why, "5 messages from offset 10"));
+    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){150, 200}, why), LEDGER_BEHIND);
+    assert_non_null(strstr(why, "60 messages from offset 10"));
+    for (uint64_t accepted = 0; accepted < 200; accepted++) {
+        ledger_counts(&ledger, accepted, &counts);
+        assert_true(counts.pending <= accepted); /* it never underflows */
+    }
+    ledger_fini(&ledger);
+}
+
 static void records_that_are_no_outcomes_are_refused(void **state)
 {
     (void)state;
@@ -143,6 +169,7 @@ int main(void)
         cmocka_unit_test(outcomes_in_any_order_move_the_cursor_to_the_first_open_one),
         cmocka_unit_test(a_checkpoint_is_the_ledger),
         cmocka_unit_test(too_far_ahead_is_refused),
+        cmocka_unit_test(a_ledger_and_a_stream_that_do_not_belong_together_are_told_apart),
         cmocka_unit_test(records_that_are_no_outcomes_are_refused),
         cmocka_unit_test(a_dead_letter_is_read_back),
         cmocka_unit_test(every_reason_has_its_number),
