@@ -208,7 +208,6 @@ struct audit {
     const char *stream;
     struct queue_counts counts;
     uint64_t reasons[LEDGER_REASON_COUNT];
-    bool damaged;
     char why[1024]; /* it does not hold, or cannot be known; empty: it holds */
 };
 
@@ -230,10 +229,9 @@ static void object_to_damage(void *context, const char *stream, const struct rea
     struct audit *audit = context;
     char text[READER_DAMAGE_TEXT_MAX];
     reader_damage_text(damage, text);
-    audit->damaged = true;
     if (!damage->unbounded && damage->first_offset == damage->next_offset)
-        fprintf(stderr, "damage: %s/%s\n", stream, text); /* nothing that is counted */
-    else if (strcmp(stream, audit->stream) == 0)
+        return; /* nothing that is counted */
+    if (strcmp(stream, audit->stream) == 0)
         object(audit, "damage in %s/%s", stream, text);
     else
         object(audit, "damage in %s/%s; messages whose outcome stood there count as pending", stream, text);
@@ -328,7 +326,7 @@ int command_journal_audit(const struct journal_audit_arguments *arguments)
     for (unsigned i = 0; i < PUBLIC_STREAM_COUNT; i++) {
         struct audit audit = {.stream = public_streams[i]};
         audit_stream(arguments->data_dir, &audit);
-        if (audit.why[0] || audit.damaged)
+        if (audit.why[0])
             status = COMMAND_FAILED;
         if (!print_audit(&line, &audit, arguments->json))
             break;

@@ -1,7 +1,9 @@
 """A file system that is really full: senders are held back, nothing that was acknowledged is lost, and it goes on when there is space."""
+import errno
 import os
 import subprocess
 import threading
+import time
 import uuid
 
 import pytest
@@ -51,7 +53,9 @@ class Filler:
 @pytest.fixture
 def full(small_disk, connect):
     """A server whose disk is full, and who filled it."""
-    server = Spindle(small_disk, settings={'journal.segment_size': '1MiB'}).start()
+    server = Spindle(small_disk, settings={'journal.segment_size': '1MiB'})
+    server.stderr_path = small_disk.parent / 'stderr.txt'  # on another disk
+    server.start()
     filler = Filler(connect(server))
     wait_until(lambda: server.metrics().get_sum('spindle_journal_stalled') == 1, 'a full disk is noticed')
     yield server, filler
@@ -72,7 +76,7 @@ def test_a_full_disk_holds_senders_back_until_there_is_space(full, small_disk):
     wait_until(lambda: len(filler.acknowledged) > before + 20, 'it goes on')
     filler.stop()
     assert set(filler.acknowledged) <= kept(server)
-    assert 'writing goes on' in server.stderr()  # what it said before found no space either
+    wait_until(lambda: 'writing goes on' in server.stderr(), 'and it says so')
 
 
 def test_a_full_disk_does_not_keep_it_from_ending(full):
@@ -80,3 +84,61 @@ def test_a_full_disk_does_not_keep_it_from_ending(full):
     server.stop()
     filler.stop()
     assert set(filler.acknowledged) <= kept(server)
+
+
+def test_what_is_said_of_a_full_disk_is_said_once_and_when_it_goes_on(full, small_disk):
+    server, filler = full
+    said = server.stderr()
+    assert said.count('cannot write to') == 1 and 'no space left on the device' in said
+    before, since = len(filler.acknowledged), time.monotonic()
+    wait_until(lambda: server.http('/readyz')[0] == 503 and time.monotonic() > since + 1.5, 'it has tried again many times')
+    assert server.stderr() == said
+    (small_disk / 'ballast').unlink()
+    wait_until(lambda: len(filler.acknowledged) > before, 'it goes on')
+    wait_until(lambda: server.stderr().count('writing goes on after') == 1, 'and says so')
+    filler.stop()
+
+
+def test_the_end_on_a_full_disk_is_explained_once(full):
+    server, filler = full
+    server.stop()
+    filler.stop()
+    assert server.stderr().count('is given up') == 1
+
+
+def test_a_full_disk_does_not_keep_it_from_starting(full, small_disk, connect):
+    """What is on disk is served and worked on; what comes new waits for space."""
+    server, filler = full
+    server.stop()  # what was zeroed ahead is given back
+    filler.stop()
+    for file in server.data_dir.glob('*/[pns]*.seg'):
+        file.unlink()
+    fill(small_disk / 'rest')
+    before = kept(server)
+    server.start()
+    assert set(filler.acknowledged) <= kept(server) == before
+    client, subscriber = connect(server), connect(server)
+    subscriber.subscribe('live/#', qos=0)
+    client.publish('live/x', b'now', qos=0)
+    assert [m.payload for m in subscriber.take(1)] == [b'now']
+    later = bytes(1 << 20)  # more than what a start gives back
+    token = client.post('live/y', later)
+    assert [m.payload for m in subscriber.take(1)] == [later]
+    wait_until(lambda: server.metrics().get_sum('spindle_journal_stalled') == 1, 'it waits')
+    assert server.http('/readyz')[0] == 503 and not token.is_published()
+    (small_disk / 'rest').unlink()
+    (small_disk / 'ballast').unlink()
+    wait_until(token.is_published, 'it goes on')
+    assert later in {record['payload'] for record in server.journal('bus')}
+    assert server.audit()['bus']['holds']
+
+
+def fill(path):
+    """Takes all the space there is."""
+    with open(path, 'wb', buffering=0) as file:
+        for size in (1 << 20, 4096, 1):
+            try:
+                while file.write(bytes(size)) == size:
+                    pass
+            except OSError as refusal:
+                assert refusal.errno == errno.ENOSPC

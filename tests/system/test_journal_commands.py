@@ -1,0 +1,281 @@
+"""The commands that read the data folder: on damaged and inconsistent copies, with output that cannot be written, without permission."""
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+import pytest
+
+from client import Client
+from holes import Hole, stack_curve
+from spindle import BINARY, Spindle, json_lines, run_cli
+
+STREAMS = ['ingest', 'bus', 'results', 'dead-letters']
+HEADER = 8192
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """A data folder that was used through two starts: 12 holes, 3 dead letters, 5 messages for the bus."""
+    server = Spindle(tmp_path_factory.mktemp('used'), settings={'drilling.estimator': 'gradient', 'pipeline.grace_s': 0.2})
+    curve = stack_curve(feed_mm=0.2)
+    for _ in range(2):
+        server.start()
+        client = Client(server.port)
+        holes = [Hole(curve=curve) for _ in range(6)]
+        client.publish_all([message for hole in holes for message in hole.messages()])
+        client.close()
+        server.wait_settled()
+        server.stop()
+    server.start()
+    client = Client(server.port)
+    client.publish_all([(Hole().topic('Nonsense'), b'{}')] * 3 + [('for/the/bus', b'x')] * 5)
+    client.close()
+    server.wait_settled()
+    server.stop()
+    return server.data_dir
+
+
+@pytest.fixture
+def copy(data, tmp_path):
+    shutil.copytree(data, tmp_path / 'copy')
+    return tmp_path / 'copy'
+
+
+def segments(copy, stream):
+    return sorted((copy / stream).glob('0*.seg'))
+
+
+def audit(copy):
+    """(exit status, {stream: row}, standard error)"""
+    done = run_cli('journal', 'audit', '--data-dir', copy, '--json', check=False)
+    rows = {row['stream']: row for row in json_lines(done.stdout)}
+    assert list(rows) == STREAMS, 'a row is missing: %s' % done.stdout
+    for row in rows.values():
+        assert all(0 <= row[term] < 1 << 40 for term in ('accepted', 'completed', 'duplicates', 'dead_lettered', 'pending')), row
+    assert '18446744' not in done.stderr
+    return done.returncode, rows, done.stderr
+
+
+def assert_objection(copy, stream, words):
+    """The audit says of this stream alone that it does not hold, with these words, and the table does too."""
+    status, rows, stderr = audit(copy)
+    assert status == 1
+    assert [name for name in STREAMS if not rows[name]['holds']] == [stream]
+    assert words in rows[stream]['why'] and words in stderr
+    table = run_cli('journal', 'audit', '--data-dir', copy, check=False)
+    assert table.returncode == 1
+    assert [line.split()[0] for line in table.stdout.splitlines() if 'DOES NOT HOLD' in line] == [stream]
+
+
+def zero(path, count):
+    with open(path, 'r+b') as file:
+        file.write(bytes(count))
+
+
+def test_a_whole_folder_holds(copy):
+    status, rows, stderr = audit(copy)
+    assert status == 0 and stderr == '' and all(row['holds'] and 'why' not in row for row in rows.values())
+    assert rows['ingest']['accepted'] == 39 and rows['ingest']['completed'] == 36 and rows['ingest']['dead_lettered'] == 3
+
+
+def test_a_lost_header_costs_no_record(copy):
+    before = run_cli('journal', 'cat', '--data-dir', copy, '--json').stdout
+    zero(segments(copy, 'ingest')[0], 4096)
+    assert run_cli('journal', 'cat', '--data-dir', copy, '--json').stdout == before
+    for segment in segments(copy, 'ingest')[1:]:
+        zero(segment, HEADER)
+    zero(segments(copy, 'ingest')[0], 4096)
+    done = run_cli('journal', 'cat', '--data-dir', copy, '--json', check=False)
+    assert done.returncode == 1 and done.stdout == before
+    assert 'header' in done.stderr and 'lost' in done.stderr
+    assert audit(copy)[0] == 0  # nothing that is counted is lost
+
+
+def test_lost_records_are_named_with_their_offsets(copy):
+    first, second = segments(copy, 'ingest')[:2]
+    first.write_bytes(b'')
+    done = run_cli('journal', 'cat', '--data-dir', copy, '--json', check=False)
+    assert done.returncode == 1
+    assert 'offsets 0 to %d are lost' % (int(second.stem) - 1) in done.stderr
+    assert json_lines(done.stdout)[0]['offset'] == int(second.stem)
+
+
+def test_the_audit_of_a_stream_whose_last_segment_is_lost(copy):
+    for segment in segments(copy, 'bus'):
+        segment.write_bytes(b'')
+    assert_objection(copy, 'bus', 'nothing tells how many')
+
+
+def test_the_audit_of_a_stream_that_ends_before_its_outcomes(copy):
+    segments(copy, 'ingest')[-1].unlink()
+    assert_objection(copy, 'ingest', 'the outcomes speak of messages up to offset 38, but the stream ends before offset 36')
+
+
+def test_the_audit_of_a_stream_without_its_beginning(copy):
+    """Without the outcomes, that is; else whatever retention has taken had one."""
+    first, second = segments(copy, 'ingest')[:2]
+    first.unlink()
+    status, _, _ = audit(copy)
+    assert status == 0
+    for stream in ('outcomes', 'results'):
+        for segment in segments(copy, stream):
+            segment.unlink()
+    assert_objection(copy, 'ingest', '%d messages from offset 0 on have no outcome and are not there' % int(second.stem))
+
+
+def test_the_audit_of_damaged_outcomes(copy):
+    with open(segments(copy, 'outcomes')[-1], 'r+b') as file:
+        file.seek(HEADER)
+        file.write(b'\x55' * 64)  # the checkpoint of the last start
+    status, rows, _ = audit(copy)
+    assert status == 1 and 'outcomes/' in rows['ingest']['why'] and 'count as pending' in rows['ingest']['why']
+    assert rows['ingest']['completed'] == 36  # from the checkpoint before it, and what came between
+
+
+def test_a_stream_folder_that_is_gone(copy):
+    shutil.rmtree(copy / 'results')
+    assert_objection(copy, 'results', 'not found')
+
+
+def test_damage_is_said_at_the_start_with_what_follows_from_it(spindle, connect, data):
+    server = spindle()
+    shutil.copytree(data, server.data_dir)
+    with open(segments(server.data_dir, 'outcomes')[-1], 'r+b') as file:
+        file.seek(HEADER)
+        file.write(b'\x55' * 64)
+    server.start()
+    assert server.wait_settled().streams()['ingest']['accepted'] == 39
+    assert 'stream outcomes: damage in' in server.stderr() and 'handled again' in server.stderr()
+
+
+def test_a_damaged_last_segment_is_not_counted_as_accepted(spindle, connect, data):
+    """Of `bus`, of which only one segment has records: the start counts none instead of a guess."""
+    server = spindle()
+    shutil.copytree(data, server.data_dir)
+    for segment in segments(server.data_dir, 'bus'):
+        zero(segment, HEADER)
+    server.start()
+    assert server.metrics().streams()['bus']['accepted'] == 0
+    assert 'nothing tells how many' in server.stderr()
+    connect(server).publish('for/the/bus', b'new')
+    assert [(r['offset'], r['payload']) for r in server.journal('bus')] == [(0, b'new')]
+
+
+# ---- what is printed ----
+
+COMMANDS = [('journal', 'cat', '--stream', 'ingest'), ('journal', 'cat', '--stream', 'results', '--json'), ('journal', 'audit'),
+            ('journal', 'audit', '--json'), ('dead', 'ls'), ('dead', 'ls', '--json')]
+
+
+@pytest.mark.parametrize('command', COMMANDS, ids=' '.join)
+def test_output_that_cannot_be_written_is_a_failure(copy, command):
+    with open('/dev/full', 'wb') as full:
+        done = subprocess.run([BINARY, *command, '--data-dir', copy], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == 'spindle %s %s: the output cannot be written: No space left on device\n' % command[:2]
+
+
+@pytest.mark.parametrize('command', COMMANDS, ids=' '.join)
+def test_a_reader_that_has_had_enough_is_no_failure_to_speak_of(copy, command):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([BINARY, *command, '--data-dir', copy], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.stderr == ''
+
+
+def test_properties_stand_behind_what_was_there_before(spindle, connect, copy):
+    server = spindle(settings={'drilling.estimator': 'gradient', 'pipeline.grace_s': 0.2}).start()
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.ContentType = 'text/plain'
+    properties.UserProperty = [('priority', 'high'), ('a "b"', '\u00e9'), ('priority', 'again')]
+    client = connect(server, version=5)
+    client.publish('with/properties', b'x', properties=properties)
+    client.publish('without/properties', b'\xff')
+    client.publish_all(Hole(curve=stack_curve(feed_mm=0.2)).messages())
+    server.wait_settled(3)
+    lines = run_cli('journal', 'cat', '--data-dir', server.data_dir, '--stream', 'bus', '--json').stdout.splitlines()
+    with_them, without = json_lines('\n'.join(lines))
+    assert list(with_them) == ['stream', 'offset', 'time_ns', 'topic', 'payload', 'properties']
+    assert with_them['properties'] == [['priority', 'high'], ['a "b"', '\u00e9'], ['priority', 'again']]
+    assert list(without) == ['stream', 'offset', 'time_ns', 'topic', 'payload_base64']
+    results = json_lines(run_cli('journal', 'cat', '--data-dir', server.data_dir, '--stream', 'results', '--json').stdout)
+    assert len(results) == 2
+    for record in results:
+        [[name, value]] = record['properties']
+        assert name == 'message-id' and value
+    assert all('properties' not in record for record in json_lines(run_cli('journal', 'cat', '--data-dir', copy, '--stream', 'outcomes',
+                                                                           '--json').stdout))
+
+
+def test_an_unknown_reason_is_answered_with_those_there_are(copy):
+    done = run_cli('dead', 'ls', '--data-dir', copy, '--reason', 'nonsense', check=False)
+    assert done.returncode == 2 and 'unmatched' in done.stderr and 'time window' in done.stderr
+
+
+# ---- folders that cannot be used ----
+
+def start_and_fail(data_dir, **options):
+    """What `spindle run` says when it does not start."""
+    done = subprocess.run([BINARY, 'run', '--port', '0', '--http-port', '0', '--data-dir', data_dir], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, timeout=20, **options)
+    assert done.returncode != 0
+    return done.stderr
+
+
+def test_a_data_folder_that_is_a_file(tmp_path):
+    (tmp_path / 'file').write_text('')
+    for path in (tmp_path / 'file', tmp_path / 'file' / 'below'):
+        stderr = start_and_fail(path)
+        assert str(path) in stderr and 'not a folder' in stderr and '--data-dir' in stderr
+        for command in (('journal', 'cat'), ('journal', 'audit'), ('dead', 'ls')):
+            done = run_cli(*command, '--data-dir', path, check=False)
+            assert done.returncode == 2 and str(path) in done.stderr and 'not a folder' in done.stderr
+
+
+@pytest.fixture
+def nobody_can_reach():
+    """A folder that every user can reach, and the rights of one who may not write there."""
+    if os.geteuid() != 0:
+        pytest.skip('another user is needed')
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        binary = pathlib.Path(folder) / 'spindle'
+        shutil.copy(BINARY, binary)
+        yield pathlib.Path(folder), {'user': 65534, 'group': 65534, 'extra_groups': []}, binary
+
+
+def test_a_data_folder_without_permission(nobody_can_reach, data):
+    folder, nobody, binary = nobody_can_reach
+    shutil.copytree(data, folder / 'data')
+    run = [binary, 'run', '--port', '0', '--http-port', '0', '--data-dir']
+    for path in (folder / 'new', folder / 'data'):
+        done = subprocess.run(run + [path], stderr=subprocess.PIPE, text=True, timeout=20, **nobody)
+        assert done.returncode == 1 and str(path) in done.stderr and 'no permission' in done.stderr and 'chown' in done.stderr
+    (folder / 'data').chmod(0o700)
+    for command in (('journal', 'cat'), ('journal', 'audit'), ('dead', 'ls')):
+        done = subprocess.run([binary, *command, '--data-dir', folder / 'data'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              timeout=20, **nobody)
+        assert done.returncode == 1 and str(folder / 'data') in done.stderr and 'no permission' in done.stderr and 'root' in done.stderr
+        if command == ('journal', 'audit'):
+            assert len(done.stdout.splitlines()) == 5
+
+
+def test_a_read_only_file_system(tmp_path, data):
+    mount = tmp_path / 'mount'
+    mount.mkdir()
+    if os.geteuid() or subprocess.run(['mount', '-t', 'tmpfs', 'tmpfs', mount], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip('mounting needs root')
+    try:
+        shutil.copytree(data, mount / 'data')
+        subprocess.run(['mount', '-o', 'remount,ro', mount], check=True)
+        for path in (mount / 'data', mount / 'new'):
+            stderr = start_and_fail(path)
+            assert str(path) in stderr and 'read-only' in stderr and 'mount it' in stderr
+        assert audit(mount / 'data')[0] == 0
+    finally:
+        subprocess.run(['umount', '-l', mount], check=True)
