@@ -661,12 +661,13 @@ static int load_ledger(struct embedded *queue)
         break;
     case LEDGER_AHEAD:
         diagnostics(DIAGNOSTICS_ERROR, "queue",
-                    "%s: %s. Put files back from a copy, all streams from the same one, or move the whole data folder away to begin anew",
-                    journal_stream_folder(options->ingest), why);
+                    "%s (in %s). Put files back from a copy, all streams from the same one, or move the whole data folder away to begin "
+                    "anew",
+                    why, journal_stream_folder(options->ingest));
         return ERR_CORRUPT;
     case LEDGER_BEHIND:
-        diagnostics(DIAGNOSTICS_ERROR, "queue", "%s: %s. They are given up as dead letters of reason %s",
-                    journal_stream_folder(options->ingest), why, ledger_reason_word(LEDGER_REASON_DAMAGED));
+        diagnostics(DIAGNOSTICS_ERROR, "queue", "%s (in %s). They are given up as dead letters of reason %s", why,
+                    journal_stream_folder(options->ingest), ledger_reason_word(LEDGER_REASON_DAMAGED));
         break;
     }
     return 0;
