@@ -84,7 +84,15 @@ static int encode_waiting(struct connection *to, const struct mqtt_publish *outg
     return 0;
 }
 
-static bool has_room(struct loop *loop, struct connection *to, unsigned qos)
+/* Bytes by which the memory of `to` grows when `size` more are queued: buffers double. */
+static size_t growth(const struct connection *to, size_t size)
+{
+    const struct buffer *buffer = to->waiting.length ? &to->waiting : &to->out;
+    return buffer->capacity - buffer->length >= size ? 0 : buffer->capacity > size ? buffer->capacity : size;
+}
+
+/* Whether a message of `size` bytes may be queued for `to`. If not it was dropped, or its subscriber was. */
+static bool has_room(struct loop *loop, struct connection *to, unsigned qos, size_t size)
 {
     const struct bus *bus = loop->bus;
     size_t queued = connection_queued(to), most = bus->options.outgoing_soft_max;
@@ -100,7 +108,7 @@ static bool has_room(struct loop *loop, struct connection *to, unsigned qos)
         connection_close(to, CLOSE_SLOW, 0x97);
         return false;
     }
-    if (level == MEMORY_OVER) {
+    if (level != MEMORY_AMPLE && !memory_has_room(bus, growth(to, size))) {
         DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus",
                      CONNECTION_NAME " is disconnected: %zu bytes wait for it, and those of all clients have used up bus.memory_max",
                      CONNECTION_NAMED(to), queued);
@@ -123,7 +131,7 @@ void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_p
         note_drop(loop, DROP_PACKET_TOO_LARGE);
         return;
     }
-    if (!has_room(loop, to, outgoing.qos))
+    if (!has_room(loop, to, outgoing.qos, size))
         return;
     int error;
     if (outgoing.qos == 0) {

@@ -249,6 +249,10 @@ static inline enum memory_level memory_level(const struct bus *bus)
     size_t out = atomic_load_explicit(&bus->memory_out, memory_order_relaxed), quarter = bus->options.memory_max / 4;
     return out <= quarter ? MEMORY_AMPLE : out <= 2 * quarter ? MEMORY_PRESSED : out <= 3 * quarter ? MEMORY_FULL : MEMORY_OVER;
 }
+static inline bool memory_has_room(const struct bus *bus, size_t more) /* without reaching MEMORY_OVER */
+{
+    return more == 0 || atomic_load_explicit(&bus->memory_out, memory_order_relaxed) + more <= bus->options.memory_max / 4 * 3;
+}
 size_t memory_queue_max(const struct bus *bus);               /* bytes that may be queued for one connection at present */
 void memory_note_out(struct connection *connection);          /* after its outgoing buffers have grown or shrunk */
 void memory_note_in(struct connection *connection);           /* after its incoming buffer has */
