@@ -277,7 +277,4 @@ void listener_close(struct bus *bus); /* on loop 0 */
 int clients_claim(struct connection *connection, const char *id, size_t length, struct mqtt_slice *assigned);
 void clients_release(struct connection *connection);
 
-/* observe.c */
-void bus_collect(void *bus, struct metrics_writer *writer);
-
 #endif
