@@ -1,5 +1,6 @@
 #include "base/diagnostics.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -62,15 +63,16 @@ static void append_printable(struct buffer *line, const char *text)
     }
 }
 
-void diagnostics(enum diagnostics_level level, const char *module, const char *format, ...)
+static void write_line(enum diagnostics_level level, const char *module, uint64_t muted, const char *format, va_list arguments)
 {
     if (!diagnostics_enabled(level))
         return;
+    enum { MUTED_TEXT_MAX = 64 };
     char text[DIAGNOSTICS_LINE_MAX / 2];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
+    vsnprintf(text, sizeof text - MUTED_TEXT_MAX, format, arguments);
+    size_t length = strlen(text);
+    if (muted)
+        snprintf(text + length, sizeof text - length, " (%" PRIu64 " similar line%s muted)", muted, muted == 1 ? " was" : "s were");
     char time_text[CLOCK_TEXT_SIZE];
     clock_wall_text(clock_wall_ns(), time_text);
     struct buffer line;
@@ -87,6 +89,22 @@ void diagnostics(enum diagnostics_level level, const char *module, const char *f
     ssize_t ignored = write(STDERR_FILENO, line.data, line.length);
     (void)ignored;
     buffer_fini(&line);
+}
+
+void diagnostics(enum diagnostics_level level, const char *module, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    write_line(level, module, 0, format, arguments);
+    va_end(arguments);
+}
+
+void diagnostics_after(uint64_t muted, enum diagnostics_level level, const char *module, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    write_line(level, module, muted, format, arguments);
+    va_end(arguments);
 }
 
 bool diagnostics_limit_pass(struct diagnostics_limit *limit, uint64_t *muted)

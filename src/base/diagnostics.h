@@ -28,15 +28,16 @@ struct diagnostics_limit {
 /* Whether the site may speak now; *muted gets how many lines were left out since it last spoke. */
 bool diagnostics_limit_pass(struct diagnostics_limit *limit, uint64_t *muted);
 
+/* As diagnostics(), and says at the end of the line how many similar ones were left out before it, if any. */
+void diagnostics_after(uint64_t muted, enum diagnostics_level level, const char *module, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
 #define DIAG_LIMITED(level, module, ...)                                                                                                   \
     do {                                                                                                                                   \
         static struct diagnostics_limit diag_limit_;                                                                                       \
         uint64_t diag_muted_;                                                                                                              \
-        if (diagnostics_limit_pass(&diag_limit_, &diag_muted_)) {                                                                          \
-            diagnostics(level, module, __VA_ARGS__);                                                                                       \
-            if (diag_muted_)                                                                                                               \
-                diagnostics(level, module, "%llu more lines like this one were left out", (unsigned long long)diag_muted_);                \
-        }                                                                                                                                  \
+        if (diagnostics_limit_pass(&diag_limit_, &diag_muted_))                                                                            \
+            diagnostics_after(diag_muted_, level, module, __VA_ARGS__);                                                                    \
     } while (0)
 
 #endif

@@ -11,12 +11,52 @@
 #include "base/error.h"
 #include "bus/loop.h"
 
+static uint64_t sum(const struct bus *bus, size_t counter_at)
+{
+    uint64_t total = 0;
+    for (unsigned i = 0; i < bus->options.loop_count; i++) {
+        const _Atomic uint64_t *counter = (const _Atomic uint64_t *)(const void *)((const char *)&bus->loops[i].counters + counter_at);
+        total += atomic_load_explicit(counter, memory_order_relaxed);
+    }
+    return total;
+}
+
+#define COUNTER_AT(field) offsetof(struct loop_counters, field)
+
+static void collect(void *owner, struct metrics_writer *writer)
+{
+    static const char *const drops[] = {"queue_full", "packet_too_large", "overloaded", "no_memory", "memory"};
+    static const char *const closes[] = {"protocol", "keep_alive", "taken_over", "slow", "limit", "shutdown"};
+    static const char *const pauses[] = {"journal", "subscriber", "overloaded", "unread", "memory", "packet"};
+    static const char *const levels[] = {"0", "1", "2"};
+    const struct bus *bus = owner;
+    metrics_sample_u64(writer, METRIC_BUS_CONNECTIONS, sum(bus, COUNTER_AT(connections)), NULL);
+    metrics_sample_u64(writer, METRIC_BUS_CONNECTIONS_TOTAL, sum(bus, COUNTER_AT(accepted)), NULL);
+    metrics_sample_u64(writer, METRIC_BUS_SUBSCRIPTIONS, sum(bus, COUNTER_AT(subscriptions)), NULL);
+    metrics_sample_u64(writer, METRIC_BUS_MEMORY, atomic_load(&bus->memory_in), "use", "packets", NULL);
+    metrics_sample_u64(writer, METRIC_BUS_MEMORY, atomic_load(&bus->memory_out), "use", "queues", NULL);
+    metrics_sample_u64(writer, METRIC_BUS_BYTES_RECEIVED, sum(bus, COUNTER_AT(bytes_received)), NULL);
+    metrics_sample_u64(writer, METRIC_BUS_BYTES_SENT, sum(bus, COUNTER_AT(bytes_sent)), NULL);
+    for (unsigned i = 0; i < 2; i++) {
+        metrics_sample_u64(writer, METRIC_BUS_RECEIVED, sum(bus, COUNTER_AT(received) + i * 8), "qos", levels[i], NULL);
+        metrics_sample_u64(writer, METRIC_BUS_DELIVERED, sum(bus, COUNTER_AT(delivered) + i * 8), "qos", levels[i], NULL);
+    }
+    for (unsigned i = 0; i < DROP_REASONS; i++)
+        metrics_sample_u64(writer, METRIC_BUS_DROPPED, sum(bus, COUNTER_AT(dropped) + i * 8), "reason", drops[i], NULL);
+    for (unsigned i = 0; i < CLOSE_REASONS; i++)
+        metrics_sample_u64(writer, METRIC_BUS_DISCONNECTS, sum(bus, COUNTER_AT(closed) + i * 8), "reason", closes[i], NULL);
+    for (unsigned i = 0; i < PAUSE_REASONS; i++)
+        metrics_sample_u64(writer, METRIC_BUS_PAUSES, sum(bus, COUNTER_AT(paused) + i * 8), "reason", pauses[i], NULL);
+}
+
 int bus_start(struct bus **out, const struct bus_options *options)
 {
     struct bus *bus = calloc(1, sizeof *bus);
     if (!bus)
         return ERR_NO_MEMORY;
     bus->options = *options;
+    bus->options.mail_soft_max = options->mail_soft_max ? options->mail_soft_max : LOOP_MAIL_SOFT_MAX;
+    bus->options.mail_hard_max = options->mail_hard_max ? options->mail_hard_max : LOOP_MAIL_HARD_MAX;
     bus->ingest_filter = options->ingest_filter ? strdup(options->ingest_filter) : NULL;
     bus->loops = calloc(options->loop_count, sizeof *bus->loops);
     pthread_mutex_init(&bus->clients_lock, NULL);
@@ -33,7 +73,7 @@ int bus_start(struct bus **out, const struct bus_options *options)
     for (unsigned i = options->loop_count; !error && i-- > 0;)
         error = loop_start(&bus->loops[i], bus, i); /* the first last: it listens */
     if (!error)
-        error = metrics_register(bus_collect, bus);
+        error = metrics_register(collect, bus);
     if (error) {
         bus_stop(bus);
         return error;
@@ -65,7 +105,7 @@ void bus_stop(struct bus *bus)
 {
     if (!bus)
         return;
-    metrics_unregister(bus_collect, bus);
+    metrics_unregister(collect, bus);
     for (unsigned i = 0; bus->loops && i < bus->options.loop_count; i++)
         if (bus->loops[i].started)
             mail_stop(&bus->loops[i]);
@@ -87,43 +127,9 @@ void bus_status(struct bus *bus, struct bus_status *status)
     *status = (struct bus_status){0};
     for (unsigned i = 0; i < bus->options.loop_count; i++) {
         status->connections += atomic_load_explicit(&bus->loops[i].counters.connections, memory_order_relaxed);
-        status->ingest_dropped += atomic_load_explicit(&bus->loops[i].counters.ingest_dropped, memory_order_relaxed);
+        const struct loop_counters *counters = &bus->loops[i].counters;
+        status->ingest_no_memory += atomic_load_explicit(&counters->ingest_dropped[INGEST_NO_MEMORY], memory_order_relaxed);
+        status->ingest_journal += atomic_load_explicit(&counters->ingest_dropped[INGEST_JOURNAL], memory_order_relaxed);
         status->subscriptions += atomic_load_explicit(&bus->loops[i].counters.subscriptions, memory_order_relaxed);
     }
-}
-
-static uint64_t sum(const struct bus *bus, size_t counter_at)
-{
-    uint64_t total = 0;
-    for (unsigned i = 0; i < bus->options.loop_count; i++) {
-        const _Atomic uint64_t *counter = (const _Atomic uint64_t *)(const void *)((const char *)&bus->loops[i].counters + counter_at);
-        total += atomic_load_explicit(counter, memory_order_relaxed);
-    }
-    return total;
-}
-
-#define COUNTER_AT(field) offsetof(struct loop_counters, field)
-
-void bus_collect(void *owner, struct metrics_writer *writer)
-{
-    static const char *const drops[] = {"queue_full", "packet_too_large", "overloaded", "no_memory"};
-    static const char *const closes[] = {"protocol", "keep_alive", "taken_over", "slow", "limit", "shutdown"};
-    static const char *const pauses[] = {"journal", "subscriber", "overloaded"};
-    static const char *const levels[] = {"0", "1", "2"};
-    const struct bus *bus = owner;
-    metrics_sample_u64(writer, METRIC_BUS_CONNECTIONS, sum(bus, COUNTER_AT(connections)), NULL);
-    metrics_sample_u64(writer, METRIC_BUS_CONNECTIONS_TOTAL, sum(bus, COUNTER_AT(accepted)), NULL);
-    metrics_sample_u64(writer, METRIC_BUS_SUBSCRIPTIONS, sum(bus, COUNTER_AT(subscriptions)), NULL);
-    metrics_sample_u64(writer, METRIC_BUS_BYTES_RECEIVED, sum(bus, COUNTER_AT(bytes_received)), NULL);
-    metrics_sample_u64(writer, METRIC_BUS_BYTES_SENT, sum(bus, COUNTER_AT(bytes_sent)), NULL);
-    for (unsigned i = 0; i < 2; i++) {
-        metrics_sample_u64(writer, METRIC_BUS_RECEIVED, sum(bus, COUNTER_AT(received) + i * 8), "qos", levels[i], NULL);
-        metrics_sample_u64(writer, METRIC_BUS_DELIVERED, sum(bus, COUNTER_AT(delivered) + i * 8), "qos", levels[i], NULL);
-    }
-    for (unsigned i = 0; i < DROP_REASONS; i++)
-        metrics_sample_u64(writer, METRIC_BUS_DROPPED, sum(bus, COUNTER_AT(dropped) + i * 8), "reason", drops[i], NULL);
-    for (unsigned i = 0; i < CLOSE_REASONS; i++)
-        metrics_sample_u64(writer, METRIC_BUS_DISCONNECTS, sum(bus, COUNTER_AT(closed) + i * 8), "reason", closes[i], NULL);
-    for (unsigned i = 0; i < PAUSE_REASONS; i++)
-        metrics_sample_u64(writer, METRIC_BUS_PAUSES, sum(bus, COUNTER_AT(paused) + i * 8), "reason", pauses[i], NULL);
 }

@@ -22,8 +22,11 @@ struct bus_options {
     uint16_t receive_maximum;   /* QoS 1 publishes a client may have unacknowledged (announced in MQTT 5) */
     uint16_t keep_alive_max_s;  /* 0: any; a longer wish is shortened to it (MQTT 5), 3.1.1 clients are told nothing */
     size_t outgoing_soft_max;   /* bytes queued for one subscriber, beyond which QoS 0 is dropped and publishers are held back */
-    uint64_t stall_timeout_ns;  /* a subscriber beyond that limit which makes no progress for so long is disconnected */
-    size_t journal_backlog_max; /* bytes on their way to the disk, beyond which reading stops */
+    uint64_t stall_timeout_ns;  /* a client beyond that limit which makes no progress for so long is disconnected */
+    size_t memory_max;          /* bytes of unfinished packets and outgoing queues of all connections */
+    size_t journal_backlog_max; /* bytes on their way to the disk, beyond which publishes of QoS 1 wait and those of QoS 0 are dropped */
+    size_t mail_soft_max;       /* bytes on their way from one loop to another, beyond which senders wait; 0: LOOP_MAIL_SOFT_MAX */
+    size_t mail_hard_max;       /* beyond which deliveries are dropped; 0: LOOP_MAIL_HARD_MAX */
     struct journal *journal;
     struct journal_stream *default_stream; /* QoS 1 publishes of topics that no other stream wants */
     struct journal_stream *ingest_stream;  /* every publish whose topic matches ingest_filter, of any QoS */
@@ -51,7 +54,8 @@ void bus_stop(struct bus *bus);
 
 struct bus_status {
     uint64_t connections, subscriptions;
-    uint64_t ingest_dropped; /* QoS 0 publishes for the ingest stream that could not be taken for lack of memory */
+    uint64_t ingest_no_memory, ingest_journal; /* QoS 0 publishes for the ingest stream that could not be taken: for lack of memory, or
+                                                * because too much is on its way to the disk */
 };
 void bus_status(struct bus *bus, struct bus_status *status);
 

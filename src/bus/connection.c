@@ -1,6 +1,7 @@
 /* One client connection: bytes to the session's events, events to actions, and what is to be sent back out. */
 #include "bus/loop.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,25 +9,45 @@
 #include "base/diagnostics.h"
 #include "base/error.h"
 
-enum { SMALL_PREFIX_MAX = 16 << 10 };
-
 size_t connection_queued(const struct connection *connection)
 {
     return connection->out.length + connection->sending.length + (connection->waiting.length - connection->waiting_at);
 }
 
+/* What the socket has not taken. */
+static size_t unwritten(const struct connection *connection)
+{
+    return connection->out.length + connection->sending.length;
+}
+
 void connection_note_queue(struct connection *connection)
 {
     struct loop *loop = connection->loop;
-    size_t queued = connection_queued(connection), most = loop->bus->options.outgoing_soft_max;
-    bool congested = queued > (connection->congested ? most / 2 : most) && !connection->shut;
-    if (congested == connection->congested)
+    memory_note_out(connection);
+    size_t queued = connection->shut ? 0 : connection_queued(connection), most = memory_queue_max(loop->bus);
+    uint8_t before = connection->congested, now = queued > (before ? most / 2 : most);
+    if (queued > (before == 2 ? most : 2 * most))
+        now = 2;
+    if (connection->paused && connection->pause == PAUSE_OUTPUT && (!now || unwritten(connection) <= most / 2))
+        connection->retry = true;
+    if (now == before)
         return;
-    connection->congested = congested;
-    atomic_store_explicit(&loop->congested[connection->slot], congested, memory_order_relaxed);
-    /* Publishers may go on; or, once it is congested itself, this one: its acknowledgements lie behind its publishes. */
-    if (!congested || connection->paused)
-        mail_resume_all(loop->bus);
+    if (!before)
+        connection->progress_ns = uv_now(&loop->uv) * 1000000u;
+    connection->congested = now;
+    atomic_store_explicit(&loop->congested[connection->slot], now, memory_order_relaxed);
+    if (now < before)
+        mail_resume_all(loop->bus, PAUSE_SUBSCRIBER, connection_key(loop->index, connection->slot));
+    else
+        loop_watch(loop);
+}
+
+void connection_retry(struct connection *connection)
+{
+    if (!connection->paused || !connection->retry || connection->closing || connection->loop->quiet)
+        return;
+    loop_unpause(connection);
+    connection_continue(connection);
 }
 
 /* ---- the end ---- */
@@ -79,6 +100,7 @@ void connection_drop(struct connection *connection)
     counter_add(&loop->counters.subscriptions, (uint64_t) - (int64_t)connection->subscriptions);
     clients_release(connection);
     connection_note_queue(connection);
+    memory_note_in(connection);
     loop_forget(connection);
     uv_close((uv_handle_t *)&connection->handle, on_closed);
 }
@@ -117,13 +139,14 @@ void connection_close(struct connection *connection, enum close_reason reason, i
     connection->closing = true;
     counter_add(&connection->loop->counters.closed[reason], 1);
     if (diagnostics_enabled(DIAGNOSTICS_DEBUG))
-        diagnostics(DIAGNOSTICS_DEBUG, "bus", "client \"%s\" is disconnected with reason 0x%02x",
-                    connection->client ? connection->client->id : "", (unsigned)mqtt_reason);
+        diagnostics(DIAGNOSTICS_DEBUG, "bus", CONNECTION_NAME " is disconnected with reason 0x%02x", CONNECTION_NAMED(connection),
+                    (unsigned)mqtt_reason);
     uv_read_stop((uv_stream_t *)&connection->handle);
     connection->goodbye = reason != CLOSE_SLOW && connection_queued(connection) <= connection->loop->bus->options.outgoing_soft_max;
     if (connection->goodbye && connection->session.version == MQTT_VERSION_5_0 && connection->session.state == MQTT_SESSION_ACTIVE)
         mqtt_disconnect_encode(&connection->out, MQTT_VERSION_5_0, (uint8_t)mqtt_reason);
     connection->progress_ns = uv_now(&connection->loop->uv) * 1000000u;
+    loop_watch(connection->loop);
     loop_mark_dirty(connection); /* ended at the end of the turn: whoever called may be walking a list that this would change */
 }
 
@@ -146,6 +169,7 @@ static void on_written(uv_write_t *request, int status)
     else if (connection->out.length)
         connection_flush(connection);
     connection_note_queue(connection);
+    connection_retry(connection);
 }
 
 void connection_flush(struct connection *connection)
@@ -162,8 +186,10 @@ void connection_flush(struct connection *connection)
     counter_add(&connection->loop->counters.bytes_sent, done);
     if (done == connection->out.length) {
         buffer_clear(&connection->out);
-        buffer_shrink(&connection->out, 4 * LOOP_READ_SIZE);
+        buffer_shrink(&connection->out, memory_level(connection->loop->bus) == MEMORY_AMPLE ? 4 * LOOP_READ_SIZE : CONNECTION_KEEP_BUFFER);
         connection_note_queue(connection);
+        if (connection->out.capacity > CONNECTION_KEEP_BUFFER)
+            loop_watch(connection->loop); /* given back when it turns out to be idle */
         return;
     }
     struct buffer rest = connection->out;
@@ -177,7 +203,10 @@ void connection_flush(struct connection *connection)
     if (uv_write(&connection->write, (uv_stream_t *)&connection->handle, &part, 1, on_written)) {
         connection->writing = false;
         connection_drop(connection);
+        return;
     }
+    connection->unwritten = uv_stream_get_write_queue_size((const uv_stream_t *)&connection->handle);
+    connection_note_queue(connection);
 }
 
 void connection_puback(struct connection *connection, uint16_t packet_id)
@@ -269,6 +298,7 @@ static void on_connect(struct connection *connection, const struct mqtt_connect 
         return;
     }
     mqtt_session_accept(&connection->session, keep_alive_s);
+    loop_watch(connection->loop);
 }
 
 static void on_subscribe(struct connection *connection, const struct mqtt_subscribe *subscribe)
@@ -340,8 +370,7 @@ static void on_error(struct connection *connection, int error)
         struct mqtt_slice none = {0};
         mqtt_connack_encode(&connection->out, MQTT_VERSION_3_1_1, false, 1, none);
     }
-    DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", "client \"%s\" is disconnected: %s", connection->client ? connection->client->id : "",
-                 error_text(error));
+    DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", CONNECTION_NAME " is disconnected: %s", CONNECTION_NAMED(connection), error_text(error));
     if (connection->client && connection->session.version == MQTT_VERSION_5_0) /* the session is closed already: close would say nothing */
         mqtt_disconnect_encode(&connection->out, MQTT_VERSION_5_0, (uint8_t)error_mqtt_reason(error));
     connection_close(connection, CLOSE_PROTOCOL, error_mqtt_reason(error));
@@ -389,12 +418,11 @@ static size_t process(struct connection *connection, const uint8_t *bytes, size_
     size_t done = 0;
     *needed = 0;
     struct mqtt_event event;
-    while (!connection->closing) {
+    while (!connection->closing && !connection->paused) {
         size_t consumed;
         mqtt_session_next(&connection->session, bytes + done, length - done, now_ns, &consumed, &event);
         if (event.type == MQTT_EVENT_PUBLISH && !deliver_publish(connection, &event.publish, false)) {
             mqtt_session_acknowledged(&connection->session); /* it will be counted when it is offered again */
-            loop_pause(connection, PAUSE_SUBSCRIBER);
             break;
         }
         done += consumed;
@@ -429,39 +457,69 @@ static void on_room(uv_handle_t *handle, size_t suggested, uv_buf_t *room)
     if (connection->prefix)
         memcpy(loop->read_buffer, connection->in.data, connection->prefix);
     room->base = (char *)loop->read_buffer + connection->prefix;
-    room->len = LOOP_READ_SIZE - connection->prefix;
+    /* What is read must be kept when a publish has to wait. */
+    room->len = memory_in_short(loop->bus) ? CONNECTION_PREFIX_MAX : LOOP_READ_SIZE - connection->prefix;
 }
 
-/* Keeps what was not taken of `bytes`, which lie in the read buffer or in `in` itself. */
+/* A small rest does not keep the memory of the large packet that was before it. */
+static int trim(struct buffer *in, size_t size)
+{
+    struct buffer smaller;
+    buffer_init(&smaller, size > LOOP_READ_SIZE ? size : LOOP_READ_SIZE);
+    int error = buffer_reserve(&smaller, size);
+    error = error ? error : buffer_append(&smaller, in->data, in->length);
+    if (error) {
+        buffer_fini(&smaller);
+        return error;
+    }
+    buffer_fini(in);
+    *in = smaller;
+    return 0;
+}
+
+/* Keeps what was not taken of `bytes`, which lie in the read buffer or in `in` itself, and makes room for the rest of a large packet. */
 static void keep_rest(struct connection *connection, const uint8_t *bytes, size_t length, size_t done, size_t needed)
 {
-    size_t rest = length - done;
+    struct buffer *in = &connection->in;
+    size_t rest = length - done, size = rest;
     int error = 0;
-    if (bytes == connection->in.data) {
-        buffer_consume(&connection->in, done);
+    if (bytes == in->data) {
+        buffer_consume(in, done);
     } else {
-        buffer_clear(&connection->in);
-        error = buffer_append(&connection->in, bytes + done, rest);
+        buffer_clear(in);
+        error = buffer_append(in, bytes + done, rest);
     }
-    connection->large = needed > SMALL_PREFIX_MAX || rest > SMALL_PREFIX_MAX;
-    if (connection->large && !error)
-        error = buffer_reserve(&connection->in, (needed > rest ? needed - rest : 0) + 1024);
-    if (!connection->large)
-        buffer_shrink(&connection->in, CONNECTION_KEEP_BUFFER);
+    connection->large = needed > CONNECTION_PREFIX_MAX;
+    if (connection->large)
+        size = needed + needed / 4; /* the beginning of the next is read along */
+    if (!connection->large || done || !connection->unfinished_ns)
+        connection->unfinished_ns = connection->large ? uv_now(&connection->loop->uv) * 1000000u : 0;
+    if (!error && in->capacity > CONNECTION_KEEP_BUFFER && in->capacity / 4 > size)
+        error = trim(in, size);
+    if (!error && connection->large) {
+        error = memory_admit(connection, size);
+        loop_watch(connection->loop);
+        if (error == ERR_LIMIT) {
+            connection->unfinished_ns = 0;
+            connection->wanted = size;
+            loop_pause(connection, PAUSE_PACKET, 0);
+            error = 0;
+        }
+    }
+    memory_note_in(connection);
     if (error)
         connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
 }
 
 static void take(struct connection *connection, const uint8_t *bytes, size_t length)
 {
-    const struct loop *loop = connection->loop;
     size_t needed;
     size_t done = process(connection, bytes, length, &needed);
     if (connection->closing)
         return;
     keep_rest(connection, bytes, length, done, needed);
-    if (journal_producer_backlog(loop->producer) > loop->bus->options.journal_backlog_max)
-        loop_pause(connection, PAUSE_JOURNAL);
+    if (unwritten(connection) > memory_queue_max(connection->loop->bus))
+        loop_pause(connection, PAUSE_OUTPUT, 0);
 }
 
 static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *room)
@@ -476,7 +534,8 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *room)
     if (count == 0 || connection->closing)
         return;
     counter_add(&loop->counters.bytes_received, (uint64_t)count);
-    connection->session.last_packet_ns = uv_now(&loop->uv) * 1000000u; /* a large packet on a slow link is a sign of life */
+    if (connection->session.state == MQTT_SESSION_ACTIVE)
+        connection->session.last_packet_ns = uv_now(&loop->uv) * 1000000u; /* a large packet on a slow link is a sign of life */
     if (connection->large) {
         connection->in.length += (size_t)count;
         take(connection, connection->in.data, connection->in.length);
@@ -491,8 +550,10 @@ void connection_continue(struct connection *connection)
         connection->session.last_packet_ns = uv_now(&connection->loop->uv) * 1000000u;
     if (!connection->closing && connection->in.length)
         take(connection, connection->in.data, connection->in.length);
-    if (!connection->closing && !connection->paused)
-        uv_read_start((uv_stream_t *)&connection->handle, on_room, on_read);
+    if (connection->closing || connection->paused)
+        return;
+    uv_read_start((uv_stream_t *)&connection->handle, on_room, on_read);
+    loop_watch(connection->loop); /* its keep alive counts again */
 }
 
 /* ---- the beginning, and the watch over it ---- */
@@ -507,7 +568,7 @@ void connection_open(struct loop *loop, int socket)
     }
     const struct bus_options *options = &loop->bus->options;
     size_t hard_max = options->outgoing_soft_max * LOOP_HARD_FACTOR + MQTT_REMAINING_LENGTH_MAX + MQTT_FIXED_HEADER_MAX;
-    buffer_init(&connection->in, (size_t)options->packet_size_max + 2 * LOOP_READ_SIZE);
+    buffer_init(&connection->in, LOOP_READ_SIZE); /* more where memory_admit allows it */
     buffer_init(&connection->out, hard_max);
     buffer_init(&connection->sending, hard_max);
     buffer_init(&connection->waiting, hard_max * 2);
@@ -521,6 +582,7 @@ void connection_open(struct loop *loop, int socket)
     mqtt_session_init(&connection->session, &limits, now_ns);
     connection->progress_ns = now_ns;
     counter_add(&loop->counters.accepted, 1);
+    listener_peer(socket, connection->peer);
     if (uv_tcp_open(&connection->handle, socket)) {
         close(socket);
         connection_drop(connection);
@@ -529,24 +591,45 @@ void connection_open(struct loop *loop, int socket)
     connection_continue(connection);
 }
 
-void connection_check(struct connection *connection, uint64_t now_ns)
+/* Closes a connection whose time has run out. */
+static void check_deadlines(struct connection *connection, uint64_t now_ns)
 {
+    const struct bus *bus = connection->loop->bus;
+    uint64_t patience_ns = bus->options.stall_timeout_ns, patience_s = patience_ns / 1000000000u;
+    if (connection->congested && now_ns - connection->progress_ns > patience_ns) {
+        DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus",
+                     CONNECTION_NAME " is disconnected: %zu bytes wait for it and it has taken none for %" PRIu64 " s",
+                     CONNECTION_NAMED(connection), connection_queued(connection), patience_s);
+        connection_close(connection, CLOSE_SLOW, 0x97);
+    } else if (connection->unfinished_ns && now_ns - connection->unfinished_ns > patience_ns && atomic_load(&bus->packets_waiting)) {
+        DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus",
+                     CONNECTION_NAME " is disconnected: it has sent %zu bytes of a packet and not the rest for %" PRIu64
+                                     " s, and others wait for memory (bus.memory_max)",
+                     CONNECTION_NAMED(connection), connection->in.length, patience_s);
+        connection_close(connection, CLOSE_SLOW, 0x97);
+    } else if (!connection->paused && now_ns > mqtt_session_deadline_ns(&connection->session)) {
+        connection_close(connection, CLOSE_KEEP_ALIVE, 0x8d);
+    }
+}
+
+uint64_t connection_check(struct connection *connection, uint64_t now_ns)
+{
+    size_t left = uv_stream_get_write_queue_size((const uv_stream_t *)&connection->handle);
+    if (left < connection->unwritten)
+        connection->progress_ns = now_ns;
+    connection->unwritten = left;
     if (connection->closing) {
         if (now_ns - connection->progress_ns > LOOP_LINGER_MS * 1000000ull)
             connection_drop(connection);
-        return;
+        return now_ns;
     }
-    if (connection_queued(connection) <= connection->loop->bus->options.outgoing_soft_max) {
+    buffer_shrink(&connection->out, CONNECTION_KEEP_BUFFER);
+    connection_note_queue(connection); /* the limit changes with the memory of all */
+    if (!connection->congested)
         connection->progress_ns = now_ns;
-    } else if (now_ns - connection->progress_ns > connection->loop->bus->options.stall_timeout_ns) {
-        DIAG_LIMITED(
-            DIAGNOSTICS_WARNING, "bus",
-            "client \"%s\" is disconnected: %zu bytes wait for it and it has taken none for %llu s, so that publishers are held back",
-            connection->client ? connection->client->id : "", connection_queued(connection),
-            (unsigned long long)(connection->loop->bus->options.stall_timeout_ns / 1000000000u));
-        connection_close(connection, CLOSE_SLOW, 0x97);
-        return;
-    }
-    if (!connection->paused && now_ns > mqtt_session_deadline_ns(&connection->session))
-        connection_close(connection, CLOSE_KEEP_ALIVE, 0x8d);
+    check_deadlines(connection, now_ns);
+    connection_retry(connection);
+    if (connection->closing || connection->congested || connection->unfinished_ns)
+        return now_ns;
+    return connection->paused ? UINT64_MAX : mqtt_session_deadline_ns(&connection->session);
 }

@@ -16,10 +16,20 @@ static uint64_t choose_stream(const struct bus *bus, struct mqtt_slice topic)
     return filter && mqtt_topic_matches(filter, strlen(filter), (const char *)topic.data, topic.length) ? STREAM_INGEST : STREAM_DEFAULT;
 }
 
+/* Whether so much is on its way to the disk that nothing may be added. */
+static bool journal_is_full(const struct loop *loop)
+{
+    return journal_producer_backlog(loop->producer) > loop->bus->options.journal_backlog_max;
+}
+
 static void append(struct connection *from, const struct mqtt_publish *publish, uint64_t stream)
 {
     struct loop *loop = from->loop;
     const struct bus_options *options = &loop->bus->options;
+    if (publish->qos == 0 && journal_is_full(loop)) {
+        counter_add(&loop->counters.ingest_dropped[INGEST_JOURNAL], 1);
+        return;
+    }
     struct message message = {
         .time_ns = loop_wall_ns(loop),
         .topic = (const char *)publish->topic.data,
@@ -38,11 +48,12 @@ static void append(struct connection *from, const struct mqtt_publish *publish, 
     loop->needs_submit = true;
     if (error && publish->qos > 0) {
         DIAG_LIMITED(DIAGNOSTICS_ERROR, "bus",
-                     "a message of %u bytes on %.*s could not be taken: %s; its sender is disconnected and may send it again",
-                     publish->payload.length, (int)publish->topic.length, (const char *)publish->topic.data, error_text(error));
+                     CONNECTION_NAME " is disconnected and may send again: its message of %u bytes on %.*s could not be taken: %s",
+                     CONNECTION_NAMED(from), publish->payload.length, (int)publish->topic.length, (const char *)publish->topic.data,
+                     error_text(error));
         connection_close(from, CLOSE_LIMIT, error_mqtt_reason(error));
     } else if (error) {
-        counter_add(&loop->counters.ingest_dropped, 1);
+        counter_add(&loop->counters.ingest_dropped[INGEST_NO_MEMORY], 1);
     } else if (publish->qos > 0 && options->acknowledge_at_once) {
         connection_puback(from, publish->packet_id);
     }
@@ -68,14 +79,49 @@ static int encode_waiting(struct connection *to, const struct mqtt_publish *outg
     size_t packet_at = head_at + sizeof(struct waiting_head);
     struct waiting_head head = {.size = (uint32_t)(to->waiting.length - packet_at), .id_position = (uint32_t)(id_position - packet_at)};
     memcpy(to->waiting.data + head_at, &head, sizeof head);
+    if (head_at == 0 && to->paused && to->pause != PAUSE_JOURNAL)
+        to->retry = true; /* from now on it owes acknowledgements */
     return 0;
+}
+
+/* Bytes by which the memory of `to` grows when `size` more are queued: buffers double. */
+static size_t growth(const struct connection *to, size_t size)
+{
+    const struct buffer *buffer = to->waiting.length ? &to->waiting : &to->out;
+    return buffer->capacity - buffer->length >= size ? 0 : buffer->capacity > size ? buffer->capacity : size;
+}
+
+/* Whether a message of `size` bytes may be queued for `to`. If not it was dropped, or its subscriber was. */
+static bool has_room(struct loop *loop, struct connection *to, unsigned qos, size_t size)
+{
+    const struct bus *bus = loop->bus;
+    size_t queued = connection_queued(to), most = bus->options.outgoing_soft_max;
+    enum memory_level level = memory_level(bus);
+    if (qos == 0 && (level >= MEMORY_FULL || queued > memory_queue_max(bus))) {
+        note_drop(loop, queued > most ? DROP_QUEUE_FULL : DROP_MEMORY);
+        return false;
+    }
+    if (queued > most * LOOP_HARD_FACTOR) {
+        DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus",
+                     CONNECTION_NAME " is disconnected: %zu bytes wait for it, %d times what bus.outgoing_size_max allows",
+                     CONNECTION_NAMED(to), queued, LOOP_HARD_FACTOR);
+        connection_close(to, CLOSE_SLOW, 0x97);
+        return false;
+    }
+    if (level != MEMORY_AMPLE && !memory_has_room(bus, growth(to, size))) {
+        DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus",
+                     CONNECTION_NAME " is disconnected: %zu bytes wait for it, and those of all clients have used up bus.memory_max",
+                     CONNECTION_NAMED(to), queued);
+        connection_close(to, CLOSE_LIMIT, 0x97);
+        return false;
+    }
+    return true;
 }
 
 void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_publish *publish, unsigned qos)
 {
     if (to->closing || to->session.state != MQTT_SESSION_ACTIVE)
         return;
-    const struct bus_options *options = &loop->bus->options;
     struct mqtt_publish outgoing = *publish;
     outgoing.dup = outgoing.retain = false;
     outgoing.qos = (uint8_t)(qos < publish->qos ? qos : publish->qos);
@@ -85,20 +131,8 @@ void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_p
         note_drop(loop, DROP_PACKET_TOO_LARGE);
         return;
     }
-    size_t queued = connection_queued(to);
-    if (queued > options->outgoing_soft_max) {
-        if (outgoing.qos == 0) {
-            note_drop(loop, DROP_QUEUE_FULL);
-            return;
-        }
-        if (queued > options->outgoing_soft_max * LOOP_HARD_FACTOR) {
-            DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus",
-                         "client \"%s\" is disconnected: %zu bytes wait for it, %d times what bus.outgoing_size_max allows",
-                         to->client ? to->client->id : "", queued, LOOP_HARD_FACTOR);
-            connection_close(to, CLOSE_SLOW, 0x97);
-            return;
-        }
-    }
+    if (!has_room(loop, to, outgoing.qos, size))
+        return;
     int error;
     if (outgoing.qos == 0) {
         error = mqtt_publish_encode(&to->out, to->session.version, &outgoing, NULL);
@@ -146,11 +180,14 @@ void deliver_waiting(struct connection *connection)
     }
 }
 
-/* Sends the message to the subscribers of `match` that live on other loops, one piece of mail a loop. */
-static bool deliver_remote(struct bus *bus, const struct router_match *match, const struct mqtt_publish *publish, unsigned except)
+#define NO_LOOP UINT32_MAX
+
+/* Sends the message to the subscribers of `match` that live on other loops, one piece of mail a loop. Returns a loop whose mail is full, or
+ * NO_LOOP. */
+static unsigned deliver_remote(struct bus *bus, const struct router_match *match, const struct mqtt_publish *publish, unsigned except)
 {
     enum { TARGETS_A_MAIL = 512 };
-    bool full = false;
+    unsigned full = NO_LOOP;
     for (unsigned i = 0; i < bus->options.loop_count; i++) {
         if (i == except)
             continue;
@@ -160,7 +197,8 @@ static bool deliver_remote(struct bus *bus, const struct router_match *match, co
         for (uint32_t s = 0; s <= match->count; s++) {
             if (count == TARGETS_A_MAIL || (s == match->count && count)) {
                 int error = mail_deliver(to, publish, targets, count);
-                full = full || error || atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > LOOP_MAIL_SOFT_MAX;
+                if (atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > bus->options.mail_soft_max)
+                    full = i;
                 if (error)
                     atomic_fetch_add_explicit(&to->counters.dropped[error == ERR_LIMIT ? DROP_MAIL_FULL : DROP_NO_MEMORY], count,
                                               memory_order_relaxed);
@@ -179,13 +217,25 @@ static bool deliver_remote(struct bus *bus, const struct router_match *match, co
     return full;
 }
 
-/* Whether a subscriber that must not miss the message has no room for it. */
-static bool must_wait(const struct bus *bus, const struct router_match *match)
+/* Whether a publish of QoS 1 has to wait; pauses its sender then. */
+static bool must_wait(struct connection *from, const struct router_match *match)
 {
-    for (uint32_t i = 0; i < match->count; i++) {
+    const struct loop *loop = from->loop;
+    const struct bus *bus = loop->bus;
+    if (journal_is_full(loop)) {
+        loop_pause(from, PAUSE_JOURNAL, 0);
+        return true;
+    }
+    bool owes = from->waiting.length > 0;
+    bool full = memory_level(bus) > (owes ? MEMORY_FULL : MEMORY_PRESSED);
+    for (uint32_t i = 0; match && i < match->count; i++) {
         const struct router_subscription *subscriber = &match->subscribers[i];
-        if (subscriber->qos && atomic_load_explicit(&bus->loops[subscriber->loop].congested[subscriber->connection], memory_order_relaxed))
+        if (!subscriber->qos)
+            continue;
+        if (full || atomic_load_explicit(&bus->loops[subscriber->loop].congested[subscriber->connection], memory_order_relaxed) > owes) {
+            loop_pause(from, full ? PAUSE_MEMORY : PAUSE_SUBSCRIBER, full ? 0 : connection_key(subscriber->loop, subscriber->connection));
             return true;
+        }
     }
     return false;
 }
@@ -195,8 +245,7 @@ bool deliver_publish(struct connection *from, const struct mqtt_publish *publish
     struct loop *loop = from->loop;
     struct bus *bus = loop->bus;
     struct router_match *match = router_match(bus->router, loop->cache, (const char *)publish->topic.data, publish->topic.length);
-    /* A client that is congested itself is not held back: its acknowledgements, which make room, lie behind its publishes. */
-    if (publish->qos > 0 && match && !force && !from->congested && must_wait(bus, match))
+    if (publish->qos > 0 && !force && must_wait(from, match))
         return false;
     counter_add(&loop->counters.received[publish->qos], 1);
     uint64_t stream = match && match->user_set ? match->user : choose_stream(bus, publish->topic);
@@ -218,8 +267,9 @@ bool deliver_publish(struct connection *from, const struct mqtt_publish *publish
         if (to && !(to == from && (subscriber->options & ROUTER_NO_LOCAL)))
             deliver_local(loop, to, publish, subscriber->qos);
     }
-    if (local < match->count && deliver_remote(bus, match, publish, loop->index))
-        loop_pause(from, PAUSE_MAIL);
+    unsigned full = local < match->count ? deliver_remote(bus, match, publish, loop->index) : NO_LOOP;
+    if (full != NO_LOOP)
+        loop_pause(from, PAUSE_MAIL, full);
     return true;
 }
 
@@ -234,6 +284,6 @@ void bus_publish(struct bus *bus, const struct message *message)
     pthread_mutex_lock(&bus->publish_lock);
     const struct router_match *match = router_match(bus->router, bus->publish_cache, message->topic, message->topic_length);
     if (match && match->count)
-        deliver_remote(bus, match, &publish, UINT32_MAX);
+        deliver_remote(bus, match, &publish, NO_LOOP);
     pthread_mutex_unlock(&bus->publish_lock);
 }

@@ -96,6 +96,29 @@ int listener_open(struct bus *bus)
     return error;
 }
 
+void listener_peer(int socket, char text[CONNECTION_PEER_SIZE])
+{
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+    char host[CONNECTION_PEER_SIZE - 8], port[6];
+    if (getpeername(socket, (struct sockaddr *)&address, &length) ||
+        getnameinfo((struct sockaddr *)&address, length, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV))
+        snprintf(text, CONNECTION_PEER_SIZE, "?");
+    else
+        snprintf(text, CONNECTION_PEER_SIZE, address.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+}
+
+static void refuse(struct bus *bus, int accepted)
+{
+    char peer[CONNECTION_PEER_SIZE];
+    listener_peer(accepted, peer);
+    atomic_fetch_sub(&bus->connection_count, 1);
+    counter_add(&bus->loops[0].counters.closed[CLOSE_LIMIT], 1);
+    DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", "a connection from %s was refused: %u are open, the most that bus.max_connections allows",
+                 peer, bus->options.connections_max);
+    close(accepted);
+}
+
 static void on_readable(uv_poll_t *poll, int status, int events);
 
 static void resume_accepting(uv_timer_t *timer)
@@ -135,11 +158,7 @@ static void on_readable(uv_poll_t *poll, int status, int events)
         setsockopt(accepted, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         struct loop *loop = &bus->loops[bus->next_loop++ % bus->options.loop_count];
         if (atomic_fetch_add(&bus->connection_count, 1) >= bus->options.connections_max) {
-            atomic_fetch_sub(&bus->connection_count, 1);
-            counter_add(&bus->loops[0].counters.closed[CLOSE_LIMIT], 1);
-            DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", "a connection was refused: %u are open, the most that bus.max_connections allows",
-                         bus->options.connections_max);
-            close(accepted);
+            refuse(bus, accepted);
         } else if (loop->index == 0) {
             connection_open(loop, accepted);
         } else {

@@ -47,16 +47,36 @@ static int more_slots(struct loop *loop)
     return 0;
 }
 
+/* ---- deadlines ---- */
+
 static void on_sweep(uv_timer_t *timer)
 {
     struct loop *loop = timer->data;
-    uint64_t now_ns = uv_now(&loop->uv) * 1000000u;
-    for (uint32_t i = 0; i < loop->slot_count; i++)
-        if (loop->slots[i])
-            connection_check(loop->slots[i], now_ns);
+    uint64_t now_ns = uv_now(&loop->uv) * 1000000u, next_ns = UINT64_MAX;
+    loop->watching = false;
+    for (uint32_t i = 0; i < loop->slot_count; i++) {
+        uint64_t again_ns = loop->slots[i] ? connection_check(loop->slots[i], now_ns) : UINT64_MAX;
+        if (again_ns < next_ns)
+            next_ns = again_ns;
+    }
     if (loop->dirty)
         uv_async_send(&loop->wake); /* timers run before the turn's wait: without this the ends would be met a sweep later */
+    uint64_t wait_ms = next_ns <= now_ns ? 0 : (next_ns - now_ns) / 1000000u + 1;
+    if (wait_ms <= LOOP_SWEEP_MS)
+        loop_watch(loop);
+    else if (!loop->watching && next_ns != UINT64_MAX)
+        uv_timer_start(timer, on_sweep, wait_ms, 0); /* nothing runs while clients are idle */
 }
+
+void loop_watch(struct loop *loop)
+{
+    if (loop->watching || loop->stopping)
+        return;
+    loop->watching = true;
+    uv_timer_start(&loop->sweep, on_sweep, LOOP_SWEEP_MS, 0);
+}
+
+/* ---- connections ---- */
 
 struct connection *loop_new_connection(struct loop *loop)
 {
@@ -72,8 +92,8 @@ struct connection *loop_new_connection(struct loop *loop)
     connection->slot = slot;
     connection->generation = loop->generations[slot];
     counter_add(&loop->counters.connections, 1);
-    if (loop->open_count++ == 0)
-        uv_timer_start(&loop->sweep, on_sweep, LOOP_SWEEP_MS, LOOP_SWEEP_MS);
+    loop->open_count++;
+    loop_watch(loop);
     return connection;
 }
 
@@ -82,16 +102,16 @@ void loop_forget(struct connection *connection)
     struct loop *loop = connection->loop;
     loop->slots[connection->slot] = NULL;
     loop->free_slots[loop->free_count++] = connection->slot;
-    for (struct connection **at = &loop->paused; connection->paused && *at; at = &(*at)->paused_next) {
-        if (*at == connection) {
-            *at = connection->paused_next;
-            break;
-        }
-    }
+    bool queued = connection->paused && connection->pause == PAUSE_PACKET;
+    loop_unpause(connection);
+    if (queued && atomic_load(&loop->bus->packets_waiting))
+        mail_resume_all(loop->bus, PAUSE_PACKET, 0); /* those behind it may fit where it did not */
     counter_add(&loop->counters.connections, (uint64_t)-1);
     atomic_fetch_sub(&loop->bus->connection_count, 1);
-    if (--loop->open_count == 0)
+    if (--loop->open_count == 0) {
         uv_timer_stop(&loop->sweep);
+        loop->watching = false;
+    }
     if (loop->open_count == 0 && loop->stopping)
         uv_close((uv_handle_t *)&loop->sweep, NULL);
 }
@@ -115,10 +135,12 @@ static void flush_dirty(struct loop *loop)
         struct connection *connection = list;
         list = connection->dirty_next;
         connection->dirty = false;
-        if (connection->closing)
+        if (connection->closing) {
             connection_end(connection);
-        else
+        } else {
             connection_flush(connection);
+            connection_retry(connection);
+        }
     }
 }
 
@@ -147,8 +169,8 @@ static void on_wake(uv_async_t *async)
 {
     struct loop *loop = async->data;
     journal_producer_poll(loop->producer, release, loop);
-    if (loop->paused && journal_producer_backlog(loop->producer) <= loop->bus->options.journal_backlog_max / 2)
-        loop_resume(loop);
+    if (loop->paused[PAUSE_JOURNAL] && journal_producer_backlog(loop->producer) <= loop->bus->options.journal_backlog_max / 2)
+        loop_resume(loop, PAUSE_JOURNAL, 0);
     mail_read(loop);
 }
 
@@ -178,29 +200,51 @@ static void on_durable(void *context)
 
 /* ---- holding senders back ---- */
 
-void loop_pause(struct connection *connection, enum pause_reason reason)
+void loop_pause(struct connection *connection, enum pause_reason reason, uint64_t awaited)
 {
     if (connection->paused || connection->closing)
         return;
     struct loop *loop = connection->loop;
     connection->paused = true;
-    connection->paused_next = loop->paused;
-    loop->paused = connection;
+    connection->retry = false;
+    connection->pause = reason;
+    connection->awaited = awaited;
+    DL_APPEND2(loop->paused[reason], connection, paused_before, paused_next);
+    if (reason == PAUSE_PACKET)
+        atomic_fetch_add(&loop->bus->packets_waiting, 1);
     uv_read_stop((uv_stream_t *)&connection->handle);
     counter_add(&loop->counters.paused[reason], 1);
 }
 
-void loop_resume(struct loop *loop)
+void loop_unpause(struct connection *connection)
+{
+    if (!connection->paused)
+        return;
+    struct loop *loop = connection->loop;
+    DL_DELETE2(loop->paused[connection->pause], connection, paused_before, paused_next);
+    if (connection->pause == PAUSE_PACKET)
+        atomic_fetch_sub(&loop->bus->packets_waiting, 1);
+    connection->paused = false;
+}
+
+void loop_resume(struct loop *loop, enum pause_reason reason, uint64_t awaited)
 {
     if (loop->quiet)
         return;
-    struct connection *list = loop->paused;
-    loop->paused = NULL;
-    while (list) {
-        struct connection *connection = list;
-        list = connection->paused_next;
-        connection->paused = false;
-        connection_continue(connection);
+    if (reason == PAUSE_PACKET) {
+        memory_resume(loop);
+        return;
+    }
+    /* Whoever has to wait again goes to the end of the list: `last` is the last that waits now. */
+    struct connection *connection = loop->paused[reason], *last = connection ? connection->paused_before : NULL;
+    for (bool more = connection != NULL; more;) {
+        struct connection *next = connection->paused_next;
+        more = connection != last;
+        if (connection->awaited == awaited) {
+            loop_unpause(connection);
+            connection_continue(connection);
+        }
+        connection = next;
     }
 }
 

@@ -1,13 +1,32 @@
 /* The inside of the bus: event loops, their connections, and the mail between loops. Private to the folder.
  *
  * A loop owns its connections, its producer of the journal and its router cache; no other thread touches them. Others send
- * it mail: a byte buffer under a lock, swapped out as a whole. */
+ * it mail: a byte buffer under a lock, swapped out as a whole.
+ *
+ * Who is not read from, and until when. A connection is paused for one reason at a time; when that is gone it is tried again and may find
+ * the next. What it was about to do is offered again as if it had just arrived.
+ *
+ *   PAUSE_JOURNAL     its next publish is to be acknowledged, and too much of this loop is on its way to the disk
+ *   PAUSE_SUBSCRIBER  its next publish is to be acknowledged, and a subscriber that must get it has no room
+ *   PAUSE_MAIL        its last publish has filled the mail of another loop, which has not read it yet
+ *   PAUSE_OUTPUT      it does not take what is written to it
+ *   PAUSE_MEMORY      its next publish is to be acknowledged, and the outgoing queues of all clients have used up their budget (memory.c)
+ *   PAUSE_PACKET      its next packet is large, and the unfinished packets of all clients have used up theirs
+ *
+ * None of them waits for ever. The disk is the operator's; a loop always reads its mail; everything else waits for some client that takes
+ * nothing, or does not finish a packet, and that one is disconnected after stall_timeout_ns (connection_check).
+ *
+ * Acknowledgements of what a client receives lie behind its own publishes. So a client for which messages wait behind the send window
+ * (it "owes acknowledgements") is measured by twice the limits: otherwise one that publishes to itself, or two that publish to each other,
+ * would wait for what only reading from them can bring. At twice the limits they wait like others, and the time-out ends it. Output
+ * that the socket has not taken needs no such mercy: it goes as soon as the client reads, whatever is read from it. */
 #ifndef BUS_LOOP_H
 #define BUS_LOOP_H
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <uthash.h>
+#include <utlist.h>
 #include <uv.h>
 
 #include "base/metrics.h"
@@ -22,16 +41,21 @@ enum {
     LOOP_SWEEP_MS = 1000,
     LOOP_LINGER_MS = 2000, /* how long a closing connection may take to write what is left */
     LOOP_ACCEPT_PAUSE_MS = 100,
-    LOOP_MAIL_SOFT_MAX = 16 << 20, /* bytes of mail beyond which senders stop reading */
-    LOOP_MAIL_HARD_MAX = 256 << 20,
+    LOOP_MAIL_SOFT_MAX = 16 << 20,     /* default of bus_options.mail_soft_max */
+    LOOP_MAIL_HARD_MAX = 256 << 20,    /* default of bus_options.mail_hard_max */
+    LOOP_MEMORY_SLACK = 64 << 10,      /* bytes by which a loop's use may differ from what the bus knows of it */
+    LOOP_PRESSED_QUEUE_MAX = 64 << 10, /* in place of outgoing_soft_max while memory is pressed */
     LOOP_SLOT_BITS = 24,
     LOOP_SLOTS_FIRST = 64,
     LOOP_HARD_FACTOR = 4, /* outgoing_hard_max = outgoing_soft_max * LOOP_HARD_FACTOR */
-    CONNECTION_KEEP_BUFFER = 16 << 10
+    CONNECTION_KEEP_BUFFER = 16 << 10,
+    CONNECTION_PREFIX_MAX = 16 << 10, /* bytes of an unfinished packet; a larger one is read straight into a buffer of its own */
+    CONNECTION_PEER_SIZE = 64
 };
 
-enum pause_reason { PAUSE_JOURNAL, PAUSE_SUBSCRIBER, PAUSE_MAIL, PAUSE_REASONS };
-enum drop_reason { DROP_QUEUE_FULL, DROP_PACKET_TOO_LARGE, DROP_MAIL_FULL, DROP_NO_MEMORY, DROP_REASONS };
+enum pause_reason { PAUSE_JOURNAL, PAUSE_SUBSCRIBER, PAUSE_MAIL, PAUSE_OUTPUT, PAUSE_MEMORY, PAUSE_PACKET, PAUSE_REASONS };
+enum drop_reason { DROP_QUEUE_FULL, DROP_PACKET_TOO_LARGE, DROP_MAIL_FULL, DROP_NO_MEMORY, DROP_MEMORY, DROP_REASONS };
+enum ingest_drop { INGEST_NO_MEMORY, INGEST_JOURNAL, INGEST_DROPS };
 enum close_reason { CLOSE_PROTOCOL, CLOSE_KEEP_ALIVE, CLOSE_TAKEN_OVER, CLOSE_SLOW, CLOSE_LIMIT, CLOSE_SHUTDOWN, CLOSE_REASONS };
 
 struct client; /* row of the table of client identifiers */
@@ -48,16 +72,24 @@ struct connection {
     struct buffer waiting; /* QoS 1 messages behind the send window: struct waiting_head and the packet, each */
     size_t waiting_at;     /* what of it was taken already */
     struct connection *dirty_next;
-    struct connection *paused_next;
+    struct connection *paused_before, *paused_next; /* in loop->paused[pause] */
     struct client *client;
-    uint64_t progress_ns; /* when it last took bytes or acknowledged, or had nothing queued */
-    uint32_t prefix;      /* bytes of `in` that were copied in front of the read buffer */
-    bool large;           /* the unfinished packet is read straight into `in` */
+    char peer[CONNECTION_PEER_SIZE]; /* address and port, for diagnostics */
+    uint64_t progress_ns;            /* when it last took bytes or acknowledged, or had no more queued than it may */
+    size_t unwritten;                /* of `sending`, when it was last looked at */
+    uint64_t unfinished_ns;          /* when its unfinished large packet began; 0: there is none */
+    size_t wanted;                   /* PAUSE_PACKET: bytes that `in` needs */
+    size_t counted_in, counted_out;  /* what the budget holds for it */
+    uint64_t awaited;                /* paused: whose room it waits for, as in loop_resume */
+    enum pause_reason pause;
+    uint32_t prefix; /* bytes of `in` that were copied in front of the read buffer */
+    bool large;      /* what is unfinished is read straight into `in` */
     bool dirty, paused, writing;
-    bool congested; /* more is queued for it than outgoing_soft_max; until half of that is gone */
-    bool closing;   /* it will end with this turn: nothing more is read or delivered */
-    bool goodbye;   /* closing: what is queued is written first */
-    bool shut;      /* the handle is being closed */
+    bool retry;        /* paused, and to be tried again at the end of the turn */
+    uint8_t congested; /* 1: more is queued for it than it may have, until half of that is gone; 2: more than twice that */
+    bool closing;      /* it will end with this turn: nothing more is read or delivered */
+    bool goodbye;      /* closing: what is queued is written first */
+    bool shut;         /* the handle is being closed */
     uint32_t subscriptions;
     bool will; /* a will waits for an end without DISCONNECT */
     uint8_t will_qos;
@@ -75,7 +107,7 @@ struct loop_counters { /* written by the loop alone; read by anybody */
     _Atomic uint64_t dropped[DROP_REASONS];
     _Atomic uint64_t closed[CLOSE_REASONS];
     _Atomic uint64_t paused[PAUSE_REASONS];
-    _Atomic uint64_t ingest_dropped;
+    _Atomic uint64_t ingest_dropped[INGEST_DROPS];
     _Atomic uint64_t bytes_received, bytes_sent;
 };
 
@@ -93,7 +125,7 @@ struct loop {
     uv_async_t wake;
     uv_check_t turn_end;
     uv_timer_t sweep;
-    bool sweeping;
+    bool watching;             /* the sweep comes within LOOP_SWEEP_MS; otherwise when a keep alive ends, or never */
     struct connection **slots; /* [slot_count]; NULL: free */
     uint32_t *generations;     /* [slot_count] */
     uint32_t *free_slots;      /* stack */
@@ -102,10 +134,12 @@ struct loop {
     _Atomic uint8_t *congested; /* [slots_max]: connection.congested by slot, for the loops of publishers */
     struct router_cache *cache;
     struct journal_producer *producer;
-    struct connection *dirty, *paused;
-    uint64_t turn_wall_ns; /* wall clock of this turn, 0 until it was needed */
-    bool quiet, stopping;  /* what bus_quiesce and bus_stop have asked for */
-    uint8_t *read_buffer;  /* [LOOP_READ_SIZE] */
+    struct connection *dirty;
+    struct connection *paused[PAUSE_REASONS]; /* in order of waiting */
+    size_t memory_out, memory_told;           /* bytes of its outgoing queues; of these known to the bus */
+    uint64_t turn_wall_ns;                    /* wall clock of this turn, 0 until it was needed */
+    bool quiet, stopping;                     /* what bus_quiesce and bus_stop have asked for */
+    uint8_t *read_buffer;                     /* [LOOP_READ_SIZE] */
     bool needs_submit;
 
     pthread_mutex_t mail_lock;
@@ -144,7 +178,9 @@ struct bus {
     uint64_t anonymous_count; /* under clients_lock */
     uint64_t instance;        /* random: part of assigned client identifiers */
     pthread_mutex_t publish_lock;
-    struct router_cache *publish_cache; /* under publish_lock */
+    struct router_cache *publish_cache;                /* under publish_lock */
+    _Alignas(64) _Atomic size_t memory_out, memory_in; /* bytes of the budget in use; written seldom, read for every message */
+    _Atomic uint32_t packets_waiting;                  /* connections with PAUSE_PACKET */
 };
 
 /* loop.c */
@@ -152,12 +188,14 @@ int loop_start(struct loop *loop, struct bus *bus, unsigned index);
 void loop_join(struct loop *loop);
 void loop_fini(struct loop *loop);
 void loop_mark_dirty(struct connection *connection);
-void loop_pause(struct connection *connection, enum pause_reason reason);
-void loop_resume(struct loop *loop);                       /* reads again from every connection that was held back */
-void loop_quiesce(struct loop *loop);                      /* bus_quiesce's part on this loop */
-void loop_stop(struct loop *loop);                         /* bus_stop's */
-void loop_forget(struct connection *connection);           /* its slot is free again; the memory is the caller's */
-struct connection *loop_new_connection(struct loop *loop); /* NULL: no memory or no slot */
+void loop_watch(struct loop *loop); /* the sweep is to come soon: something has a deadline */
+void loop_pause(struct connection *connection, enum pause_reason reason, uint64_t awaited);
+void loop_unpause(struct connection *connection);                                /* takes it off its list; reading is the caller's */
+void loop_resume(struct loop *loop, enum pause_reason reason, uint64_t awaited); /* tries those again that waited for this */
+void loop_quiesce(struct loop *loop);                                            /* bus_quiesce's part on this loop */
+void loop_stop(struct loop *loop);                                               /* bus_stop's */
+void loop_forget(struct connection *connection);                                 /* its slot is free again; the memory is the caller's */
+struct connection *loop_new_connection(struct loop *loop);                       /* NULL: no memory or no slot */
 uint64_t loop_wall_ns(struct loop *loop);
 
 /* mail.c: what other threads ask of a loop */
@@ -168,7 +206,7 @@ struct mail_target {
 int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct mail_target *targets, uint32_t target_count);
 void mail_socket(struct loop *to, int socket);
 void mail_close(struct loop *to, uint32_t slot, uint32_t generation, enum close_reason reason);
-void mail_resume_all(struct bus *bus);
+void mail_resume_all(struct bus *bus, enum pause_reason reason, uint64_t awaited);
 void mail_quiesce(struct loop *to);
 void mail_stop(struct loop *to);
 void mail_read(struct loop *loop);
@@ -180,24 +218,57 @@ void connection_note_queue(struct connection *connection); /* after what is queu
 void connection_close(struct connection *connection, enum close_reason reason, int mqtt_reason);
 void connection_drop(struct connection *connection); /* the peer is gone */
 void connection_flush(struct connection *connection);
-void connection_end(struct connection *connection); /* of a closing one: write and close, or close */
-void connection_check(struct connection *connection, uint64_t now_ns);
+void connection_end(struct connection *connection);   /* of a closing one: write and close, or close */
+void connection_retry(struct connection *connection); /* at the end of a turn: if it is paused and what held it may be gone */
+uint64_t connection_check(struct connection *connection, uint64_t now_ns); /* when to look again; now or before: soon */
 size_t connection_queued(const struct connection *connection);
 void connection_puback(struct connection *connection, uint16_t packet_id);
+static inline uint64_t connection_key(uint32_t loop, uint32_t slot) /* for `awaited` */
+{
+    return (uint64_t)loop << 32 | slot;
+}
 static inline struct connection *connection_find(const struct loop *loop, uint32_t slot, uint32_t generation)
 {
     struct connection *connection = slot < loop->slot_count ? loop->slots[slot] : NULL;
     return connection && connection->generation == generation ? connection : NULL;
 }
 
+/* How diagnostics name a connection: printf format and arguments. */
+#define CONNECTION_NAME              "client \"%.200s\" at %s"
+#define CONNECTION_NAMED(connection) (connection)->client ? (connection)->client->id : "", (connection)->peer
+
+/* memory.c */
+enum memory_level {
+    MEMORY_AMPLE,
+    MEMORY_PRESSED, /* no connection may have more than LOOP_PRESSED_QUEUE_MAX queued */
+    MEMORY_FULL,    /* QoS 0 is dropped, publishes of QoS 1 wait */
+    MEMORY_OVER     /* subscribers of what could not be held back are disconnected */
+};
+static inline enum memory_level memory_level(const struct bus *bus)
+{
+    size_t out = atomic_load_explicit(&bus->memory_out, memory_order_relaxed), quarter = bus->options.memory_max / 4;
+    return out <= quarter ? MEMORY_AMPLE : out <= 2 * quarter ? MEMORY_PRESSED : out <= 3 * quarter ? MEMORY_FULL : MEMORY_OVER;
+}
+static inline bool memory_has_room(const struct bus *bus, size_t more) /* without reaching MEMORY_OVER */
+{
+    return more == 0 || atomic_load_explicit(&bus->memory_out, memory_order_relaxed) + more <= bus->options.memory_max / 4 * 3;
+}
+size_t memory_queue_max(const struct bus *bus);               /* bytes that may be queued for one connection at present */
+void memory_note_out(struct connection *connection);          /* after its outgoing buffers have grown or shrunk */
+void memory_note_in(struct connection *connection);           /* after its incoming buffer has */
+bool memory_in_short(const struct bus *bus);                  /* unfinished packets have used up their part */
+int memory_admit(struct connection *connection, size_t size); /* room for `size` bytes in `in`; ERR_LIMIT: it has to wait */
+void memory_resume(struct loop *loop);                        /* goes on with those for whom there is room now */
+
 /* deliver.c */
-/* Takes a publish: to its stream and its subscribers. False when a subscriber that is to get it acknowledged has no room: nothing was
- * done, and the message is to be offered again. With `force` it is taken all the same. */
+/* Takes a publish: to its stream and its subscribers. False when it has to wait: nothing was done but to pause the connection, and the
+ * message is to be offered again. With `force` it is taken all the same. */
 bool deliver_publish(struct connection *from, const struct mqtt_publish *publish, bool force);
 void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_publish *publish, unsigned qos);
 void deliver_waiting(struct connection *connection);
 
 /* listener.c */
+void listener_peer(int socket, char text[CONNECTION_PEER_SIZE]); /* "192.0.2.1:50123", "[2001:db8::1]:50123", or "?" */
 int listener_open(struct bus *bus);
 void listener_watch(struct bus *bus); /* on loop 0, before it runs */
 void listener_close(struct bus *bus); /* on loop 0 */
@@ -205,8 +276,5 @@ void listener_close(struct bus *bus); /* on loop 0 */
 /* clients.c: who is connected under which client identifier */
 int clients_claim(struct connection *connection, const char *id, size_t length, struct mqtt_slice *assigned);
 void clients_release(struct connection *connection);
-
-/* observe.c */
-void bus_collect(void *bus, struct metrics_writer *writer);
 
 #endif

@@ -23,6 +23,7 @@ struct mail_head {
         struct {
             uint32_t slot, generation;
         } connection;
+        uint64_t awaited; /* MAIL_RESUME, with the enum pause_reason in `reason` */
     };
 };
 
@@ -68,7 +69,7 @@ static void send_small(struct loop *to, const struct mail_head *head)
 
 int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct mail_target *targets, uint32_t target_count)
 {
-    if (atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > LOOP_MAIL_HARD_MAX)
+    if (atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > to->bus->options.mail_hard_max)
         return ERR_LIMIT;
     size_t content = target_count * sizeof *targets + publish->topic.length + publish->properties_raw.length + publish->payload.length;
     size_t size = round_up(sizeof(struct mail_head) + content);
@@ -107,10 +108,12 @@ void mail_close(struct loop *to, uint32_t slot, uint32_t generation, enum close_
                        .size = sizeof(struct mail_head), .type = MAIL_CLOSE, .reason = (uint8_t)reason, .connection = {slot, generation}});
 }
 
-void mail_resume_all(struct bus *bus)
+void mail_resume_all(struct bus *bus, enum pause_reason reason, uint64_t awaited)
 {
     for (unsigned i = 0; i < bus->options.loop_count; i++)
-        send_small(&bus->loops[i], &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_RESUME});
+        send_small(
+            &bus->loops[i],
+            &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_RESUME, .reason = (uint8_t)reason, .awaited = awaited});
 }
 
 void mail_quiesce(struct loop *to)
@@ -148,7 +151,7 @@ void mail_read(struct loop *loop)
     loop->mail.length = 0;
     atomic_store_explicit(&loop->mail_bytes, 0, memory_order_relaxed);
     pthread_mutex_unlock(&loop->mail_lock);
-    bool was_full = mail.length > LOOP_MAIL_SOFT_MAX;
+    bool was_full = mail.length > loop->bus->options.mail_soft_max;
     for (size_t position = 0; position < mail.length;) {
         const struct mail_head *head = (const struct mail_head *)(const void *)(mail.data + position);
         struct connection *connection;
@@ -165,7 +168,7 @@ void mail_read(struct loop *loop)
                 connection_close(connection, (enum close_reason)head->reason, 0x8e);
             break;
         case MAIL_RESUME:
-            loop_resume(loop);
+            loop_resume(loop, (enum pause_reason)head->reason, head->awaited);
             break;
         case MAIL_QUIESCE:
             loop_quiesce(loop);
@@ -180,5 +183,5 @@ void mail_read(struct loop *loop)
     buffer_shrink(&mail, LOOP_MAIL_SOFT_MAX / 4);
     loop->mail_read = mail;
     if (was_full)
-        mail_resume_all(loop->bus);
+        mail_resume_all(loop->bus, PAUSE_MAIL, loop->index);
 }

@@ -94,7 +94,7 @@ static inline void router_match_set_user(struct router_match *match, uint64_t us
     match->user_set = true;
 }
 
-/* For metrics. The first two may be called from any thread, the third from the owner of the cache. */
+/* For tests and measurements. The first two may be called from any thread, the third from the owner of the cache. */
 uint32_t router_subscription_count(struct router *router);
 size_t router_bytes(struct router *router);
 struct router_cache_stats router_cache_stats(const struct router_cache *cache);

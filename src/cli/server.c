@@ -188,6 +188,7 @@ static int start_bus(struct server *server)
         .keep_alive_max_s = (uint16_t)config->bus_keep_alive_max_s,
         .outgoing_soft_max = config->bus_outgoing_size_max,
         .stall_timeout_ns = config_ns(config->bus_stall_timeout_s),
+        .memory_max = config->bus_memory_max,
         .journal_backlog_max = config->journal_backlog_size_max,
         .journal = server->journal,
         .default_stream = server->streams[STREAM_BUS],
@@ -327,7 +328,8 @@ static void collect(void *owner, struct metrics_writer *writer)
             metrics_sample_u64(writer, METRIC_DRILLING_QUEUE_DEPTH, counts.unread, "queue_name", "ingest", NULL);
             struct bus_status bus;
             bus_status(server->bus, &bus);
-            metrics_sample_u64(writer, METRIC_DRILLING_DROPPED, bus.ingest_dropped, "reason", "no_memory", NULL);
+            metrics_sample_u64(writer, METRIC_DRILLING_DROPPED, bus.ingest_no_memory, "reason", "no_memory", NULL);
+            metrics_sample_u64(writer, METRIC_DRILLING_DROPPED, bus.ingest_journal, "reason", "journal", NULL);
         } else {
             stream_counts(server, (enum stream_index)i, &counts);
         }

@@ -53,7 +53,7 @@ class Filler:
 @pytest.fixture
 def full(small_disk, connect):
     """A server whose disk is full, and who filled it."""
-    server = Spindle(small_disk, settings={'journal.segment_size': '1MiB'})
+    server = Spindle(small_disk, settings={'journal.segment_size': '1MiB', 'journal.backlog_size_max': '1MiB'})
     server.stderr_path = small_disk.parent / 'stderr.txt'  # on another disk
     server.start()
     filler = Filler(connect(server))
@@ -77,6 +77,25 @@ def test_a_full_disk_holds_senders_back_until_there_is_space(full, small_disk):
     filler.stop()
     assert set(filler.acknowledged) <= kept(server)
     wait_until(lambda: 'writing goes on' in server.stderr(), 'and it says so')
+
+
+def test_a_full_disk_holds_back_nobody_but_those_who_wait_for_it(full, connect):
+    """Beyond what may be on its way to the disk: QoS 1 waits, drilling messages of QoS 0 are dropped by reason, all else goes on."""
+    server, _ = full
+    held = connect(server)
+    tokens = [held.post('fill/up', PAYLOAD) for _ in range(60)]  # 3 MB
+    wait_until(lambda: server.metrics().get_sum('spindle_bus_pauses_total', reason='journal') >= 1, 'a sender is held back')
+    witness, publisher = connect(server), connect(server)
+    assert witness.subscribe('live/#', 'OPCPUBSUB/#', qos=1) == [1, 1]
+    for i in range(50):
+        publisher.publish('live/%d' % i, b'not for the disk', qos=0)
+        assert witness.take()[0].topic == 'live/%d' % i
+    publisher.publish('OPCPUBSUB/box/tool/ResultManagement', b'{}', qos=0)
+    assert witness.take()[0].payload == b'{}'
+    metrics = server.metrics()
+    assert metrics.get_sum('drilling_messages_dropped_total', reason='journal') == 1
+    assert metrics.get_sum('drilling_messages_dropped_total', reason='no_memory') == 0
+    assert not any(token.is_published() for token in tokens)
 
 
 def test_a_full_disk_does_not_keep_it_from_ending(full):

@@ -150,7 +150,7 @@ static void a_limited_site_speaks_once_a_second(void **state)
     assert_true(limit.next_ns > clock_monotonic_ns());
 }
 
-static void the_macro_says_what_was_left_out(void **state)
+static void a_limited_site_is_muted_within_a_second(void **state)
 {
     (void)state;
     capture_begin();
@@ -159,6 +159,37 @@ static void the_macro_says_what_was_left_out(void **state)
     capture_end();
     assert_int_equal(count_lines(), 1);
     assert_non_null(strstr(captured, "dropped number 0\n"));
+}
+
+static void the_next_line_says_how_many_were_muted(void **state)
+{
+    (void)state;
+    capture_begin();
+    for (int i = 0; i < 2; i++) {
+        diagnostics_after((uint64_t)i * 41, DIAGNOSTICS_WARNING, "bus", "client \"%s\" is disconnected", "drill");
+        diagnostics_after((uint64_t)i, DIAGNOSTICS_WARNING, "bus", "refused");
+    }
+    capture_end();
+    assert_int_equal(count_lines(), 4);
+    assert_non_null(strstr(captured, "bus: client \"drill\" is disconnected\n"));
+    assert_non_null(strstr(captured, "bus: client \"drill\" is disconnected (41 similar lines were muted)\n"));
+    assert_non_null(strstr(captured, "bus: refused (1 similar line was muted)\n"));
+}
+
+/* The macro again a second later, by the same site. */
+static void a_site_says_what_it_muted_when_it_speaks_again(void **state)
+{
+    (void)state;
+    capture_begin();
+    uint64_t end_ns = clock_monotonic_ns() + 1010000000u;
+    do {
+        DIAG_LIMITED(DIAGNOSTICS_INFO, "bus", "at %llu", (unsigned long long)clock_monotonic_ns());
+        usleep(5000);
+    } while (clock_monotonic_ns() < end_ns);
+    DIAG_LIMITED(DIAGNOSTICS_INFO, "bus", "at the end");
+    capture_end();
+    assert_true(count_lines() >= 2);
+    assert_non_null(strstr(captured, " were muted)\n"));
 }
 
 int main(void)
@@ -171,7 +202,9 @@ int main(void)
         cmocka_unit_test_setup(very_long_texts_are_cut_but_stay_one_line, defaults),
         cmocka_unit_test_setup(levels_are_read_by_name, defaults),
         cmocka_unit_test_setup(a_limited_site_speaks_once_a_second, defaults),
-        cmocka_unit_test_setup(the_macro_says_what_was_left_out, defaults),
+        cmocka_unit_test_setup(a_limited_site_is_muted_within_a_second, defaults),
+        cmocka_unit_test_setup(the_next_line_says_how_many_were_muted, defaults),
+        cmocka_unit_test_setup(a_site_says_what_it_muted_when_it_speaks_again, defaults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

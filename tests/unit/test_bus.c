@@ -1,0 +1,234 @@
+/* The bus in this process, with a journal in a folder of its own: the limits that a server under test cannot be brought to from outside. */
+#include "bus/bus.h"
+
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "folder.h"
+#include "mqtt/packet.h"
+#include "unit.h"
+
+enum { DEADLINE_S = 30, CLIENTS_MAX = 8 };
+
+struct fixture {
+    struct journal *journal;
+    struct bus *bus;
+    struct bus_options options;
+    int clients[CLIENTS_MAX];
+    unsigned client_count;
+};
+
+static int setup(void **state)
+{
+    static const char *const hosts[] = {"127.0.0.1"};
+    struct fixture *fixture = calloc(1, sizeof *fixture);
+    *state = fixture;
+    if (!fixture || test_folder_make(NULL))
+        return -1;
+    struct journal_options journal = {.disk = disk_posix(), .folder = test_folder, .segment_size = 1 << 20};
+    struct journal_stream_options stream = {.name = "bus", .retention_size = 1 << 20};
+    if (journal_open(&fixture->journal, &journal) || journal_stream_add(fixture->journal, &stream, &fixture->options.default_stream) ||
+        journal_start(fixture->journal))
+        return -1;
+    fixture->options.journal = fixture->journal;
+    fixture->options.hosts = hosts;
+    fixture->options.host_count = 1;
+    fixture->options.loop_count = 2;
+    fixture->options.connections_max = 100;
+    fixture->options.packet_size_max = 1 << 20;
+    fixture->options.receive_maximum = 65535;
+    fixture->options.outgoing_soft_max = 64 << 20;
+    fixture->options.stall_timeout_ns = 3600000000000u;
+    fixture->options.memory_max = 1 << 30;
+    fixture->options.journal_backlog_max = 64 << 20;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *fixture = *state;
+    for (unsigned i = 0; i < fixture->client_count; i++)
+        close(fixture->clients[i]);
+    bus_stop(fixture->bus);
+    journal_stop(fixture->journal);
+    journal_close(fixture->journal);
+    free(fixture);
+    return test_folder_remove(NULL);
+}
+
+static void begin(struct fixture *fixture)
+{
+    assert_int_equal(bus_start(&fixture->bus, &fixture->options), 0);
+}
+
+/* ---- clients ---- */
+
+static void send_all(int client, const void *bytes, size_t length)
+{
+    assert_int_equal(send(client, bytes, length, MSG_NOSIGNAL), length);
+}
+
+static void receive(int client, void *bytes, size_t length)
+{
+    assert_int_equal(recv(client, bytes, length, MSG_WAITALL), length);
+}
+
+/* Connections are dealt to the loops in turn. */
+static int connect_client(struct fixture *fixture, char name)
+{
+    uint8_t hello[] = {0x10, 13, 0, 4, 'M', 'Q', 'T', 'T', 4, 2, 0, 0, 0, 1, 0}, answer[4];
+    hello[14] = (uint8_t)name;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(bus_port(fixture->bus))};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    struct timeval patience = {.tv_sec = DEADLINE_S};
+    int client = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(client >= 0 && fixture->client_count < CLIENTS_MAX);
+    fixture->clients[fixture->client_count++] = client;
+    setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    assert_int_equal(connect(client, (const struct sockaddr *)&address, sizeof address), 0);
+    send_all(client, hello, sizeof hello);
+    receive(client, answer, sizeof answer);
+    assert_memory_equal(answer, "\x20\x02\x00\x00", 4);
+    return client;
+}
+
+static void subscribe(int client, uint8_t qos)
+{
+    uint8_t packet[] = {0x82, 6, 0, 1, 0, 1, 't', qos}, answer[5];
+    send_all(client, packet, sizeof packet);
+    receive(client, answer, sizeof answer);
+    assert_int_equal(answer[0], 0x90);
+    assert_int_equal(answer[4], qos);
+}
+
+/* ---- what the bus counts ---- */
+
+static uint64_t counted(const char *sample)
+{
+    struct buffer text;
+    buffer_init(&text, 1 << 20);
+    assert_int_equal(metrics_write(&text), 0);
+    const char *line = strstr(buffer_text(&text), sample);
+    assert_non_null(line);
+    uint64_t value = strtoull(line + strlen(sample), NULL, 10);
+    buffer_fini(&text);
+    return value;
+}
+
+static void wait_for(const char *sample, uint64_t value)
+{
+    uint64_t end_ns = clock_monotonic_ns() + DEADLINE_S * 1000000000ull;
+    while (counted(sample) < value && clock_monotonic_ns() < end_ns)
+        usleep(1000);
+    assert_true(counted(sample) >= value);
+}
+
+#define DROPPED_OVERLOADED "spindle_bus_messages_dropped_total{reason=\"overloaded\"} "
+#define DELIVERED_0        "spindle_bus_messages_delivered_total{qos=\"0\"} "
+#define DELIVERED_1        "spindle_bus_messages_delivered_total{qos=\"1\"} "
+#define CLOSED_SLOW        "spindle_bus_disconnects_total{reason=\"slow\"} "
+#define CLOSED_LIMIT       "spindle_bus_disconnects_total{reason=\"limit\"} "
+#define PAUSED_MAIL        "spindle_bus_pauses_total{reason=\"overloaded\"} "
+
+static struct message make_message(const uint8_t *payload, uint32_t length, uint8_t qos)
+{
+    return (struct message){.topic = "t", .topic_length = 1, .payload = payload, .payload_length = length, .flags = qos};
+}
+
+/* ---- mail between loops ---- */
+
+static void mail_beyond_the_hard_limit_is_dropped_and_counted(void **state)
+{
+    struct fixture *fixture = *state;
+    fixture->options.mail_hard_max = 1; /* any mail that waits is enough */
+    begin(fixture);
+    subscribe(connect_client(fixture, 'a'), 0);
+    static const uint8_t payload[16];
+    struct message message = make_message(payload, sizeof payload, 0);
+    uint64_t sent = 0;
+    do {
+        for (unsigned i = 0; i < 1000; i++, sent++)
+            bus_publish(fixture->bus, &message);
+    } while (counted(DROPPED_OVERLOADED) == 0 && sent < 10000000);
+    assert_true(counted(DROPPED_OVERLOADED) > 0);
+    wait_for(DELIVERED_0, sent - counted(DROPPED_OVERLOADED));
+    assert_int_equal(counted(DELIVERED_0) + counted(DROPPED_OVERLOADED), sent);
+}
+
+static void senders_wait_for_mail_beyond_the_soft_limit(void **state)
+{
+    struct fixture *fixture = *state;
+    fixture->options.mail_soft_max = 1;
+    begin(fixture);
+    int subscriber = connect_client(fixture, 'a'), publisher = connect_client(fixture, 'b'); /* on the other loop */
+    subscribe(subscriber, 0);
+    enum { COUNT = 2000 };
+    static uint8_t packets[COUNT][6], received[COUNT][6];
+    for (unsigned i = 0; i < COUNT; i++)
+        memcpy(packets[i], (uint8_t[]){0x30, 4, 0, 1, 't', (uint8_t)i}, 6);
+    send_all(publisher, packets, sizeof packets);
+    receive(subscriber, received, sizeof received);
+    assert_memory_equal(received, packets, sizeof packets); /* all of them, in order */
+    assert_true(counted(PAUSED_MAIL) > 0);
+    assert_int_equal(counted(DROPPED_OVERLOADED), 0);
+}
+
+/* ---- what cannot be held back ---- */
+
+/* Publishes answers to a subscriber that takes nothing until it is disconnected; returns how many. */
+static uint64_t publish_until_closed(struct fixture *fixture, const char *closed)
+{
+    static uint8_t payload[64 << 10];
+    struct message message = make_message(payload, sizeof payload, 1);
+    uint64_t sent = 0;
+    while (counted(closed) == 0) {
+        bus_publish(fixture->bus, &message);
+        sent++;
+        uint64_t end_ns = clock_monotonic_ns() + DEADLINE_S * 1000000000ull;
+        while (counted(DELIVERED_1) + counted(closed) < sent && clock_monotonic_ns() < end_ns)
+            usleep(100);
+        assert_int_equal(counted(DELIVERED_1) + counted(closed), sent);
+        assert_true(counted("spindle_bus_memory_bytes{use=\"queues\"} ") <= fixture->options.memory_max);
+    }
+    return sent;
+}
+
+static void answers_disconnect_a_subscriber_at_four_times_its_limit(void **state)
+{
+    struct fixture *fixture = *state;
+    fixture->options.outgoing_soft_max = 1 << 20;
+    begin(fixture);
+    subscribe(connect_client(fixture, 'a'), 1);
+    assert_true(publish_until_closed(fixture, CLOSED_SLOW) > (4 << 20) / (64 << 10)); /* what the sockets hold comes on top */
+    connect_client(fixture, 'b');
+}
+
+/* The same where it is not the subscriber's own limit that is used up, but that of all. */
+static void answers_disconnect_a_subscriber_when_the_memory_of_all_is_used_up(void **state)
+{
+    struct fixture *fixture = *state;
+    fixture->options.memory_max = 16 << 20;
+    begin(fixture);
+    subscribe(connect_client(fixture, 'a'), 1);
+    publish_until_closed(fixture, CLOSED_LIMIT);
+    assert_int_equal(counted(CLOSED_SLOW), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(mail_beyond_the_hard_limit_is_dropped_and_counted, setup, teardown),
+        cmocka_unit_test_setup_teardown(senders_wait_for_mail_beyond_the_soft_limit, setup, teardown),
+        cmocka_unit_test_setup_teardown(answers_disconnect_a_subscriber_at_four_times_its_limit, setup, teardown),
+        cmocka_unit_test_setup_teardown(answers_disconnect_a_subscriber_when_the_memory_of_all_is_used_up, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
