@@ -287,16 +287,20 @@ static void identify_hole(struct hole *hole, const struct stage_item *const item
         hole->identity.head_id = known(hole->heads->head_id);
 }
 
-/* The three messages of a hole carry its number; that they disagree is counted, never fatal. */
-static void cross_check(struct hole *hole)
+/* The three messages of a hole carry its number. That the heads disagree is counted and no more; that result and trace do means that they
+ * may be of two holes, so nothing is estimated from them. Then false, with a sentence in `text`. */
+static bool cross_check(struct hole *hole, char text[RESULT_MISMATCH_TEXT_MAX])
 {
-    const char *expected = hole->identity.result_id;
+    const char *expected = hole->result ? known(hole->result->result_id) : NULL;
     const char *traced = hole->trace ? known(hole->trace->result_id) : NULL;
     const char *cycles = hole->heads ? known(hole->heads->cycle_counter) : NULL;
-    if (expected && traced && strcmp(expected, traced) != 0)
-        count(&hole->drilling->result_id_mismatches);
-    if (expected && cycles && strcmp(expected, cycles) != 0)
+    if (hole->identity.result_id && cycles && strcmp(hole->identity.result_id, cycles) != 0)
         count(&hole->drilling->cycle_mismatches);
+    if (!expected || !traced || strcmp(expected, traced) == 0)
+        return true;
+    count(&hole->drilling->result_id_mismatches);
+    result_mismatch_text(expected, traced, text);
+    return false;
 }
 
 static int write_topics(const struct hole *hole)
@@ -410,8 +414,11 @@ static void stage_complete(struct stage *stage, void *given, const char *key, ui
     struct tunables tunables = drilling->tunables;
     pthread_mutex_unlock(&drilling->mutex);
     identify_hole(&hole, items);
-    cross_check(&hole);
-    answer_hole(&hole, &tunables, given, now_ns);
+    char mismatch[RESULT_MISMATCH_TEXT_MAX];
+    if (cross_check(&hole, mismatch))
+        answer_hole(&hole, &tunables, given, now_ns);
+    else
+        answer_error(&hole, &tunables, mismatch, "error", false);
 }
 
 /* ---- an answer read back ---- */
@@ -423,8 +430,7 @@ static bool ends_with(const struct message *message, const char *suffix)
            memcmp(message->topic + message->topic_length - length, suffix, length) == 0;
 }
 
-static bool stage_identify(struct stage *stage, void *given, const struct message *result, const char **key, uint32_t *key_length,
-                           char stamp[STAGE_STAMP_MAX], char id[STAGE_ID_MAX], unsigned *sides)
+static bool stage_identify(struct stage *stage, void *given, const struct message *result, struct stage_answered *answered)
 {
     const struct drilling *drilling = drilling_of(stage);
     struct scratch *scratch = given;
@@ -436,12 +442,15 @@ static bool stage_identify(struct stage *stage, void *given, const struct messag
     struct result_known known_result;
     if (result_read(scratch->results, result->payload, result->payload_length, &known_result) != 0)
         return false;
-    *key = match.key;
-    *key_length = match.key_length;
-    memcpy(stamp, known_result.stamp, sizeof known_result.stamp);
-    memcpy(id, known_result.id, sizeof known_result.id);
     /* Only sets with both required sides are answered. Heads without an identifier look like none. */
-    *sides = 1u << PAYLOAD_RESULT | 1u << PAYLOAD_TRACE | (known_result.has_head ? 1u << PAYLOAD_HEADS : 0);
+    unsigned heads = known_result.has_head ? 1u << PAYLOAD_HEADS : 0;
+    bool mismatched = known_result.trace_id[0] != 0;
+    *answered = (struct stage_answered){.key = match.key, .key_length = match.key_length, .name_count = mismatched ? 2 : 1};
+    memcpy(answered->stamp, known_result.stamp, sizeof known_result.stamp);
+    memcpy(answered->names[0].id, known_result.id, sizeof known_result.id);
+    memcpy(answered->names[1].id, known_result.trace_id, sizeof known_result.trace_id);
+    answered->names[0].sides = 1u << PAYLOAD_RESULT | (mismatched ? 0 : 1u << PAYLOAD_TRACE) | heads;
+    answered->names[1].sides = mismatched ? 1u << PAYLOAD_TRACE | heads : 0;
     return true;
 }
 

@@ -169,14 +169,58 @@ static void lonely_messages_are_given_up_after_the_window(void **state)
     f->options.time_window_ns = 20 * MS;
     start(f);
     uint64_t a = accept(f, "k", 'a', "1 7 good x");
-    uint64_t b = accept(f, "k", 'b', "1 8 good x");
     uint64_t c = accept(f, "l", 'c', "1 - good x");
     assert_true(fake_wait_pending(&f->queue, 0));
-    assert_outcome(f, a, QUEUE_DEAD_LETTERED, "id_mismatch", "join");
-    assert_outcome(f, b, QUEUE_DEAD_LETTERED, "id_mismatch", "join");
+    assert_outcome(f, a, QUEUE_DEAD_LETTERED, "unmatched", "join");
     assert_outcome(f, c, QUEUE_DEAD_LETTERED, "unmatched", "join");
     assert_non_null(strstr(fake_look(&f->queue, c).error, "no a, b for l at 1; waited 0.0"));
     WAIT_FOR(status_waiting(f) == 0);
+}
+
+static void ids_that_disagree_are_answered_after_the_window(void **state)
+{
+    struct fixture *f = *state;
+    f->options.time_window_ns = 20 * MS;
+    start(f);
+    uint64_t a = accept(f, "k", 'a', "1 7 good x");
+    uint64_t b = accept(f, "k", 'b', "1 8 good y");
+    assert_true(fake_wait_pending(&f->queue, 0));
+    assert_outcome(f, a, QUEUE_COMPLETED, "", "");
+    assert_outcome(f, b, QUEUE_COMPLETED, "", "");
+    assert_int_equal(f->queue.result_count, 1);
+    assert_string_equal(answer_to(f, b), answer_to(f, a));
+    uint64_t repeat = accept(f, "k", 'b', "1 8 good y");
+    assert_true(fake_wait_pending(&f->queue, 0));
+    assert_outcome(f, repeat, QUEUE_DUPLICATE, "", "");
+}
+
+/* Whether they were together before the stop or not: one answer, and the repeats are known for what they are. */
+static void ids_that_disagree_are_answered_once_across_restarts(void **state)
+{
+    struct fixture *f = *state;
+    start(f);
+    uint64_t a = accept(f, "k", 'a', "1 7 good x");
+    WAIT_FOR(status_waiting(f) == 1);
+    stop(f);
+    fake_reopen(&f->queue);
+    start(f);
+    uint64_t b = accept(f, "k", 'b', "1 8 good y");
+    WAIT_FOR(status_waiting(f) == 2);
+    stop(f);
+    fake_reopen(&f->queue);
+    f->options.time_window_ns = 20 * MS;
+    start(f);
+    assert_true(fake_wait_pending(&f->queue, 0));
+    stop(f);
+    fake_reopen(&f->queue);
+    f->queue.read = 0;
+    start(f);
+    uint64_t repeats[] = {accept(f, "k", 'a', "1 7 good x"), accept(f, "k", 'b', "1 8 good y")};
+    assert_true(fake_wait_pending(&f->queue, 0));
+    assert_string_equal(answer_to(f, b), answer_to(f, a));
+    assert_int_equal(f->queue.result_count, 1);
+    assert_outcome(f, repeats[0], QUEUE_DUPLICATE, "", "");
+    assert_outcome(f, repeats[1], QUEUE_DUPLICATE, "", "");
 }
 
 static void missing_optional_side_is_answered_after_the_grace(void **state)
@@ -739,16 +783,16 @@ static void random_traffic_with_little_memory_is_answered_once(void **state)
     assert_true(f->queue.reads_again > 100);
 }
 
-/* The set that is complete first is answered first: by the offset of its last message. */
+/* The set that is ready first is answered first: by the offset of its last required message. */
 static void answers_of_a_key_leave_in_order(void **state)
 {
     struct fixture *f = *state;
-    static uint64_t last[KEYS][SETS];
+    static uint64_t ready[KEYS][SETS];
     uint64_t seed = 4, newest[KEYS] = {0};
     struct planned *planned = calloc((size_t)KEYS * SETS * 6, sizeof *planned);
     size_t count = plan(planned, &seed);
     f->options.grace_ns = 60000ull * MS;
-    memset(last, 0, sizeof last);
+    memset(ready, 0, sizeof ready);
     start(f);
     for (size_t i = 0; i < count; i++) {
         char key[16], payload[64];
@@ -756,7 +800,9 @@ static void answers_of_a_key_leave_in_order(void **state)
             continue;
         snprintf(key, sizeof key, "k%u", planned[i].key);
         snprintf(payload, sizeof payload, "%u - good x", planned[i].set);
-        last[planned[i].key][planned[i].set] = accept(f, key, planned[i].side, payload);
+        uint64_t offset = accept(f, key, planned[i].side, payload);
+        if (planned[i].side != 'c')
+            ready[planned[i].key][planned[i].set] = offset;
     }
     free(planned);
     assert_true(fake_wait_pending(&f->queue, 0));
@@ -764,8 +810,8 @@ static void answers_of_a_key_leave_in_order(void **state)
         unsigned key, set;
         assert_int_equal(sscanf(f->queue.results[i].topic, "toy/k%u/answer", &key), 1);
         assert_int_equal(sscanf(f->queue.results[i].payload, "%u", &set), 1);
-        assert_true(last[key][set] > newest[key] || newest[key] == 0);
-        newest[key] = last[key][set];
+        assert_true(ready[key][set] > newest[key] || newest[key] == 0);
+        newest[key] = ready[key][set];
     }
     assert_int_equal(f->queue.result_count, KEYS * SETS);
 }
@@ -805,6 +851,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(every_kind_of_message_gets_its_outcome),
         TEST(lonely_messages_are_given_up_after_the_window),
+        TEST(ids_that_disagree_are_answered_after_the_window),
+        TEST(ids_that_disagree_are_answered_once_across_restarts),
         TEST(missing_optional_side_is_answered_after_the_grace),
         TEST(window_can_be_changed_while_running),
         TEST(options_are_checked),
