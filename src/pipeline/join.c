@@ -511,6 +511,20 @@ static void answer_if_complete(struct join *join, struct join_set *set, uint64_t
     answer_in_turn(join, set, decisions);
 }
 
+/* A repeat is dead-lettered for whoever asked to see repeats, else merely counted. `after`: what became of the first. */
+static void settle_repeat(struct join *join, const struct join_message *message, const struct set_name *name, unsigned side,
+                          const char *after, struct join_decisions *decisions)
+{
+    if (join->options.duplicates != PIPELINE_DUPLICATES_ERROR) {
+        settle(decisions, message->offset, QUEUE_DUPLICATE, NULL);
+        return;
+    }
+    char before[SIDES_TEXT_MAX];
+    snprintf(before, sizeof before, "a second %s for", ops(join)->side_names[side]);
+    explain(decisions, before, name, after);
+    settle(decisions, message->offset, QUEUE_DEAD_LETTERED, "duplicate");
+}
+
 /* A message whose set was answered. */
 static void settle_finished(struct join *join, const struct join_message *message, const struct set_name *name,
                             const struct stage_item *item, bool late, struct join_decisions *decisions)
@@ -518,7 +532,7 @@ static void settle_finished(struct join *join, const struct join_message *messag
     if (item->broken)
         return;
     if (!late) {
-        settle(decisions, message->offset, QUEUE_DUPLICATE, NULL);
+        settle_repeat(join, message, name, item->side, ", which was answered", decisions);
         return;
     }
     char before[SIDES_TEXT_MAX];
@@ -547,26 +561,16 @@ static bool second_takes_slot(struct join *join, struct join_set *set, const str
     struct join_member *first = set->members[item->side];
     if (item->broken || first->item.broken)
         return !item->broken;
-    if (join->options.duplicates == PIPELINE_DUPLICATES_IGNORE) {
-        settle(decisions, message->offset, QUEUE_DUPLICATE, NULL);
+    if (join->options.duplicates != PIPELINE_DUPLICATES_REPLACE) {
+        struct set_name name = name_of(set);
+        settle_repeat(join, message, &name, item->side, "; the first one counts", decisions);
         return false;
     }
     if (!load_content(join, set, first, decisions))
         return true;
-    if (ops(join)->same_content(join->stage, &first->item, item)) {
-        settle(decisions, message->offset, QUEUE_DUPLICATE, NULL);
-        return false;
-    }
-    if (join->options.duplicates == PIPELINE_DUPLICATES_REPLACE) {
-        settle(decisions, first->offset, QUEUE_DUPLICATE, NULL);
-        return true;
-    }
-    struct set_name name = name_of(set);
-    char before[SIDES_TEXT_MAX];
-    snprintf(before, sizeof before, "a second %s with other content for", ops(join)->side_names[item->side]);
-    explain(decisions, before, &name, "; the first one counts");
-    settle(decisions, message->offset, QUEUE_DEAD_LETTERED, "duplicate");
-    return false;
+    bool same = ops(join)->same_content(join->stage, &first->item, item);
+    settle(decisions, same ? message->offset : first->offset, QUEUE_DUPLICATE, NULL);
+    return !same;
 }
 
 /* Puts the item into its set if it may; the set is opened when there is none. False when the item was not taken. */

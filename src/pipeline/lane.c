@@ -62,7 +62,6 @@ static void count_answer(struct worker *worker, const char *word)
             break;
     }
     atomic_fetch_add_explicit(&counters->answers[word ? i : PIPELINE_OUTCOME_WORDS_MAX], 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&worker->pipeline->answered_sets, 1, memory_order_relaxed);
 }
 
 static void output_clear(struct stage_output *output)
@@ -73,6 +72,7 @@ static void output_clear(struct stage_output *output)
         buffer_shrink(&output->payload[i], PIPELINE_OUTPUT_PAYLOAD_KEEP);
     }
     output->count = 0;
+    output->error = 0;
     output->outcome = NULL;
 }
 
@@ -131,7 +131,9 @@ static void answer(struct worker *worker, struct lane *lane, struct join_set *se
     count_answer(worker, worker->output.outcome);
     struct commit *commit = open_turn(worker);
     commit->origins_ns[commit->answer_count++] = origin_ns;
-    int error = worker->output.count ? publish(worker, set, sources, source_count) : 0;
+    int error = worker->output.error;
+    if (!error && worker->output.count)
+        error = publish(worker, set, sources, source_count);
     for (size_t i = 0; i < source_count; i++) {
         if (error)
             dead_letter(worker, sources[i], "internal", "publish", error_text(error), NULL);

@@ -323,13 +323,3 @@ void pipeline_reconfigure(struct pipeline *pipeline, const struct pipeline_optio
     configure(pipeline);
     pthread_mutex_unlock(&pipeline->configure_lock);
 }
-
-void pipeline_status(struct pipeline *pipeline, struct pipeline_status *status)
-{
-    *status = (struct pipeline_status){
-        .open_sets = atomic_load_explicit(&pipeline->open_sets, memory_order_relaxed),
-        .waiting_messages = atomic_load_explicit(&pipeline->waiting_messages, memory_order_relaxed),
-        .held_bytes = atomic_load_explicit(&pipeline->held_bytes, memory_order_relaxed),
-        .answered_sets = atomic_load_explicit(&pipeline->answered_sets, memory_order_relaxed),
-    };
-}

@@ -49,6 +49,7 @@ struct stage_item {
 struct stage_output {
     struct buffer topic[2], payload[2]; /* [count] */
     unsigned count;                     /* 0: nothing is to be published; the set is completed all the same */
+    int error;                          /* nothing could be written: the messages of the set become dead letters */
     const char *outcome;                /* static word for the metrics, e.g. "estimated", "error", "skipped" */
 };
 
@@ -71,6 +72,7 @@ struct stage_ops {
     unsigned side_count;
     unsigned required; /* bit mask of the sides without which a set is not complete; the others are waited for during the grace */
     const char *const *side_names; /* [side_count] */
+    const char *const *outcomes;   /* the words of stage_output.outcome, ended by NULL; each is shown from the start */
 
     /* Per-worker memory (parsers, arrays), so that the hot path allocates nothing. */
     int (*scratch_create)(struct stage *stage, void **scratch);

@@ -2,8 +2,8 @@
  *
  * Sides a and b are required, c is optional. KIND is good, broken (its set is answered with an error) or bad (refused). Of other topics
  * below "toy", KEY/answer and KEY/second are its own results and are ignored; the rest is rejected. An answer is the text "STAMP ID a=VALUE
- * b=VALUE c=VALUE" with "-" for what is missing and "broken" for what is. With the value "silent" nothing is published, with "double" two
- * results are. With ids that disagree the answer's ID is both, as "ID|ID". */
+ * b=VALUE c=VALUE" with "-" for what is missing and "broken" for what is. With the value "silent" nothing is published, "lost" cannot be,
+ * with "double" two results are. With ids that disagree the answer's ID is both, as "ID|ID". */
 #ifndef TESTS_TOY_STAGE_H
 #define TESTS_TOY_STAGE_H
 
@@ -146,6 +146,8 @@ static inline void toy_complete(struct stage *stage, void *scratch, const char *
     }
     if (strcmp(texts[TOY_A], "silent") == 0)
         output->count = 0;
+    if (strcmp(texts[TOY_A], "lost") == 0)
+        output->error = ERR_LIMIT;
     if (strcmp(texts[TOY_A], "double") == 0)
         output->count = 2;
     buffer_printf(&output->topic[0], "toy/%.*s/answer", (int)key_length, key);
@@ -186,13 +188,14 @@ static inline void toy_collect(struct stage *stage, struct metrics_writer *write
     atomic_fetch_add(&((struct toy *)stage)->collected, 1);
 }
 
+static const char *const toy_outcomes[] = {"answered", "error", "never", NULL};
 static const char *const toy_side_names[TOY_SIDES] = {"a", "b", "c"};
 
 #define TOY_OPS(same)                                                                                                                      \
     {                                                                                                                                      \
         .name = "toy", .side_count = TOY_SIDES, .required = 1u << TOY_A | 1u << TOY_B, .side_names = toy_side_names,                       \
-        .scratch_create = toy_scratch_create, .scratch_destroy = toy_scratch_destroy, .route = toy_route, .parse = toy_parse,              \
-        .item_free = toy_item_free, .same_set = same, .same_content = toy_same_content, .complete = toy_complete,                          \
+        .outcomes = toy_outcomes, .scratch_create = toy_scratch_create, .scratch_destroy = toy_scratch_destroy, .route = toy_route,        \
+        .parse = toy_parse, .item_free = toy_item_free, .same_set = same, .same_content = toy_same_content, .complete = toy_complete,      \
         .identify = toy_identify, .collect = toy_collect                                                                                   \
     }
 static const struct stage_ops toy_ops = TOY_OPS(NULL);
