@@ -2,6 +2,7 @@
 #include "cli/server.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -326,6 +327,7 @@ static void collect(void *owner, struct metrics_writer *writer)
         if (i == STREAM_INGEST) {
             queue_embedded_snapshot(server->queue, &counts, reasons);
             metrics_sample_u64(writer, METRIC_DRILLING_QUEUE_DEPTH, counts.unread, "queue_name", "ingest", NULL);
+            metrics_sample(writer, METRIC_DRILLING_QUEUE_CAPACITY, INFINITY, "queue_name", "ingest", NULL); /* the disk's */
             struct bus_status bus;
             bus_status(server->bus, &bus);
             metrics_sample_u64(writer, METRIC_DRILLING_DROPPED, bus.ingest_no_memory, "reason", "no_memory", NULL);

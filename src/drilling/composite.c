@@ -58,6 +58,32 @@ static bool is_micro_peck(const struct curve *curve)
     return mean > 0 && variance > mean * mean && back * PECK_BACK_ONE_IN >= moves;
 }
 
+static float peak_torque_a(const struct curve *curve, const struct curve_step *step)
+{
+    float peak_a = curve->torque_a[step->first];
+    for (size_t i = step->first + 1; i < step->first + step->count; i++)
+        peak_a = fmaxf(peak_a, curve->torque_a[i]);
+    return peak_a;
+}
+
+/* A cycle of the steps 2 and 3 alone, of a head that counts from 2, drills the first layer in step 2 and the second in step 3. It could
+ * as well drill all in step 2 and run out in step 3: then there is hardly any torque in step 3, or its key points do not ascend, and
+ * *found is false. docs/estimators.md has what was measured. */
+static int estimate_from_step2(const struct curve *curve, const struct estimator_settings *settings, struct estimator_scratch *scratch,
+                               double entry_mm, struct keypoints *keypoints, bool *found)
+{
+    struct keypoints layers;
+    *found = false;
+    if (curve->step_count != 2 || curve->steps[0].number != 2 || curve->steps[1].number != 3 ||
+        2 * peak_torque_a(curve, &curve->steps[1]) < peak_torque_a(curve, &curve->steps[0]))
+        return 0;
+    int error = gradient_two_layers(curve, settings, scratch, &layers, found);
+    *found = *found && entry_mm < layers.position_mm[1] && layers.position_mm[1] < layers.position_mm[2];
+    if (*found)
+        *keypoints = layers;
+    return error;
+}
+
 int auto_estimate(const struct curve *curve, const struct estimator_settings *settings, struct estimator_scratch *scratch,
                   struct keypoints *keypoints, struct estimator_failure *failure)
 {
@@ -68,8 +94,12 @@ int auto_estimate(const struct curve *curve, const struct estimator_settings *se
     if (error)
         return error;
     size_t entry = entry_find(curve);
-    if (entry != NONE)
-        best.position_mm[0] = position_at(curve, entry);
+    double entry_mm = entry != NONE ? position_at(curve, entry) : best.position_mm[0];
+    bool from_step2;
+    error = estimate_from_step2(curve, settings, scratch, entry_mm, &best, &from_step2);
+    if (error)
+        return error;
+    best.position_mm[0] = entry_mm;
     size_t transition = best.count == 3 && is_micro_peck(curve) ? transition_find(curve) : NONE;
     if (transition != NONE)
         best.position_mm[1] = position_at(curve, transition);

@@ -35,8 +35,8 @@ void drilling_options_default(struct drilling_options *options);
 int drilling_create(struct stage **stage, const struct drilling_options *options, char why[DRILLING_WHY_MAX]);
 void drilling_destroy(struct stage *stage); /* accepts NULL */
 
-/* Takes over estimator, bit depth, validation, time window and silence while the stage is in use; any thread. Topics, paths, version
- * and the kind of correlation stay as they were created. Errors as drilling_create; then nothing changes. */
+/* Takes over estimator, bit depth, validation, version, kind of correlation, time window and silence while the stage is in use; any thread.
+ * Topics and paths stay as they were created. Errors as drilling_create; then nothing changes. */
 int drilling_reconfigure(struct stage *stage, const struct drilling_options *options, char why[DRILLING_WHY_MAX]);
 
 #endif

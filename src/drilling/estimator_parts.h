@@ -28,6 +28,11 @@ estimator_function segments_estimate;
 estimator_function entry_estimate, transition_estimate;
 estimator_function auto_estimate, production_estimate;
 
+/* As `gradient`, but the first layer is judged in the first of the curve's steps and the second in the second. *found is false, and
+ * *keypoints untouched, when one of them cannot be judged. Returns 0 or ERR_NO_MEMORY. */
+int gradient_two_layers(const struct curve *curve, const struct estimator_settings *settings, struct estimator_scratch *scratch,
+                        struct keypoints *keypoints, bool *found);
+
 /* The sample at which the bit enters the first layer, or transition to the second; SIZE_MAX when there is none. */
 size_t entry_find(const struct curve *curve);
 size_t transition_find(const struct curve *curve);

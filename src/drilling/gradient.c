@@ -160,6 +160,21 @@ int gradient_estimate(const struct curve *curve, const struct estimator_settings
     return estimate_by_number(curve, 0, settings, scratch, keypoints, failure);
 }
 
+int gradient_two_layers(const struct curve *curve, const struct estimator_settings *settings, struct estimator_scratch *scratch,
+                        struct keypoints *keypoints, bool *found)
+{
+    struct extremes first, second;
+    *found = false;
+    int error = step_extremes(curve, &curve->steps[0], 0, settings, scratch, &first);
+    if (!error)
+        error = step_extremes(curve, &curve->steps[1], 0, settings, scratch, &second);
+    if (error || !first.found || !second.found)
+        return error;
+    *found = true;
+    set_three(keypoints, &first, &second);
+    return 0;
+}
+
 int gradient30_estimate(const struct curve *curve, const struct estimator_settings *settings, struct estimator_scratch *scratch,
                         struct keypoints *keypoints, struct estimator_failure *failure)
 {

@@ -1,5 +1,6 @@
 #include "drilling/result.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -86,9 +87,38 @@ int result_write_error(struct buffer *out, const struct result_identity *identit
     return error;
 }
 
+/* ---- ids that disagree ---- */
+
+#define MISMATCH_BEFORE  "ResultId "
+#define MISMATCH_BETWEEN " of the result is not the StepResultId "
+#define MISMATCH_BEHIND  " of the trace"
+
+void result_mismatch_text(const char *result_id, const char *trace_id, char text[RESULT_MISMATCH_TEXT_MAX])
+{
+    snprintf(text, RESULT_MISMATCH_TEXT_MAX, MISMATCH_BEFORE "%s" MISMATCH_BETWEEN "%s" MISMATCH_BEHIND, result_id, trace_id);
+}
+
+/* The id of the trace in a text that ends as the one above, the id of the result being known; "" when it is another text. */
+static void read_mismatch(const char *text, size_t length, const char *result_id, char trace_id[STAGE_ID_MAX])
+{
+    char before[RESULT_MISMATCH_TEXT_MAX];
+    const char *between = memmem(text, length, MISMATCH_BEFORE, strlen(MISMATCH_BEFORE));
+    int before_length = snprintf(before, sizeof before, MISMATCH_BEFORE "%s" MISMATCH_BETWEEN, result_id);
+    size_t behind_length = strlen(MISMATCH_BEHIND), left = between ? length - (size_t)(between - text) : 0;
+    trace_id[0] = 0;
+    if (left <= (size_t)before_length + behind_length || memcmp(between, before, (size_t)before_length) != 0 ||
+        memcmp(text + length - behind_length, MISMATCH_BEHIND, behind_length) != 0)
+        return;
+    size_t id_length = left - (size_t)before_length - behind_length;
+    if (id_length >= STAGE_ID_MAX)
+        return;
+    memcpy(trace_id, between + before_length, id_length);
+    trace_id[id_length] = 0;
+}
+
 /* ---- reading back ---- */
 
-enum member { MEMBER_STAMP, MEMBER_RESULT_ID, MEMBER_HEAD_ID, MEMBER_COUNT };
+enum member { MEMBER_STAMP, MEMBER_RESULT_ID, MEMBER_HEAD_ID, MEMBER_VALUE, MEMBER_COUNT };
 
 struct reading {
     struct result_known known;
@@ -99,7 +129,7 @@ struct reading {
 static enum json_action read_member(void *context, unsigned depth, const char *key, size_t key_length, enum json_type type,
                                     struct numbers_target *target)
 {
-    static const char *const keys[MEMBER_COUNT] = {"SourceTimestamp", "ResultId", "HeadId"};
+    static const char *const keys[MEMBER_COUNT] = {"SourceTimestamp", "ResultId", "HeadId", "Value"};
     struct reading *reading = context;
     (void)target;
     if (depth == 0)
@@ -133,8 +163,12 @@ static void read_value(void *context, const struct json_value *value)
         reading->has_id = value->type == JSON_NULL || take_text(reading->known.id, sizeof reading->known.id, value);
         break;
     case MEMBER_HEAD_ID:
-    case MEMBER_COUNT:
         reading->known.has_head = value->type == JSON_STRING;
+        break;
+    case MEMBER_VALUE: /* behind the ResultId */
+    case MEMBER_COUNT:
+        if (value->type == JSON_STRING)
+            read_mismatch(value->text, value->length, reading->known.id, reading->known.trace_id);
     }
 }
 

@@ -27,10 +27,16 @@ int result_write_values(struct buffer *out, const struct result_identity *identi
 /* message: why there is no estimate. */
 int result_write_error(struct buffer *out, const struct result_identity *identity, enum result_kind kind, const char *message);
 
+enum { RESULT_MISMATCH_TEXT_MAX = 2 * STAGE_ID_MAX + 64 };
+
+/* The message of an error answer to a hole whose result and trace have different ids. */
+void result_mismatch_text(const char *result_id, const char *trace_id, char text[RESULT_MISMATCH_TEXT_MAX]);
+
 /* What a written message still tells of its hole. */
 struct result_known {
     char stamp[STAGE_STAMP_MAX];
-    char id[STAGE_ID_MAX]; /* ResultId; "" for null */
+    char id[STAGE_ID_MAX];       /* ResultId; "" for null */
+    char trace_id[STAGE_ID_MAX]; /* the trace's, where the message says that it is another; else "" */
     bool has_head;
 };
 

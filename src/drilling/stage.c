@@ -20,8 +20,12 @@ enum { SIDE_COUNT = PAYLOAD_SIDE_COUNT };
 
 static const char *const side_names[SIDE_COUNT] = {[PAYLOAD_RESULT] = "result", [PAYLOAD_TRACE] = "trace", [PAYLOAD_HEADS] = "heads"};
 
+/* Labels of drilling_holes_total. */
+static const char *const outcomes[] = {"estimated", "too_few_steps", "error", "skipped", "unpublished", NULL};
+
 /* What may change while the stage is in use. */
 struct tunables {
+    char algo_version[DRILLING_VERSION_MAX + 1];
     const struct estimator_ops *estimator;
     struct estimator_settings settings;
     struct validation_options validation;
@@ -32,8 +36,7 @@ struct drilling {
     struct stage stage; /* first: the pipeline's pointer is ours */
     struct topics topics;
     struct payload_paths paths;
-    char algo_version[DRILLING_VERSION_MAX + 1];
-    bool correlate_by_time;
+    atomic_bool correlate_by_time;
     atomic_uint_fast64_t time_window_ns;
     pthread_mutex_t mutex; /* of the two below */
     struct tunables tunables;
@@ -114,6 +117,14 @@ static void stage_route_topic(struct stage *stage, const char *topic, uint32_t t
     case TOPICS_RESULT:
     case TOPICS_TRACE:
     case TOPICS_HEADS:
+        if (match.key_length > topics_key_max(&drilling->topics)) {
+            route->verdict = STAGE_REJECT;
+            refusal->reason = "too_large";
+            snprintf(refusal->error, sizeof refusal->error,
+                     "toolbox and tool have %u bytes together; with more than %u the topic of the answer is too long", match.key_length,
+                     topics_key_max(&drilling->topics));
+            return;
+        }
         route->verdict = STAGE_TAKE;
         route->side = (uint8_t)sides[match.kind];
         return;
@@ -212,7 +223,7 @@ static void stage_item_free(struct stage *stage, struct stage_item *item)
 static bool stage_same_set(struct stage *stage, const struct stage_item *a, const struct stage_item *b)
 {
     const struct drilling *drilling = drilling_of(stage);
-    if (drilling->correlate_by_time)
+    if (atomic_load_explicit(&drilling->correlate_by_time, memory_order_relaxed))
         return stamp_near(a->stamp, b->stamp, counted(&drilling->time_window_ns));
     return strcmp(a->stamp, b->stamp) == 0;
 }
@@ -263,6 +274,13 @@ struct hole {
     struct stage_output *output;
 };
 
+/* As much of a key as a diagnostic shows. */
+static int shown_length(const struct hole *hole)
+{
+    enum { KEY_SHOWN_MAX = 100 };
+    return hole->key_length < KEY_SHOWN_MAX ? (int)hole->key_length : KEY_SHOWN_MAX;
+}
+
 static const char *known(const char *text)
 {
     return text && text[0] ? text : NULL;
@@ -287,16 +305,20 @@ static void identify_hole(struct hole *hole, const struct stage_item *const item
         hole->identity.head_id = known(hole->heads->head_id);
 }
 
-/* The three messages of a hole carry its number; that they disagree is counted, never fatal. */
-static void cross_check(struct hole *hole)
+/* The three messages of a hole carry its number. That the heads disagree is counted and no more; that result and trace do means that they
+ * may be of two holes, so nothing is estimated from them. Then false, with a sentence in `text`. */
+static bool cross_check(struct hole *hole, char text[RESULT_MISMATCH_TEXT_MAX])
 {
-    const char *expected = hole->identity.result_id;
+    const char *expected = hole->result ? known(hole->result->result_id) : NULL;
     const char *traced = hole->trace ? known(hole->trace->result_id) : NULL;
     const char *cycles = hole->heads ? known(hole->heads->cycle_counter) : NULL;
-    if (expected && traced && strcmp(expected, traced) != 0)
-        count(&hole->drilling->result_id_mismatches);
-    if (expected && cycles && strcmp(expected, cycles) != 0)
+    if (hole->identity.result_id && cycles && strcmp(hole->identity.result_id, cycles) != 0)
         count(&hole->drilling->cycle_mismatches);
+    if (!expected || !traced || strcmp(expected, traced) == 0)
+        return true;
+    count(&hole->drilling->result_id_mismatches);
+    result_mismatch_text(expected, traced, text);
+    return false;
 }
 
 static int write_topics(const struct hole *hole)
@@ -314,9 +336,10 @@ static void publish(struct hole *hole, int error, const char *outcome)
     if (!error)
         error = write_topics(hole);
     hole->output->count = error ? 0 : 2;
+    hole->output->error = error;
     hole->output->outcome = error ? "unpublished" : outcome;
     if (error)
-        DIAG_LIMITED(DIAGNOSTICS_ERROR, "drilling", "the answer of %.*s, SourceTimestamp %s, cannot be written: %s", (int)hole->key_length,
+        DIAG_LIMITED(DIAGNOSTICS_ERROR, "drilling", "the answer of %.*s, SourceTimestamp %s, cannot be written: %s", shown_length(hole),
                      hole->key, hole->identity.stamp ? hole->identity.stamp : "unknown", error_text(error));
 }
 
@@ -347,7 +370,7 @@ static struct validation_verdict judge(struct hole *hole, const struct tunables 
         count(&drilling->sequences);
         diagnostics(DIAGNOSTICS_WARNING, "drilling",
                     "%u holes with a negative depth within %.1f minutes, the last of %.*s: is a tool drilling air, or a head worn?",
-                    verdict.sequence, (double)tunables->validation.sequence_window_ns / 60e9, (int)hole->key_length, hole->key);
+                    verdict.sequence, (double)tunables->validation.sequence_window_ns / 60e9, shown_length(hole), hole->key);
     }
     return verdict;
 }
@@ -363,7 +386,7 @@ static void answer_keypoints(struct hole *hole, const struct tunables *tunables,
         hole->output->outcome = "skipped";
         return;
     }
-    const char *version = hole->drilling->algo_version;
+    const char *version = tunables->algo_version;
     bool warning = verdict.action == VALIDATION_WARNING;
     struct buffer *payload = hole->output->payload;
     int error =
@@ -410,8 +433,11 @@ static void stage_complete(struct stage *stage, void *given, const char *key, ui
     struct tunables tunables = drilling->tunables;
     pthread_mutex_unlock(&drilling->mutex);
     identify_hole(&hole, items);
-    cross_check(&hole);
-    answer_hole(&hole, &tunables, given, now_ns);
+    char mismatch[RESULT_MISMATCH_TEXT_MAX];
+    if (cross_check(&hole, mismatch))
+        answer_hole(&hole, &tunables, given, now_ns);
+    else
+        answer_error(&hole, &tunables, mismatch, "error", false);
 }
 
 /* ---- an answer read back ---- */
@@ -423,8 +449,7 @@ static bool ends_with(const struct message *message, const char *suffix)
            memcmp(message->topic + message->topic_length - length, suffix, length) == 0;
 }
 
-static bool stage_identify(struct stage *stage, void *given, const struct message *result, const char **key, uint32_t *key_length,
-                           char stamp[STAGE_STAMP_MAX], char id[STAGE_ID_MAX], unsigned *sides)
+static bool stage_identify(struct stage *stage, void *given, const struct message *result, struct stage_answered *answered)
 {
     const struct drilling *drilling = drilling_of(stage);
     struct scratch *scratch = given;
@@ -436,12 +461,15 @@ static bool stage_identify(struct stage *stage, void *given, const struct messag
     struct result_known known_result;
     if (result_read(scratch->results, result->payload, result->payload_length, &known_result) != 0)
         return false;
-    *key = match.key;
-    *key_length = match.key_length;
-    memcpy(stamp, known_result.stamp, sizeof known_result.stamp);
-    memcpy(id, known_result.id, sizeof known_result.id);
     /* Only sets with both required sides are answered. Heads without an identifier look like none. */
-    *sides = 1u << PAYLOAD_RESULT | 1u << PAYLOAD_TRACE | (known_result.has_head ? 1u << PAYLOAD_HEADS : 0);
+    unsigned heads = known_result.has_head ? 1u << PAYLOAD_HEADS : 0;
+    bool mismatched = known_result.trace_id[0] != 0;
+    *answered = (struct stage_answered){.key = match.key, .key_length = match.key_length, .name_count = mismatched ? 2 : 1};
+    memcpy(answered->stamp, known_result.stamp, sizeof known_result.stamp);
+    memcpy(answered->names[0].id, known_result.id, sizeof known_result.id);
+    memcpy(answered->names[1].id, known_result.trace_id, sizeof known_result.trace_id);
+    answered->names[0].sides = 1u << PAYLOAD_RESULT | (mismatched ? 0 : 1u << PAYLOAD_TRACE) | heads;
+    answered->names[1].sides = mismatched ? 1u << PAYLOAD_TRACE | heads : 0;
     return true;
 }
 
@@ -493,10 +521,13 @@ static int read_tunables(const struct drilling_options *options, struct tunables
     if (!estimator)
         return refuse_estimator(options->estimator ? options->estimator : "", why);
     const char *complaint = NULL;
+    size_t version_length = options->algo_version ? strlen(options->algo_version) : SIZE_MAX;
     if (!(options->bit_depth_mm > 0) || !isfinite(options->bit_depth_mm))
         complaint = "the bit depth must be more than 0 mm";
     else if (options->validation.sequence_threshold < 1 || options->validation.sequence_threshold > VALIDATION_TRACKED_MAX)
         complaint = "the threshold of a sequence of negative depths must be 1 to 100";
+    else if (version_length > DRILLING_VERSION_MAX)
+        complaint = "the text of AlgoVersion must have at most 63 bytes";
     if (complaint) {
         snprintf(why, DRILLING_WHY_MAX, "%s", complaint);
         return ERR_CONFIG;
@@ -505,6 +536,7 @@ static int read_tunables(const struct drilling_options *options, struct tunables
                                   .settings = {.bit_depth_mm = options->bit_depth_mm},
                                   .validation = options->validation,
                                   .silent = options->silent};
+    memcpy(tunables->algo_version, options->algo_version, version_length + 1);
     return 0;
 }
 
@@ -530,6 +562,7 @@ static const struct stage_ops drilling_ops = {
     .side_count = SIDE_COUNT,
     .required = 1u << PAYLOAD_RESULT | 1u << PAYLOAD_TRACE,
     .side_names = side_names,
+    .outcomes = outcomes,
     .scratch_create = scratch_create,
     .scratch_destroy = scratch_destroy,
     .route = stage_route_topic,
@@ -553,12 +586,6 @@ static int fill_drilling(struct drilling *drilling, const struct drilling_option
     error = read_paths(options, &drilling->paths, why);
     if (!error)
         error = read_tunables(options, &drilling->tunables, why);
-    if (!error && (!options->algo_version || strlen(options->algo_version) > DRILLING_VERSION_MAX)) {
-        snprintf(why, DRILLING_WHY_MAX, "the text of AlgoVersion must have at most %d bytes", DRILLING_VERSION_MAX);
-        error = ERR_CONFIG;
-    }
-    if (!error)
-        memcpy(drilling->algo_version, options->algo_version, strlen(options->algo_version) + 1);
     return error;
 }
 
@@ -575,7 +602,7 @@ int drilling_create(struct stage **stage, const struct drilling_options *options
         return error;
     }
     drilling->stage.ops = &drilling_ops;
-    drilling->correlate_by_time = options->correlate_by_time;
+    atomic_store(&drilling->correlate_by_time, options->correlate_by_time);
     atomic_store(&drilling->time_window_ns, options->time_window_ns);
     validation_tracker_init(&drilling->tracker);
     *stage = &drilling->stage;
@@ -601,5 +628,6 @@ int drilling_reconfigure(struct stage *stage, const struct drilling_options *opt
     drilling->tunables = tunables;
     pthread_mutex_unlock(&drilling->mutex);
     atomic_store(&drilling->time_window_ns, options->time_window_ns);
+    atomic_store(&drilling->correlate_by_time, options->correlate_by_time);
     return 0;
 }

@@ -46,6 +46,12 @@ int topics_init(struct topics *topics, const struct topics_options *options)
     return 0;
 }
 
+uint32_t topics_key_max(const struct topics *topics)
+{
+    size_t keypoints = strlen(topics->keypoints), depths = strlen(topics->depths);
+    return (uint32_t)(TOPICS_LENGTH_MAX - strlen("//") - strlen(topics->root) - (keypoints > depths ? keypoints : depths));
+}
+
 /* A topic cut at its levels. Lengths are 0 where a level is missing or empty. */
 struct levels {
     bool under_root;

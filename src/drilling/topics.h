@@ -17,7 +17,10 @@ enum topics_kind {
     TOPICS_UNKNOWN
 };
 
-enum { TOPICS_PART_MAX = 255 }; /* bytes of a root or suffix */
+enum {
+    TOPICS_PART_MAX = 255, /* bytes of a root or suffix */
+    TOPICS_LENGTH_MAX = 65535
+};
 
 /* Texts without slashes at their ends; zero-terminated and borrowed. */
 struct topics_options {
@@ -41,6 +44,9 @@ extern const struct topics_options topics_defaults;
 /* Copies the options. Returns 0, or ERR_CONFIG when a part is empty, too long, begins or ends with a slash, has an empty level or a
  * wildcard, or when two suffixes are the same. *topics is untouched on failure. */
 int topics_init(struct topics *topics, const struct topics_options *options);
+
+/* The longest tool key whose answers still have a topic that MQTT can carry, in bytes. */
+uint32_t topics_key_max(const struct topics *topics);
 
 void topics_classify(const struct topics *topics, const char *topic, size_t topic_length, struct topics_match *match);
 

@@ -1,7 +1,5 @@
 #include "drilling/validation.h"
 
-#include <string.h>
-
 const struct validation_options validation_defaults = {
     .behaviour = VALIDATION_PUBLISH,
     .track_sequences = true,
@@ -55,11 +53,4 @@ struct validation_verdict validation_judge(struct validation_tracker *tracker, c
     if (options->track_sequences)
         verdict.sequence = track(tracker, options, now_ns);
     return verdict;
-}
-
-enum validation_behaviour validation_behaviour_of(const char *word)
-{
-    if (word && strcmp(word, "skip") == 0)
-        return VALIDATION_SKIP;
-    return word && strcmp(word, "warning") == 0 ? VALIDATION_WARNING : VALIDATION_PUBLISH;
 }

@@ -45,7 +45,4 @@ bool validation_is_negative(const double *depths_mm, size_t count);
 struct validation_verdict validation_judge(struct validation_tracker *tracker, const struct validation_options *options,
                                            const double *depths_mm, size_t count, uint64_t now_ns);
 
-/* "publish", "skip" or "warning"; any other word, or NULL, means publish, as it always did. */
-enum validation_behaviour validation_behaviour_of(const char *word);
-
 #endif

@@ -1,7 +1,8 @@
 /* The answered sets that a lane remembers, so that a repeat of one of their messages is known for what it is.
  *
  * Entries leave in the order in which they came: when there are more than count_max, or when finished_trim says that they are too
- * old. `sequence` numbers the answers of all lanes together, so that trimming by it keeps the same span in each. Pure; one owner. */
+ * old. A look-up costs the same however many sets share a key and stamp. `sequence` numbers the answers of all lanes together, so that
+ * trimming by it keeps the same span in each. Pure; one owner. */
 #ifndef PIPELINE_FINISHED_H
 #define PIPELINE_FINISHED_H
 
@@ -11,18 +12,27 @@
 
 #include "pipeline/hash_table.h"
 #include "pipeline/set_name.h"
+#include "pipeline/stage.h"
+
+/* All finished sets of one key and stamp: what a message without id is looked up in. */
+struct finished_stamp {
+    struct hash_node node;
+    uint32_t set_count, side_counts[STAGE_SIDES_MAX]; /* sets, and those of them that had the side */
+    uint32_t key_length;
+    const char *key, *text; /* in the same block */
+};
 
 struct finished_set {
-    struct hash_node node; /* by key and stamp */
+    struct hash_node node; /* by key, stamp and id */
     TAILQ_ENTRY(finished_set) order;
+    struct finished_stamp *of_stamp;
     uint64_t sequence;
     unsigned sides; /* bit mask of those that it had */
-    uint32_t key_length;
-    const char *key, *stamp, *id; /* in the same block */
+    char id[];
 };
 
 struct finished {
-    struct hash_table names;
+    struct hash_table ids, stamps;
     TAILQ_HEAD(finished_list, finished_set) order; /* oldest first */
     uint32_t count_max;
 };
@@ -50,7 +60,7 @@ uint64_t finished_oldest(const struct finished *finished);
 
 static inline size_t finished_count(const struct finished *finished)
 {
-    return finished->names.count;
+    return finished->ids.count;
 }
 
 #endif

@@ -83,8 +83,7 @@ struct pipeline {
     bool stopped;
 
     atomic_uint_fast64_t open_sets, waiting_messages, held_bytes, finished_sets; /* the use */
-    atomic_uint_fast64_t answers;       /* since the start and remembered from before: numbers the finished sets */
-    atomic_uint_fast64_t answered_sets; /* since the start */
+    atomic_uint_fast64_t answers; /* since the start and remembered from before: numbers the finished sets */
     atomic_uint_fast64_t failures[OPERATION_COUNT];
 };
 

@@ -20,10 +20,12 @@ static const struct stage_ops *ops(const struct join *join)
 void join_init(struct join *join, struct stage *stage, uint32_t finished_sets_max)
 {
     *join = (struct join){.stage = stage, .all_sides = (1u << stage->ops->side_count) - 1};
-    hash_table_init(&join->names);
+    hash_table_init(&join->ids);
+    hash_table_init(&join->stamps);
     hash_table_init(&join->keys);
     TAILQ_INIT(&join->waiting);
     TAILQ_INIT(&join->grace);
+    TAILQ_INIT(&join->due);
     TAILQ_INIT(&join->held);
     finished_init(&join->finished, finished_sets_max);
 }
@@ -68,29 +70,13 @@ static struct join_member *member_create(const struct join_message *message, con
     return member;
 }
 
-static void set_put(struct join *join, struct join_set *set, struct join_member *member)
+static void member_free(struct join *join, struct join_member *member)
 {
-    unsigned side = member->item.side;
-    set->members[side] = member;
-    set->sides |= 1u << side;
-    if (!*set->id)
-        memcpy(set->id, member->item.id, sizeof set->id);
-    join->waiting_count++;
-    hold(join, member);
-}
-
-static void set_drop(struct join *join, struct join_set *set, unsigned side)
-{
-    struct join_member *member = set->members[side];
-    if (!member)
-        return;
     release_hold(join, member);
     join->waiting_count--;
     if (!member->is_freed)
         ops(join)->item_free(join->stage, &member->item);
     free(member);
-    set->members[side] = NULL;
-    set->sides &= ~(1u << side);
 }
 
 /* The content of an item goes, its name stays. */
@@ -115,14 +101,9 @@ bool join_drop_oldest_content(struct join *join)
 
 /* ---- sets ---- */
 
-static struct join_set *set_by_name(struct hash_node *node)
+static struct join_set *set_of(struct hash_node *by_id)
 {
-    return (struct join_set *)(void *)node;
-}
-
-static struct join_set *set_by_key(struct hash_node *node)
-{
-    return (struct join_set *)(void *)((char *)node - offsetof(struct join_set, by_key));
+    return (struct join_set *)(void *)by_id;
 }
 
 static struct set_name name_of(const struct join_set *set)
@@ -136,7 +117,74 @@ static uint64_t table_hash_of_key(uint64_t key_hash)
     return key_hash >> 8;
 }
 
-static struct join_set *set_open(struct join *join, const struct set_name *name, uint64_t arrival_ns)
+static struct join_key *find_key(const struct join *join, const struct set_name *name)
+{
+    struct hash_node *node = hash_table_first(&join->keys, table_hash_of_key(name->key_hash));
+    for (; node; node = hash_node_next(node)) {
+        struct join_key *key = (struct join_key *)(void *)node;
+        const struct join_set *set = TAILQ_FIRST(&key->sets);
+        if (set->key_length == name->key_length && memcmp(set->key, name->key, name->key_length) == 0)
+            return key;
+    }
+    return NULL;
+}
+
+static struct join_stamp *find_stamp(const struct join *join, const struct join_key *key, const struct set_name *name)
+{
+    struct hash_node *node = key ? hash_table_first(&join->stamps, set_stamp_hash(name)) : NULL;
+    for (; node; node = hash_node_next(node)) {
+        struct join_stamp *stamp = (struct join_stamp *)(void *)node;
+        if (stamp->of_key == key && strcmp(stamp->text, name->stamp) == 0)
+            return stamp;
+    }
+    return NULL;
+}
+
+/* Both are freed when nothing is in them, be it that the first set could not be opened. */
+static void key_put(struct join *join, struct join_key *key)
+{
+    if (TAILQ_EMPTY(&key->sets)) {
+        hash_table_remove(&join->keys, &key->node);
+        free(key);
+    }
+}
+
+static void stamp_put(struct join *join, struct join_stamp *stamp)
+{
+    if (stamp->set_count == 0) {
+        hash_table_remove(&join->stamps, &stamp->node);
+        free(stamp);
+    }
+}
+
+static struct join_key *key_open(struct join *join, const struct set_name *name)
+{
+    struct join_key *key = calloc(1, sizeof *key);
+    if (!key || hash_table_add(&join->keys, &key->node, table_hash_of_key(name->key_hash))) {
+        free(key);
+        return NULL;
+    }
+    TAILQ_INIT(&key->sets);
+    TAILQ_INIT(&key->ready);
+    return key;
+}
+
+static struct join_stamp *stamp_open(struct join *join, struct join_key *key, const struct set_name *name)
+{
+    struct join_stamp *stamp = calloc(1, sizeof *stamp);
+    if (!stamp || hash_table_add(&join->stamps, &stamp->node, set_stamp_hash(name))) {
+        free(stamp);
+        return NULL;
+    }
+    stamp->of_key = key;
+    snprintf(stamp->text, sizeof stamp->text, "%s", name->stamp);
+    for (unsigned sides = 0; sides < JOIN_SIDE_MASKS; sides++)
+        TAILQ_INIT(&stamp->by_sides[sides]);
+    return stamp;
+}
+
+/* A set without members and without id yet. */
+static struct join_set *set_create(struct join *join, const struct set_name *name, uint64_t arrival_ns)
 {
     struct join_set *set = calloc(1, sizeof *set + name->key_length + 1);
     if (!set)
@@ -146,35 +194,104 @@ static struct join_set *set_open(struct join *join, const struct set_name *name,
     set->key_length = name->key_length;
     memcpy(set->key, name->key, name->key_length);
     snprintf(set->stamp, sizeof set->stamp, "%s", name->stamp);
-    int error = hash_table_add(&join->names, &set->by_name, set_name_hash(name));
-    if (!error && ops(join)->same_set)
-        error = hash_table_add(&join->keys, &set->by_key, table_hash_of_key(name->key_hash));
-    if (error) {
-        hash_table_remove(&join->names, &set->by_name);
+    struct set_name nameless = name_of(set);
+    if (hash_table_add(&join->ids, &set->by_id, set_id_hash(&nameless))) {
         free(set);
         return NULL;
     }
+    return set;
+}
+
+static struct join_set *set_open(struct join *join, const struct set_name *name, uint64_t arrival_ns)
+{
+    struct join_key *known_key = find_key(join, name), *key = known_key ? known_key : key_open(join, name);
+    struct join_stamp *known_stamp = find_stamp(join, known_key, name);
+    struct join_stamp *stamp = known_stamp || !key ? known_stamp : stamp_open(join, key, name);
+    struct join_set *set = stamp ? set_create(join, name, arrival_ns) : NULL;
+    if (!set) {
+        if (stamp)
+            stamp_put(join, stamp);
+        if (key)
+            key_put(join, key);
+        return NULL;
+    }
+    set->of_stamp = stamp;
+    stamp->set_count++;
+    TAILQ_INSERT_TAIL(&stamp->by_sides[0], set, in_stamp);
+    TAILQ_INSERT_HEAD(&key->sets, set, in_key);
     TAILQ_INSERT_TAIL(&join->waiting, set, timer);
     join->open_count++;
     return set;
 }
 
-/* Out of all lists; the members stay. */
+static void set_change_sides(struct join_set *set, unsigned sides)
+{
+    if (sides == set->sides)
+        return;
+    TAILQ_REMOVE(&set->of_stamp->by_sides[set->sides], set, in_stamp);
+    set->sides = sides;
+    TAILQ_INSERT_TAIL(&set->of_stamp->by_sides[sides], set, in_stamp);
+}
+
+/* Puts a member into its slot, in place of the one that may be there. */
+static void set_put(struct join *join, struct join_set *set, struct join_member *member)
+{
+    unsigned side = member->item.side;
+    if (set->members[side])
+        member_free(join, set->members[side]);
+    set->members[side] = member;
+    set_change_sides(set, set->sides | 1u << side);
+    join->waiting_count++;
+    hold(join, member);
+    if (*set->id || !*member->item.id)
+        return;
+    memcpy(set->id, member->item.id, sizeof set->id);
+    struct set_name name = name_of(set);
+    hash_table_remove(&join->ids, &set->by_id);
+    hash_table_add(&join->ids, &set->by_id, set_id_hash(&name)); /* a table that held it has its buckets: it cannot fail */
+}
+
+static void set_move(struct join *join, struct join_set *set, enum join_wait wait)
+{
+    struct join_set_list *const lists[] = {[JOIN_IN_WINDOW] = &join->waiting, [JOIN_IN_GRACE] = &join->grace, [JOIN_DUE] = &join->due};
+    TAILQ_REMOVE(lists[set->wait], set, timer);
+    set->wait = wait;
+    TAILQ_INSERT_TAIL(lists[wait], set, timer);
+}
+
+/* Whether a ready set waits for nothing more but its turn. */
+static bool is_done(const struct join *join, const struct join_set *set)
+{
+    return set->mismatched || set->sides == join->all_sides || join->options.grace_ns == 0;
+}
+
+/* Out of all lists; the members stay. What waited for its turn behind this set may be due now. */
 static void set_detach(struct join *join, struct join_set *set)
 {
-    hash_table_remove(&join->names, &set->by_name);
-    hash_table_remove(&join->keys, &set->by_key);
-    if (set->in_grace)
-        TAILQ_REMOVE(&join->grace, set, timer);
-    else
-        TAILQ_REMOVE(&join->waiting, set, timer);
+    struct join_set_list *const lists[] = {[JOIN_IN_WINDOW] = &join->waiting, [JOIN_IN_GRACE] = &join->grace, [JOIN_DUE] = &join->due};
+    struct join_stamp *stamp = set->of_stamp;
+    struct join_key *key = stamp->of_key;
+    TAILQ_REMOVE(lists[set->wait], set, timer);
+    if (set->wait != JOIN_IN_WINDOW) {
+        TAILQ_REMOVE(&key->ready, set, in_ready);
+        struct join_set *next = TAILQ_FIRST(&key->ready);
+        if (next && next->wait == JOIN_IN_GRACE && is_done(join, next))
+            set_move(join, next, JOIN_DUE);
+    }
+    hash_table_remove(&join->ids, &set->by_id);
+    TAILQ_REMOVE(&stamp->by_sides[set->sides], set, in_stamp);
+    stamp->set_count--;
+    TAILQ_REMOVE(&key->sets, set, in_key);
+    stamp_put(join, stamp);
+    key_put(join, key);
     join->open_count--;
 }
 
 static void set_free(struct join *join, struct join_set *set)
 {
     for (unsigned side = 0; side < STAGE_SIDES_MAX; side++)
-        set_drop(join, set, side);
+        if (set->members[side])
+            member_free(join, set->members[side]);
     free(set);
 }
 
@@ -187,16 +304,12 @@ static void set_close(struct join *join, struct join_set *set)
 void join_fini(struct join *join)
 {
     struct join_set *set;
-    while ((set = TAILQ_FIRST(&join->waiting)) || (set = TAILQ_FIRST(&join->grace)))
+    while ((set = TAILQ_FIRST(&join->waiting)) || (set = TAILQ_FIRST(&join->grace)) || (set = TAILQ_FIRST(&join->due)))
         set_close(join, set);
-    hash_table_fini(&join->names);
+    hash_table_fini(&join->ids);
+    hash_table_fini(&join->stamps);
     hash_table_fini(&join->keys);
     finished_fini(&join->finished);
-}
-
-static bool set_has_key(const struct join_set *set, const struct set_name *name)
-{
-    return set->key_length == name->key_length && memcmp(set->key, name->key, name->key_length) == 0;
 }
 
 static bool set_is_near(const struct join *join, const struct join_set *set, const struct stage_item *item)
@@ -212,44 +325,68 @@ static bool slot_is_free(const struct join_set *set, const struct stage_item *it
     return !(set->sides & 1u << item->side);
 }
 
-/* How well an open set suits an item, the ids fitting: a known and equal id before an unknown one, a free slot before a taken one. */
-static unsigned rank(const struct join_set *set, const struct stage_item *item)
+/* The set of this id; "" asks for the one that knows none. With near stamps a set may come by its id late, so there may be two: the one
+ * with a free slot. */
+static struct join_set *find_by_id(const struct join *join, const struct join_stamp *stamp, const struct set_name *name,
+                                   const struct stage_item *item)
 {
-    return (*set->id && *item->id ? 2u : 0u) + (slot_is_free(set, item) ? 1u : 0u);
+    struct join_set *found = NULL;
+    struct hash_node *node = hash_table_first(&join->ids, set_id_hash(name));
+    for (; node; node = hash_node_next(node)) {
+        struct join_set *set = set_of(node);
+        if (set->of_stamp == stamp && strcmp(set->id, name->id) == 0 && (!found || slot_is_free(set, item) || !slot_is_free(found, item)))
+            found = set;
+    }
+    return found;
 }
 
-static struct join_set *better(struct join_set *best, struct join_set *older, const struct stage_item *item)
+static struct join_set *older(struct join_set *a, struct join_set *b)
 {
-    return !best || rank(older, item) >= rank(best, item) ? older : best;
+    return !a || (b && b->first_ns < a->first_ns) ? b : a;
 }
 
-static bool set_is_called(const struct join_set *set, const struct set_name *name)
+/* The oldest set of a stamp among those that have been longest with the sides that they have, `sides & mask` being equal to `value`. */
+static struct join_set *find_by_sides(const struct join_stamp *stamp, unsigned mask, unsigned value)
 {
-    return set_has_key(set, name) && strcmp(set->stamp, name->stamp) == 0;
+    struct join_set *oldest = NULL;
+    for (unsigned sides = 0; sides < JOIN_SIDE_MASKS; sides++)
+        if ((sides & mask) == value)
+            oldest = older(oldest, TAILQ_FIRST(&stamp->by_sides[sides]));
+    return oldest;
 }
 
-/* The open set of this very stamp to which an item belongs, or NULL. Of several that suit equally well the oldest. */
+/* The open set of this very stamp to which an item belongs, or NULL: the one of its id, or else the one that knows no id yet; for an item
+ * without id one that lacks its side, or else any. */
 static struct join_set *find_named(const struct join *join, const struct set_name *name, const struct stage_item *item)
 {
-    struct join_set *best = NULL;
-    for (struct hash_node *node = hash_table_first(&join->names, set_name_hash(name)); node; node = hash_node_next(node)) {
-        struct join_set *set = set_by_name(node);
-        if (set_is_called(set, name) && set_ids_fit(set->id, item->id))
-            best = better(best, set, item);
+    const struct join_stamp *stamp = find_stamp(join, find_key(join, name), name);
+    if (!stamp)
+        return NULL;
+    if (!*name->id) {
+        struct join_set *set = find_by_sides(stamp, 1u << item->side, 0);
+        return set ? set : find_by_sides(stamp, 0, 0);
     }
-    return best;
+    struct set_name nameless = *name;
+    nameless.id = "";
+    struct join_set *set = find_by_id(join, stamp, name, item);
+    return set ? set : find_by_id(join, stamp, &nameless, item);
 }
 
-/* The same by stamps that are only near. The slot must be free: a taken one means the next hole, not a repeat. */
+static bool ids_fit(const char *a, const char *b)
+{
+    return !*a || !*b || strcmp(a, b) == 0;
+}
+
+/* The same by stamps that are only near: a known and equal id before an unknown one, then the oldest. The slot must be free: a taken one
+ * means the next hole, not a repeat. */
 static struct join_set *find_near(const struct join *join, const struct set_name *name, const struct stage_item *item)
 {
-    struct join_set *best = NULL;
-    struct hash_node *node = ops(join)->same_set ? hash_table_first(&join->keys, table_hash_of_key(name->key_hash)) : NULL;
-    for (unsigned i = 0; node && i < JOIN_NEAR_SETS_MAX; i++, node = hash_node_next(node)) {
-        struct join_set *set = set_by_key(node);
-        if (set_has_key(set, name) && slot_is_free(set, item) && set_ids_fit(set->id, item->id) && set_is_near(join, set, item))
-            best = better(best, set, item);
-    }
+    const struct join_key *key = ops(join)->same_set ? find_key(join, name) : NULL;
+    struct join_set *best = NULL, *set = key ? TAILQ_FIRST(&key->sets) : NULL;
+    for (unsigned i = 0; set && i < JOIN_NEAR_SETS_MAX; i++, set = TAILQ_NEXT(set, in_key))
+        if (slot_is_free(set, item) && ids_fit(set->id, item->id) && set_is_near(join, set, item) &&
+            (!best || !*best->id || !*item->id || *set->id))
+            best = set;
     return best;
 }
 
@@ -352,19 +489,40 @@ static bool has_good_member(const struct join_set *set)
     return false;
 }
 
+/* All required sides are there, as of now_ns: it takes its place behind those of its key that became ready before it. */
+static void set_ready(struct join *join, struct join_set *set, uint64_t now_ns)
+{
+    set_move(join, set, JOIN_IN_GRACE);
+    set->ready_ns = now_ns;
+    TAILQ_INSERT_TAIL(&set->of_stamp->of_key->ready, set, in_ready);
+}
+
+static void answer_in_turn(struct join *join, struct join_set *set, struct join_decisions *decisions)
+{
+    if (set->wait != JOIN_IN_WINDOW && is_done(join, set) && set == TAILQ_FIRST(&set->of_stamp->of_key->ready))
+        answer(join, set, decisions);
+}
+
 static void answer_if_complete(struct join *join, struct join_set *set, uint64_t now_ns, struct join_decisions *decisions)
 {
     unsigned required = ops(join)->required;
-    if ((set->sides & required) != required || !has_good_member(set))
+    if (set->wait == JOIN_IN_WINDOW && (set->sides & required) == required && has_good_member(set))
+        set_ready(join, set, now_ns);
+    answer_in_turn(join, set, decisions);
+}
+
+/* A repeat is dead-lettered for whoever asked to see repeats, else merely counted. `after`: what became of the first. */
+static void settle_repeat(struct join *join, const struct join_message *message, const struct set_name *name, unsigned side,
+                          const char *after, struct join_decisions *decisions)
+{
+    if (join->options.duplicates != PIPELINE_DUPLICATES_ERROR) {
+        settle(decisions, message->offset, QUEUE_DUPLICATE, NULL);
         return;
-    if (set->sides == join->all_sides || join->options.grace_ns == 0) {
-        answer(join, set, decisions);
-    } else if (!set->in_grace) {
-        TAILQ_REMOVE(&join->waiting, set, timer);
-        set->in_grace = true;
-        set->ready_ns = now_ns;
-        TAILQ_INSERT_TAIL(&join->grace, set, timer);
     }
+    char before[SIDES_TEXT_MAX];
+    snprintf(before, sizeof before, "a second %s for", ops(join)->side_names[side]);
+    explain(decisions, before, name, after);
+    settle(decisions, message->offset, QUEUE_DEAD_LETTERED, "duplicate");
 }
 
 /* A message whose set was answered. */
@@ -374,7 +532,7 @@ static void settle_finished(struct join *join, const struct join_message *messag
     if (item->broken)
         return;
     if (!late) {
-        settle(decisions, message->offset, QUEUE_DUPLICATE, NULL);
+        settle_repeat(join, message, name, item->side, ", which was answered", decisions);
         return;
     }
     char before[SIDES_TEXT_MAX];
@@ -403,26 +561,16 @@ static bool second_takes_slot(struct join *join, struct join_set *set, const str
     struct join_member *first = set->members[item->side];
     if (item->broken || first->item.broken)
         return !item->broken;
-    if (join->options.duplicates == PIPELINE_DUPLICATES_IGNORE) {
-        settle(decisions, message->offset, QUEUE_DUPLICATE, NULL);
+    if (join->options.duplicates != PIPELINE_DUPLICATES_REPLACE) {
+        struct set_name name = name_of(set);
+        settle_repeat(join, message, &name, item->side, "; the first one counts", decisions);
         return false;
     }
     if (!load_content(join, set, first, decisions))
         return true;
-    if (ops(join)->same_content(join->stage, &first->item, item)) {
-        settle(decisions, message->offset, QUEUE_DUPLICATE, NULL);
-        return false;
-    }
-    if (join->options.duplicates == PIPELINE_DUPLICATES_REPLACE) {
-        settle(decisions, first->offset, QUEUE_DUPLICATE, NULL);
-        return true;
-    }
-    struct set_name name = name_of(set);
-    char before[SIDES_TEXT_MAX];
-    snprintf(before, sizeof before, "a second %s with other content for", ops(join)->side_names[item->side]);
-    explain(decisions, before, &name, "; the first one counts");
-    settle(decisions, message->offset, QUEUE_DEAD_LETTERED, "duplicate");
-    return false;
+    bool same = ops(join)->same_content(join->stage, &first->item, item);
+    settle(decisions, same ? message->offset : first->offset, QUEUE_DUPLICATE, NULL);
+    return !same;
 }
 
 /* Puts the item into its set if it may; the set is opened when there is none. False when the item was not taken. */
@@ -451,7 +599,6 @@ static bool place(struct join *join, const struct join_message *message, const s
         free(member);
         return false;
     }
-    set_drop(join, set, item->side);
     set_put(join, set, member);
     answer_if_complete(join, set, message->arrival_ns, decisions);
     return true;
@@ -469,50 +616,67 @@ void join_add(struct join *join, const struct join_message *message, struct stag
 
 /* ---- giving up ---- */
 
-/* Another open set of the same stamp that has what this one lacks, under another id. */
-static struct join_set *find_mismatch(const struct join *join, const struct join_set *set, unsigned missing)
+/* The stamp of a required member of `a` is that of one of `b`. */
+static bool share_a_stamp(const struct join *join, const struct join_set *a, const struct join_set *b)
 {
-    struct set_name name = name_of(set);
-    for (struct hash_node *node = hash_table_first(&join->names, set->by_name.hash); node && *set->id; node = hash_node_next(node)) {
-        struct join_set *other = set_by_name(node);
-        if (other != set && set_is_called(other, &name) && *other->id && other->sides & missing)
-            return other;
-    }
-    return NULL;
+    for (unsigned i = 0; i < STAGE_SIDES_MAX; i++)
+        for (unsigned j = 0; j < STAGE_SIDES_MAX; j++)
+            if (ops(join)->required >> i & ops(join)->required >> j & 1 && a->members[i] && b->members[j] &&
+                strcmp(a->members[i]->item.stamp, b->members[j]->item.stamp) == 0)
+                return true;
+    return false;
 }
 
-static unsigned lowest_side(unsigned sides)
+/* Of two sets of one key and stamp, whether the other has the required sides that this one lacks, no others, and another id. */
+static bool is_mismatch(const struct join *join, const struct join_set *set, const struct join_set *other)
 {
-    return (unsigned)__builtin_ctz(sides);
+    unsigned required = ops(join)->required;
+    return other && other != set && (other->sides & required) == (required & ~set->sides) && *set->id && *other->id &&
+           strcmp(set->id, other->id) != 0 && (has_good_member(set) || has_good_member(other));
 }
 
-/* Says why the set is given up; returns the reason. Two sets that lack each other's messages both name the other's id: the first to
- * go leaves its own behind. */
-static const char *explain_unmatched(struct join *join, struct join_set *set, uint64_t now_ns, struct join_decisions *decisions)
+/* The set that has what this one lacks, under another id: what came first of it, first. Where stamps need only be near, a set may be
+ * called by another stamp than those of its required members; then some more sets of the key are looked at. */
+static struct join_set *find_mismatch(const struct join *join, const struct join_set *set)
 {
-    unsigned missing = ops(join)->required & ~set->sides;
-    struct set_name name = name_of(set);
-    struct join_set *other = missing ? find_mismatch(join, set, missing) : NULL;
-    if (other) {
-        memcpy(set->mismatch_id, other->id, sizeof set->mismatch_id);
-        set->mismatch_side = lowest_side(other->sides & missing);
-        unsigned other_missing = ops(join)->required & ~other->sides & set->sides;
-        if (other_missing) {
-            memcpy(other->mismatch_id, set->id, sizeof other->mismatch_id);
-            other->mismatch_side = lowest_side(other_missing);
+    unsigned required = ops(join)->required, missing = required & ~set->sides;
+    struct join_set *other = missing ? find_by_sides(set->of_stamp, required, missing) : NULL, *found = NULL;
+    if (!missing || is_mismatch(join, set, other))
+        return other;
+    other = ops(join)->same_set ? TAILQ_FIRST(&set->of_stamp->of_key->sets) : NULL;
+    for (unsigned i = 0; other && i < JOIN_NEAR_SETS_MAX; i++, other = TAILQ_NEXT(other, in_key))
+        if (is_mismatch(join, set, other) && share_a_stamp(join, set, other))
+            found = other;
+    return found;
+}
+
+/* Puts the members of another set into this one. Of an optional side that both have, this set's stays. */
+static void merge(struct join *join, struct join_set *set, struct join_set *other, struct join_decisions *decisions)
+{
+    for (unsigned side = 0; side < STAGE_SIDES_MAX; side++) {
+        struct join_member *member = other->members[side];
+        if (!member)
+            continue;
+        if (!set->members[side]) {
+            set->members[side] = member;
+            other->members[side] = NULL;
+        } else if (!member->item.broken) {
+            settle(decisions, member->offset, QUEUE_DUPLICATE, NULL);
         }
     }
-    char before[SIDES_TEXT_MAX + 16], sides[SIDES_TEXT_MAX], after[SIDES_TEXT_MAX + STAGE_ID_MAX + 64];
-    name_sides(join, missing, sides);
+    set_change_sides(set, set->sides | other->sides);
+    set_close(join, other);
+    set->mismatched = true;
+}
+
+static void explain_unmatched(struct join *join, const struct join_set *set, uint64_t now_ns, struct join_decisions *decisions)
+{
+    struct set_name name = name_of(set);
+    char before[SIDES_TEXT_MAX + 16], sides[SIDES_TEXT_MAX], after[64];
+    name_sides(join, ops(join)->required & ~set->sides, sides);
     snprintf(before, sizeof before, "no %s for", sides);
-    double waited_s = (double)(now_ns - set->first_ns) / ns_per_s;
-    if (*set->mismatch_id)
-        snprintf(after, sizeof after, ", but a %s with id %s; waited %.3f s", ops(join)->side_names[set->mismatch_side], set->mismatch_id,
-                 waited_s);
-    else
-        snprintf(after, sizeof after, "; waited %.3f s", waited_s);
+    snprintf(after, sizeof after, "; waited %.3f s", (double)(now_ns - set->first_ns) / ns_per_s);
     explain(decisions, before, &name, after);
-    return *set->mismatch_id ? "id_mismatch" : "unmatched";
 }
 
 static void give_up(struct join *join, struct join_set *set, const char *reason, struct join_decisions *decisions)
@@ -521,6 +685,21 @@ static void give_up(struct join *join, struct join_set *set, const char *reason,
         if (set->members[side] && !set->members[side]->item.broken)
             settle(decisions, set->members[side]->offset, QUEUE_DEAD_LETTERED, reason);
     set_close(join, set);
+}
+
+/* The time window of a set has passed. */
+static void window_passed(struct join *join, struct join_set *set, uint64_t now_ns, struct join_decisions *decisions)
+{
+    struct join_set *other = find_mismatch(join, set);
+    if (other) {
+        merge(join, set, other, decisions);
+        set_ready(join, set, now_ns);
+        answer_in_turn(join, set, decisions);
+        return;
+    }
+    if (has_good_member(set))
+        explain_unmatched(join, set, now_ns, decisions);
+    give_up(join, set, "unmatched", decisions);
 }
 
 static uint64_t later(uint64_t time_ns, uint64_t span_ns)
@@ -541,6 +720,8 @@ static uint64_t grace_deadline(const struct join *join)
 uint64_t join_deadline(const struct join *join)
 {
     uint64_t window = window_deadline(join), grace = grace_deadline(join);
+    if (!TAILQ_EMPTY(&join->due))
+        return 0;
     return window < grace ? window : grace;
 }
 
@@ -550,19 +731,25 @@ bool join_expire(struct join *join, uint64_t now_ns, struct join_decisions *deci
     uint64_t deadline = join_deadline(join);
     if (deadline > now_ns || deadline == UINT64_MAX)
         return false;
-    if (deadline == grace_deadline(join)) {
+    if (!TAILQ_EMPTY(&join->due))
+        answer(join, TAILQ_FIRST(&join->due), decisions);
+    else if (deadline == grace_deadline(join))
         answer(join, TAILQ_FIRST(&join->grace), decisions);
-        return true;
-    }
-    struct join_set *set = TAILQ_FIRST(&join->waiting);
-    give_up(join, set, has_good_member(set) ? explain_unmatched(join, set, now_ns, decisions) : NULL, decisions);
+    else
+        window_passed(join, TAILQ_FIRST(&join->waiting), now_ns, decisions);
     return true;
+}
+
+/* Of those that may be answered now the one to begin with: the head of `grace` is always the first ready set of its key. */
+static struct join_set *first_ready(const struct join *join)
+{
+    return TAILQ_EMPTY(&join->due) ? TAILQ_FIRST(&join->grace) : TAILQ_FIRST(&join->due);
 }
 
 bool join_give_up_oldest(struct join *join, uint64_t now_ns, struct join_decisions *decisions)
 {
     clear(decisions);
-    struct join_set *set = TAILQ_FIRST(&join->waiting), *ready = TAILQ_FIRST(&join->grace);
+    struct join_set *set = TAILQ_FIRST(&join->waiting), *ready = first_ready(join);
     if (ready && (!set || ready->first_ns < set->first_ns)) {
         answer(join, ready, decisions);
         return true;
@@ -579,21 +766,44 @@ bool join_give_up_oldest(struct join *join, uint64_t now_ns, struct join_decisio
 
 /* ---- finished sets ---- */
 
+/* What a repeat of a member is called. */
+static struct set_name name_of_member(const struct join_set *set, const struct join_member *member)
+{
+    struct set_name name = name_of(set);
+    name.stamp = member->item.stamp;
+    if (*member->item.id)
+        name.id = member->item.id;
+    return name;
+}
+
+static bool same_name(const struct set_name *a, const struct set_name *b)
+{
+    return strcmp(a->stamp, b->stamp) == 0 && strcmp(a->id, b->id) == 0;
+}
+
+/* A set has one name, or more when its stamps are only near or its ids disagree. A member without id is one of all ids. */
 void join_finish(struct join *join, struct join_set *set, uint64_t sequence)
 {
-    unsigned named = 0; /* sides whose stamp is remembered; with near stamps a set has more than one */
+    struct set_name names[STAGE_SIDES_MAX];
+    unsigned count = 0;
     for (unsigned side = 0; side < STAGE_SIDES_MAX; side++) {
-        if (!(set->sides & 1u << side) || named & 1u << side)
+        if (!set->members[side])
             continue;
-        struct set_name name = name_of(set);
-        name.stamp = set->members[side]->item.stamp;
+        names[count] = name_of_member(set, set->members[side]);
+        unsigned i = 0;
+        while (!same_name(&names[i], &names[count]))
+            i++;
+        count += i == count;
+    }
+    for (unsigned i = 0; i < count; i++) {
         unsigned sides = 0;
-        for (unsigned other = side; other < STAGE_SIDES_MAX; other++)
-            if (set->members[other] && strcmp(set->members[other]->item.stamp, name.stamp) == 0)
-                sides |= 1u << other;
+        for (unsigned side = 0; side < STAGE_SIDES_MAX; side++) {
+            const struct stage_item *item = set->members[side] ? &set->members[side]->item : NULL;
+            if (item && strcmp(item->stamp, names[i].stamp) == 0 && ids_fit(item->id, names[i].id))
+                sides |= 1u << side;
+        }
         /* Without memory a repeat of this set would be answered again: at least once is what is promised. */
-        (void)finished_add(&join->finished, sequence, &name, sides);
-        named |= sides;
+        (void)finished_add(&join->finished, sequence, &names[i], sides);
     }
     set_free(join, set);
 }
@@ -605,7 +815,7 @@ int join_remember(struct join *join, uint64_t sequence, const struct set_name *n
 
 uint64_t join_oldest_set_ns(const struct join *join)
 {
-    const struct join_set *set = TAILQ_FIRST(&join->waiting), *ready = TAILQ_FIRST(&join->grace);
+    const struct join_set *set = TAILQ_FIRST(&join->waiting), *ready = first_ready(join);
     uint64_t oldest = set ? set->first_ns : UINT64_MAX;
     return ready && ready->first_ns < oldest ? ready->first_ns : oldest;
 }

@@ -6,8 +6,11 @@
  * A set is called by key and stamp. An id, where a message has one, must agree: two holes of one tool in one second have one stamp
  * and two ids, and are two sets. A message without id joins any set of its stamp, one that lacks its side first.
  *
- * - A set with all sides is answered at once; with all required ones, when the grace has passed since the last required one came;
- *   any other is given up when the time window has passed since its first message came.
+ * - A set is ready when all required sides are there. It is answered when it has all sides, or when the grace has passed since it became
+ *   ready; but the sets of one key are answered in the order in which they became ready, so one with all sides waits behind an older one
+ *   of its key that is still in its grace. That one's grace ends first, so nothing waits longer than its own.
+ * - Any other set is answered or given up when the time window has passed since its first message came: answered when another open set
+ *   of its key and stamp has, under another id, exactly the required sides that it lacks. Then the two are one set whose ids disagree.
  * - A broken message has been dead-lettered before it comes here, yet it fills its side: its set is answered (with an error) when
  *   the other sides are there, provided that one message of it is good. Broken ones alone vanish silently.
  * - A message of a set that was answered is a duplicate, or late if it is of an optional side that the answer lacked. */
@@ -27,7 +30,8 @@
 
 enum {
     JOIN_NEAR_SETS_MAX = 256, /* how many open sets of a key are looked at when stamps need only be near */
-    JOIN_SETTLEMENTS_MAX = STAGE_SIDES_MAX + 1
+    JOIN_SETTLEMENTS_MAX = 2 * STAGE_SIDES_MAX,
+    JOIN_SIDE_MASKS = 1 << STAGE_SIDES_MAX
 };
 
 struct join_options {
@@ -57,20 +61,41 @@ struct join_member {
     bool dropped;  /* for lack of memory; to be read again when it is needed */
 };
 
+struct join_set;
+TAILQ_HEAD(join_set_list, join_set);
+
+/* The open sets of one key. Its name is that of any of them, as it is with the next. */
+struct join_key {
+    struct hash_node node;
+    struct join_set_list sets;  /* newest first */
+    struct join_set_list ready; /* in the order in which they became ready */
+};
+
+/* The open sets of one key and stamp: any number of ids, and beside them at most one set that knows no id yet. */
+struct join_stamp {
+    struct hash_node node;
+    struct join_key *of_key;
+    unsigned set_count;
+    char text[STAGE_STAMP_MAX];
+    struct join_set_list by_sides[JOIN_SIDE_MASKS]; /* by the sides that they have; longest so first */
+};
+
+enum join_wait { JOIN_IN_WINDOW, JOIN_IN_GRACE, JOIN_DUE };
+
 struct join_set {
-    struct hash_node by_name, by_key;
-    TAILQ_ENTRY(join_set) timer;
+    struct hash_node by_id; /* by key, stamp and id */
+    struct join_stamp *of_stamp;
+    TAILQ_ENTRY(join_set) in_key, in_ready, in_stamp, timer;
     struct join_member *members[STAGE_SIDES_MAX]; /* broken ones have their outcome already, the others none */
     unsigned sides;
-    bool in_grace;
-    uint64_t first_ns; /* arrival of the first message */
-    uint64_t ready_ns; /* arrival of the last required one */
+    enum join_wait wait; /* which list `timer` is in */
+    bool mismatched;     /* put together of two sets whose ids disagree */
+    uint64_t first_ns;   /* arrival of the first message */
+    uint64_t ready_ns;   /* when it became ready */
     uint64_t key_hash;
     uint32_t key_length;
     char stamp[STAGE_STAMP_MAX];
-    char id[STAGE_ID_MAX];          /* "" until a member has one */
-    char mismatch_id[STAGE_ID_MAX]; /* id of a set given up for lack of what this one has */
-    unsigned mismatch_side;
+    char id[STAGE_ID_MAX]; /* "" until a member has one */
     char key[];
 };
 
@@ -96,9 +121,9 @@ struct join {
     struct join_options options;
     join_reload reload; /* NULL: content is never dropped */
     void *reload_context;
-    struct hash_table names, keys;
-    TAILQ_HEAD(join_set_list, join_set) waiting, grace; /* oldest first_ns, oldest ready_ns first */
-    TAILQ_HEAD(join_member_list, join_member) held;     /* longest held first */
+    struct hash_table ids, stamps, keys;
+    struct join_set_list waiting, grace, due;       /* oldest first_ns, oldest ready_ns first; to be answered at once */
+    TAILQ_HEAD(join_member_list, join_member) held; /* longest held first */
     struct finished finished;
     /* What it holds, for whoever bounds it. */
     uint64_t open_count;    /* sets */
@@ -116,10 +141,11 @@ void join_set_reload(struct join *join, join_reload reload, void *context);
 /* A message came. Takes *item. Fills *decisions. */
 void join_add(struct join *join, const struct join_message *message, struct stage_item *item, struct join_decisions *decisions);
 
-/* Handles one set whose time is up by now_ns. False when there is none. True with empty decisions: a set of broken messages went. */
+/* Handles one set whose time is up by now_ns, or that an answer has let go. False when there is none. True with empty decisions: a set of
+ * broken messages went, or two sets became one that waits for its turn. */
 bool join_expire(struct join *join, uint64_t now_ns, struct join_decisions *decisions);
 
-/* When join_expire will have something to do; UINT64_MAX when nothing waits. */
+/* When join_expire will have something to do; 0 when it has now, UINT64_MAX when nothing waits. */
 uint64_t join_deadline(const struct join *join);
 
 /* Makes room: gives up the oldest set (answers it if only the grace kept it). False when there is none. */

@@ -7,7 +7,6 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/hash.h"
 #include "pipeline/internal.h"
 
 static const struct stage_ops *stage_ops_of(const struct worker *worker)
@@ -63,7 +62,6 @@ static void count_answer(struct worker *worker, const char *word)
             break;
     }
     atomic_fetch_add_explicit(&counters->answers[word ? i : PIPELINE_OUTCOME_WORDS_MAX], 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&worker->pipeline->answered_sets, 1, memory_order_relaxed);
 }
 
 static void output_clear(struct stage_output *output)
@@ -74,6 +72,7 @@ static void output_clear(struct stage_output *output)
         buffer_shrink(&output->payload[i], PIPELINE_OUTPUT_PAYLOAD_KEEP);
     }
     output->count = 0;
+    output->error = 0;
     output->outcome = NULL;
 }
 
@@ -87,7 +86,7 @@ static int publish(struct worker *worker, const struct join_set *set, const uint
                                   .key_hash = set_key_hash(set->key, set->key_length),
                                   .stamp = set->stamp,
                                   .id = set->id};
-    uint64_t hash = hash_bytes(set->id, strlen(set->id), set_name_hash(&name));
+    uint64_t hash = set_id_hash(&name);
     const struct stage_output *output = &worker->output;
     uint64_t time_ns = clock_wall_ns();
     int error = 0;
@@ -132,7 +131,9 @@ static void answer(struct worker *worker, struct lane *lane, struct join_set *se
     count_answer(worker, worker->output.outcome);
     struct commit *commit = open_turn(worker);
     commit->origins_ns[commit->answer_count++] = origin_ns;
-    int error = worker->output.count ? publish(worker, set, sources, source_count) : 0;
+    int error = worker->output.error;
+    if (!error && worker->output.count)
+        error = publish(worker, set, sources, source_count);
     for (size_t i = 0; i < source_count; i++) {
         if (error)
             dead_letter(worker, sources[i], "internal", "publish", error_text(error), NULL);
@@ -273,9 +274,9 @@ static void run(struct worker *worker, struct lane *lane, struct slice *slice)
     uint64_t end_ns = clock_monotonic_ns() + PIPELINE_SLICE_NS_MAX;
     for (unsigned step = 0; step < COMMIT_ANSWERS_MAX; step++) {
         struct lane_entry *entry = STAILQ_FIRST(&slice->entries);
-        if (!entry && !slice->drained)
-            break;
-        if (join_expire(&lane->join, entry ? entry->arrival_ns : slice->now_ns, &decisions)) {
+        /* Without an entry, while more wait in the mailbox: no deadline is handled, only what an answer has let go. */
+        uint64_t now_ns = entry ? entry->arrival_ns : slice->drained ? slice->now_ns : 0;
+        if (join_expire(&lane->join, now_ns, &decisions)) {
             act(worker, lane, &decisions, NULL);
         } else if (entry) {
             handle(worker, lane, entry);

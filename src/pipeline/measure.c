@@ -48,6 +48,9 @@ static void collect_answers(struct pipeline *pipeline, struct metrics_writer *wr
 {
     struct outcome_sum sums[PIPELINE_OUTCOME_WORDS_MAX] = {0};
     uint64_t other = 0;
+    const char *const *words = pipeline->stage->ops->outcomes;
+    for (unsigned at = 0; at < PIPELINE_OUTCOME_WORDS_MAX && words[at]; at++)
+        sums[at].word = words[at];
     for (unsigned i = 0; i < pipeline->options.worker_count; i++) {
         struct worker_counters *counters = &pipeline->workers[i].counters;
         for (unsigned word = 0; word < PIPELINE_OUTCOME_WORDS_MAX; word++) {

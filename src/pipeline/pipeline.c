@@ -58,16 +58,20 @@ static void remember(void *context, const struct message *result)
 {
     struct remembering *remembering = context;
     struct pipeline *pipeline = remembering->pipeline;
-    char stamp[STAGE_STAMP_MAX] = "", id[STAGE_ID_MAX] = "";
-    struct set_name name = {.stamp = stamp, .id = id};
-    unsigned sides = 0;
-    if (!pipeline->stage->ops->identify(pipeline->stage, remembering->scratch, result, &name.key, &name.key_length, stamp, id, &sides))
+    struct stage_answered answered = {0};
+    if (!pipeline->stage->ops->identify(pipeline->stage, remembering->scratch, result, &answered))
         return;
-    name.key_hash = set_key_hash(name.key, name.key_length);
+    struct set_name name = {.key = answered.key,
+                            .key_length = answered.key_length,
+                            .key_hash = set_key_hash(answered.key, answered.key_length),
+                            .stamp = answered.stamp};
     uint64_t sequence = atomic_fetch_add_explicit(&pipeline->answers, 1, memory_order_relaxed);
-    int error = join_remember(&pipeline->lanes[name.key_hash % LANE_COUNT].join, sequence, &name, sides);
-    if (error)
-        remembering->error = error;
+    for (unsigned i = 0; i < answered.name_count; i++) {
+        name.id = answered.names[i].id;
+        int error = join_remember(&pipeline->lanes[name.key_hash % LANE_COUNT].join, sequence, &name, answered.names[i].sides);
+        if (error)
+            remembering->error = error;
+    }
 }
 
 /* A set may have two results, of which one is recognised; so twice as many are read as sets are remembered. */
@@ -318,14 +322,4 @@ void pipeline_reconfigure(struct pipeline *pipeline, const struct pipeline_optio
     pipeline->wanted = join_options_of(options);
     configure(pipeline);
     pthread_mutex_unlock(&pipeline->configure_lock);
-}
-
-void pipeline_status(struct pipeline *pipeline, struct pipeline_status *status)
-{
-    *status = (struct pipeline_status){
-        .open_sets = atomic_load_explicit(&pipeline->open_sets, memory_order_relaxed),
-        .waiting_messages = atomic_load_explicit(&pipeline->waiting_messages, memory_order_relaxed),
-        .held_bytes = atomic_load_explicit(&pipeline->held_bytes, memory_order_relaxed),
-        .answered_sets = atomic_load_explicit(&pipeline->answered_sets, memory_order_relaxed),
-    };
 }

@@ -38,9 +38,4 @@ void pipeline_destroy(struct pipeline *pipeline);
 /* Changes what can change while running (time window, grace, duplicates); any thread. */
 void pipeline_reconfigure(struct pipeline *pipeline, const struct pipeline_options *options);
 
-struct pipeline_status {
-    uint64_t open_sets, waiting_messages, held_bytes, answered_sets;
-};
-void pipeline_status(struct pipeline *pipeline, struct pipeline_status *status);
-
 #endif

@@ -9,12 +9,12 @@ uint64_t set_key_hash(const char *key, uint32_t key_length)
     return hash_bytes(key, key_length, 0);
 }
 
-uint64_t set_name_hash(const struct set_name *name)
+uint64_t set_stamp_hash(const struct set_name *name)
 {
     return hash_bytes(name->stamp, strlen(name->stamp), name->key_hash);
 }
 
-bool set_ids_fit(const char *a, const char *b)
+uint64_t set_id_hash(const struct set_name *name)
 {
-    return !*a || !*b || strcmp(a, b) == 0;
+    return hash_bytes(name->id, strlen(name->id), set_stamp_hash(name));
 }

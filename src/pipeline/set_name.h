@@ -2,7 +2,6 @@
 #ifndef PIPELINE_SET_NAME_H
 #define PIPELINE_SET_NAME_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 /* Borrowed texts. */
@@ -16,10 +15,8 @@ struct set_name {
 
 uint64_t set_key_hash(const char *key, uint32_t key_length);
 
-/* Of key and stamp. */
-uint64_t set_name_hash(const struct set_name *name);
-
-/* Whether two ids may be of one set: an unknown one fits all. */
-bool set_ids_fit(const char *a, const char *b);
+/* Of key and stamp, and of all three. */
+uint64_t set_stamp_hash(const struct set_name *name);
+uint64_t set_id_hash(const struct set_name *name);
 
 #endif

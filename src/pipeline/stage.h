@@ -49,7 +49,20 @@ struct stage_item {
 struct stage_output {
     struct buffer topic[2], payload[2]; /* [count] */
     unsigned count;                     /* 0: nothing is to be published; the set is completed all the same */
+    int error;                          /* nothing could be written: the messages of the set become dead letters */
     const char *outcome;                /* static word for the metrics, e.g. "estimated", "error", "skipped" */
+};
+
+/* What a read-back answer says of its set. A set whose ids disagreed has two names, each with the sides of its id and those without. */
+struct stage_answered {
+    const char *key; /* borrowed from the topic */
+    uint32_t key_length;
+    char stamp[STAGE_STAMP_MAX];
+    unsigned name_count; /* 1 or 2 */
+    struct {
+        char id[STAGE_ID_MAX];
+        unsigned sides; /* bit mask of those known to have been there */
+    } names[2];
 };
 
 struct stage;
@@ -59,6 +72,7 @@ struct stage_ops {
     unsigned side_count;
     unsigned required; /* bit mask of the sides without which a set is not complete; the others are waited for during the grace */
     const char *const *side_names; /* [side_count] */
+    const char *const *outcomes;   /* the words of stage_output.outcome, ended by NULL; each is shown from the start */
 
     /* Per-worker memory (parsers, arrays), so that the hot path allocates nothing. */
     int (*scratch_create)(struct stage *stage, void **scratch);
@@ -81,16 +95,14 @@ struct stage_ops {
     /* Whether two items of one side have the same content. */
     bool (*same_content)(struct stage *stage, const struct stage_item *a, const struct stage_item *b);
 
-    /* Answers a set. items[side] is NULL where none came; broken items have no data. now_ns is monotonic. Never fails: what cannot be
-     * estimated is an answer too. */
+    /* Answers a set. items[side] is NULL where none came; broken items have no data. Ids may disagree, when no other partner came in
+     * time. now_ns is monotonic. Never fails: what cannot be estimated is an answer too. */
     void (*complete)(struct stage *stage, void *scratch, const char *key, uint32_t key_length,
                      const struct stage_item *const items[STAGE_SIDES_MAX], uint64_t now_ns, struct stage_output *output);
 
-    /* Reads back a message that complete() produced, so that finished sets are known after a restart: fills key (borrowed from the
-     * topic), stamp, id, and the mask of sides known to have been there. True for the last message of a set alone, because a crash may have
-     * cut off what comes behind the first; false for anything it does not recognise. */
-    bool (*identify)(struct stage *stage, void *scratch, const struct message *result, const char **key, uint32_t *key_length,
-                     char stamp[STAGE_STAMP_MAX], char id[STAGE_ID_MAX], unsigned *sides);
+    /* Reads back a message that complete() produced, so that finished sets are known after a restart. True with *answered for the last
+     * message of a set alone, because a crash may have cut off what comes behind the first; false for anything it does not recognise. */
+    bool (*identify)(struct stage *stage, void *scratch, const struct message *result, struct stage_answered *answered);
 
     void (*collect)(struct stage *stage, struct metrics_writer *writer); /* may be NULL */
 };

@@ -234,8 +234,12 @@ def test_a_repeat_is_answered_once(bench, policy, when):
         b.send(result, result, trace, trace, heads)
         repeats = ['result', 'trace']
     check_estimate(hole, b.answers_of(hole)[0])
+    shown = policy == 'error'
     assert b.server.metrics().streams()['ingest'] == {
-        'accepted': 3 + len(repeats), 'completed': 3, 'duplicates': len(repeats), 'dead_lettered': 0, 'pending': 0}
+        'accepted': 3 + len(repeats), 'completed': 3, 'duplicates': 0 if shown else len(repeats),
+        'dead_lettered': len(repeats) if shown else 0, 'pending': 0}
+    assert b.dead() == (sorted(('duplicate', hole.topic({'result': RESULT, 'trace': TRACE, 'heads': HEADS}[kind])) for kind in repeats)
+                        if shown else [])
 
 
 @pytest.mark.parametrize('policy, machine_id', [('ignore', 'first'), ('replace', 'second'), ('error', 'first')])
@@ -258,14 +262,78 @@ def test_a_second_message_with_other_content(bench, policy, machine_id):
 
 # ---- what does not belong together ----
 
-def test_identifiers_that_disagree_are_not_joined(bench):
-    b = bench(HASTY)
-    hole = Hole(result_id='7', trace_result_id='8')
+MISMATCH = 'ResultId 5 of the result is not the StepResultId 6 of the trace'
+
+
+def check_mismatch(b, hole, head_id='same'):
+    check_error(hole, b.answers_of(hole)[0], MISMATCH, head_id=head_id)
+    metrics = b.server.metrics()
+    assert metrics.get_sum('drilling_cross_check_mismatches_total', field='result_id') == 1
+    assert metrics.get_sum('drilling_holes_total', outcome='error') == 1
+    assert b.dead() == []
+
+
+@pytest.mark.parametrize('correlation', ['exact', 'time_window'])
+def test_identifiers_that_disagree_are_answered_with_an_error(bench, correlation):
+    b = bench({**HASTY, 'drilling.correlation': correlation})
+    hole = Hole(result_id='5', trace_result_id='6', cycle_counter=5)
+    b.send(*hole.messages())
+    check_mismatch(b, hole)
+
+
+@pytest.mark.parametrize('policy', ['ignore', 'replace', 'error'])
+def test_identifiers_that_disagree_are_answered_once_across_a_restart(bench, connect, policy):
+    """What was waiting is answered after the restart; what was answered is known by both numbers after the next."""
+    b = bench({**PATIENT, 'mqtt.listener.duplicate_handling': policy})
+    hole = Hole(result_id='5', trace_result_id='6')
     b.send(*hole.messages((RESULT, TRACE)))
-    answers, metrics = b.settle()
+    b.server.stop()
+    b.server.settings['mqtt.listener.time_window'] = 0.5
+    b.server.start()
+    b.server.wait_settled(2)
+    assert [json.loads(record['payload'])['Error'] for record in b.server.journal('results')] == [True, True]
+    b.server.stop()
+    b.server.start()
+    again = Bench(b.server, connect)
+    again.accepted = 2
+    again.send(*hole.messages((RESULT, TRACE)))
+    answers, metrics = again.settle()
     assert answers == []
-    assert b.dead() == [('id_mismatch', hole.topic(RESULT)), ('id_mismatch', hole.topic(TRACE))]
-    assert metrics.get_sum('spindle_dead_lettered_total', stream='ingest', reason='id_mismatch') == 2
+    terms = metrics.streams()['ingest']
+    assert terms['completed'] == 2
+    assert terms['dead_lettered' if policy == 'error' else 'duplicates'] == 2
+
+
+def test_of_three_sets_with_one_stamp_those_that_agree_are_joined(bench):
+    b = bench(HASTY)
+    stamp = '2026-01-01T00:00:00Z'
+    whole = Hole(tool='same', stamp=stamp, result_id='4')
+    odd = Hole(tool='same', stamp=stamp, result_id='5', trace_result_id='6')
+    b.send(odd.message(TRACE), whole.message(RESULT), odd.message(RESULT), whole.message(TRACE))
+    answers, metrics = b.settle()
+    keypoints = {json.loads(p)['ResultId']: json.loads(p) for t, p in answers if t.endswith(KEYPOINTS)}
+    assert len(answers) == 4 and sorted(keypoints) == ['4', '5']
+    assert 'Error' not in keypoints['4'] and MISMATCH in keypoints['5']['Value']
+    assert metrics.streams()['ingest']['completed'] == 4
+
+
+def test_a_hole_is_not_overtaken_by_the_next_of_its_tool(bench):
+    """The first has no heads and is waited for; the next is complete at once; another tool does not wait."""
+    b = bench({**PATIENT, 'pipeline.grace_s': 1})
+    first, second, third, other = Hole(tool='one'), Hole(tool='one'), Hole(tool='one'), Hole(tool='two')
+    b.send(*first.messages((RESULT, TRACE)), *second.messages(), *third.messages((HEADS, TRACE, RESULT)), *other.messages())
+    answers, _ = b.settle()
+    stamps = [json.loads(payload)['SourceTimestamp'] for topic, payload in answers if topic.endswith(KEYPOINTS)]
+    assert stamps == [other.stamp, first.stamp, second.stamp, third.stamp]
+
+
+def test_a_tool_whose_name_leaves_no_room_for_an_answer(bench):
+    b = bench()
+    longest = 65535 - len(ROOT) - 3 - len('box') - len(DEPTHS)
+    fits, too_long = Hole(box='box', tool='t' * longest), Hole(box='box', tool='t' * (longest + 1))
+    b.send(*fits.messages(), *too_long.messages())
+    check_estimate(fits, b.answers_of(fits)[0])
+    assert [reason for reason, _ in b.dead()] == ['too_large'] * 3
 
 
 def test_a_head_that_counts_otherwise_is_joined_and_counted(bench):

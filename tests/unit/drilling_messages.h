@@ -39,18 +39,28 @@ static inline void message_build(struct buffer *out, const char *stamp, ...)
     buffer_append_text(out, "}}}");
 }
 
+static inline const char *default_path(enum payload_field field)
+{
+    static const char *const paths[] = {
+#define PAYLOAD_FIELD(id, side, kind, need, name, path) path,
+#include "drilling/payload.def"
+#undef PAYLOAD_FIELD
+    };
+    return paths[field];
+}
+
 /* Default paths by their field, to be read in a list of pairs. */
-#define PATH_MACHINE  payload_field_default(PAYLOAD_MACHINE_ID)
-#define PATH_RESULT   payload_field_default(PAYLOAD_RESULT_ID)
-#define PATH_STEPS    payload_field_default(PAYLOAD_STEPS)
-#define PATH_TORQUE_0 payload_field_default(PAYLOAD_TORQUE_EMPTY)
-#define PATH_THRUST_0 payload_field_default(PAYLOAD_THRUST_EMPTY)
-#define PATH_POSITION payload_field_default(PAYLOAD_POSITION)
-#define PATH_THRUST   payload_field_default(PAYLOAD_THRUST)
-#define PATH_TORQUE   payload_field_default(PAYLOAD_TORQUE)
-#define PATH_STEP     payload_field_default(PAYLOAD_STEP)
-#define PATH_TRACE_ID payload_field_default(PAYLOAD_TRACE_RESULT_ID)
-#define PATH_HEAD     payload_field_default(PAYLOAD_HEAD_ID)
-#define PATH_CYCLES   payload_field_default(PAYLOAD_HEAD_CYCLES)
+#define PATH_MACHINE  default_path(PAYLOAD_MACHINE_ID)
+#define PATH_RESULT   default_path(PAYLOAD_RESULT_ID)
+#define PATH_STEPS    default_path(PAYLOAD_STEPS)
+#define PATH_TORQUE_0 default_path(PAYLOAD_TORQUE_EMPTY)
+#define PATH_THRUST_0 default_path(PAYLOAD_THRUST_EMPTY)
+#define PATH_POSITION default_path(PAYLOAD_POSITION)
+#define PATH_THRUST   default_path(PAYLOAD_THRUST)
+#define PATH_TORQUE   default_path(PAYLOAD_TORQUE)
+#define PATH_STEP     default_path(PAYLOAD_STEP)
+#define PATH_TRACE_ID default_path(PAYLOAD_TRACE_RESULT_ID)
+#define PATH_HEAD     default_path(PAYLOAD_HEAD_ID)
+#define PATH_CYCLES   default_path(PAYLOAD_HEAD_CYCLES)
 
 #endif

@@ -331,6 +331,49 @@ static void micro_pecks_are_told_from_other_movements(void **state)
     assert_false(looks_like_micro_peck(seldom_pecking));
 }
 
+/* A head that counts its steps from 2. The curve is one of the steps 1 and 2 with other numbers. */
+static void a_cycle_of_steps_2_and_3_has_its_layers_there(void **state)
+{
+    (void)state;
+    static const struct phase ordinary[] = {
+        {1, 220, 30, 0, 0, 49, 0},        {1, 40, 30, 0, 5000, 98, 0},   {1, 200, 30, 5000, 5000, 98, 0}, {2, 100, 8, 5000, 15000, 98, 0},
+        {2, 500, 8, 15000, 15000, 98, 0}, {2, 60, 8, 15000, 300, 98, 0}, {2, 100, 8, 300, 300, 49, 0}};
+    enum { PHASES = sizeof ordinary / sizeof *ordinary };
+    struct phase shifted[PHASES];
+    struct keypoints expected, found, gradient;
+    struct estimator_failure failure;
+    build(ordinary, PHASES);
+    assert_int_equal(estimate("auto", &estimator_defaults, &expected, &failure), 0);
+    assert_int_equal(expected.count, 3);
+    memcpy(shifted, ordinary, sizeof shifted);
+    for (size_t i = 0; i < PHASES; i++)
+        shifted[i].step++;
+    build(shifted, PHASES);
+    assert_int_equal(estimate("auto", &estimator_defaults, &found, &failure), 0);
+    assert_int_equal(found.count, 3);
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(fabs(found.position_mm[i] - expected.position_mm[i]) < 1e-9);
+    /* `gradient` judges step 2 alone, as ever. */
+    assert_int_equal(estimate("gradient", &estimator_defaults, &gradient, &failure), 0);
+    assert_int_equal(gradient.count, 2);
+    /* Where step 3 runs out in the air, so does `auto`: but for its entry. */
+    for (size_t i = 3; i < PHASES; i++) {
+        shifted[i].torque_first_ma = shifted[i].torque_last_ma = 0;
+        shifted[i].ripple_ma = 49;
+    }
+    build(shifted, PHASES);
+    assert_int_equal(estimate("auto", &estimator_defaults, &found, &failure), 0);
+    assert_int_equal(estimate("gradient", &estimator_defaults, &gradient, &failure), 0);
+    assert_int_equal(found.count, 2);
+    assert_true(found.position_mm[1] == gradient.position_mm[1]);
+    /* And where the order of the key points is impossible: the torque falls first and rises at the end. */
+    memcpy(&shifted[3], (struct phase[]){{3, 60, 8, 15000, 300, 98, 0}, {3, 500, 8, 300, 300, 98, 0}, {3, 100, 8, 300, 15000, 98, 0}},
+           3 * sizeof *shifted);
+    build(shifted, PHASES - 1);
+    assert_int_equal(estimate("auto", &estimator_defaults, &found, &failure), 0);
+    assert_int_equal(found.count, 2);
+}
+
 static void the_bit_depth_sets_the_window(void **state)
 {
     (void)state;
@@ -459,6 +502,7 @@ int main(void)
         cmocka_unit_test(composites_put_the_others_together),
         cmocka_unit_test(too_few_steps_are_told_by_the_composites_alone),
         cmocka_unit_test(micro_pecks_are_told_from_other_movements),
+        cmocka_unit_test(a_cycle_of_steps_2_and_3_has_its_layers_there),
         cmocka_unit_test(the_bit_depth_sets_the_window),
         cmocka_unit_test(a_curve_that_begins_while_cutting_has_no_entry),
         cmocka_unit_test(curves_of_a_few_samples_are_refused_by_name),

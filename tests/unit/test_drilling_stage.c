@@ -499,53 +499,82 @@ static void an_answer_that_does_not_fit_is_not_published(void **state)
     buffer_init(&fixture.output.payload[1], 50);
     complete_at(0);
     assert_silent("unpublished");
+    assert_int_equal(fixture.output.error, ERR_LIMIT);
+}
+
+static void a_key_is_refused_whose_answer_had_too_long_a_topic(void **state)
+{
+    (void)state;
+    char topic[70000], expected[160];
+    struct stage_refusal refusal;
+    unsigned longest = 65535 - (unsigned)strlen(KEYPOINTS_TOPIC) + (unsigned)strlen(KEY);
+    longest -= (unsigned)(strlen(DEPTHS_TOPIC) - strlen(KEYPOINTS_TOPIC));
+    for (unsigned length = longest; length <= longest + 1; length++) {
+        char *key = topic + strlen("OPCPUBSUB/");
+        strcpy(topic, "OPCPUBSUB/");
+        memset(key, 'x', length);
+        key[3] = '/';
+        strcpy(key + length, "/ResultManagement");
+        struct stage_route route = route_of(topic, &refusal);
+        assert_int_equal(route.verdict, length == longest ? STAGE_TAKE : STAGE_REJECT);
+    }
+    snprintf(expected, sizeof expected, "toolbox and tool have %u bytes together; with more than %u the topic", longest + 1, longest);
+    assert_string_equal(refusal.reason, "too_large");
+    assert_contains(refusal.error, expected);
 }
 
 /* ---- identify ---- */
 
-static bool identify(int which, char stamp[STAGE_STAMP_MAX], char id[STAGE_ID_MAX], unsigned *sides)
+static bool identify(int which, struct stage_answered *answered)
 {
     const struct message published = {.topic = (const char *)fixture.output.topic[which].data,
                                       .topic_length = (uint32_t)fixture.output.topic[which].length,
                                       .payload = fixture.output.payload[which].data,
                                       .payload_length = (uint32_t)fixture.output.payload[which].length};
-    const char *key;
-    uint32_t key_length;
-    if (!fixture.stage->ops->identify(fixture.stage, fixture.scratch, &published, &key, &key_length, stamp, id, sides))
+    if (!fixture.stage->ops->identify(fixture.stage, fixture.scratch, &published, answered))
         return false;
-    assert_int_equal(key_length, strlen(KEY));
-    assert_memory_equal(key, KEY, key_length);
+    assert_int_equal(answered->key_length, strlen(KEY));
+    assert_memory_equal(answered->key, KEY, answered->key_length);
     return true;
 }
 
 static void answers_are_recognised_again(void **state)
 {
     (void)state;
-    char stamp[STAGE_STAMP_MAX], id[STAGE_ID_MAX];
-    unsigned sides;
+    struct stage_answered answered;
     put_result("440", "[1, 2]");
     put_trace("440", 2, 400, false);
     complete_at(0);
-    assert_true(identify(1, stamp, id, &sides));
-    assert_string_equal(stamp, MESSAGE_STAMP);
-    assert_string_equal(id, "440");
-    assert_int_equal(sides, 1u << PAYLOAD_RESULT | 1u << PAYLOAD_TRACE);
-    assert_false(identify(0, stamp, id, &sides)); /* the last of the two: with it alone both were written */
+    assert_true(identify(1, &answered));
+    assert_string_equal(answered.stamp, MESSAGE_STAMP);
+    assert_int_equal(answered.name_count, 1);
+    assert_string_equal(answered.names[0].id, "440");
+    assert_int_equal(answered.names[0].sides, 1u << PAYLOAD_RESULT | 1u << PAYLOAD_TRACE);
+    assert_false(identify(0, &answered)); /* the last of the two: with it alone both were written */
     put_heads("\"E0\"", "440");
     complete_at(0);
-    assert_true(identify(1, stamp, id, &sides));
-    assert_int_equal(sides, 1u << PAYLOAD_RESULT | 1u << PAYLOAD_TRACE | 1u << PAYLOAD_HEADS);
+    assert_true(identify(1, &answered));
+    assert_int_equal(answered.names[0].sides, 1u << PAYLOAD_RESULT | 1u << PAYLOAD_TRACE | 1u << PAYLOAD_HEADS);
+    put_trace("\"4 of the trace 4\"", 2, 400, false);
+    complete_at(0);
+    assert_true(identify(1, &answered)); /* a result and a trace of different ids: both are known */
+    assert_int_equal(answered.name_count, 2);
+    assert_string_equal(answered.names[0].id, "440");
+    assert_int_equal(answered.names[0].sides, 1u << PAYLOAD_RESULT | 1u << PAYLOAD_HEADS);
+    assert_string_equal(answered.names[1].id, "4 of the trace 4");
+    assert_int_equal(answered.names[1].sides, 1u << PAYLOAD_TRACE | 1u << PAYLOAD_HEADS);
     put_broken(PAYLOAD_RESULT);
     put_broken(PAYLOAD_TRACE);
     complete_at(0);
-    assert_true(identify(1, stamp, id, &sides));
-    assert_string_equal(id, "");
+    assert_true(identify(1, &answered));
+    assert_int_equal(answered.name_count, 1);
+    assert_string_equal(answered.names[0].id, "");
     buffer_clear(&fixture.output.payload[1]);
     buffer_append_text(&fixture.output.payload[1], "{\"half\": ");
-    assert_false(identify(1, stamp, id, &sides));
+    assert_false(identify(1, &answered));
     buffer_clear(&fixture.output.topic[1]);
     buffer_append_text(&fixture.output.topic[1], ROOT "ResultManagement");
-    assert_false(identify(1, stamp, id, &sides));
+    assert_false(identify(1, &answered));
 }
 
 /* ---- metrics ---- */
@@ -580,7 +609,13 @@ static void mismatches_and_negatives_are_counted(void **state)
     put_trace("441", 2, 400, false);
     put_heads("\"E0\"", "12");
     complete_at(0);
-    assert_published("estimated"); /* counted, not fatal */
+    assert_published("error");
+    assert_contains(payload_text(0),
+                    "\"ResultId\": \"440\", \"HeadId\": \"E0\", \"Value\": \"Error in keypoint estimation: ResultId 440 of "
+                    "the result is not the StepResultId 441 of the trace\", \"Error\": true}");
+    assert_contains(payload_text(1),
+                    "\"Value\": \"Error in depth estimation: ResultId 440 of the result is not the StepResultId 441 of the "
+                    "trace\", \"Error\": true}");
     put_heads("\"E0\"", "13");
     put_trace("true", 2, 400, false);
     complete_at(0);
@@ -771,6 +806,7 @@ int main(void)
         TEST(negative_depths_follow_their_behaviour),
         TEST(the_estimator_can_be_changed_while_running),
         TEST(an_answer_that_does_not_fit_is_not_published),
+        TEST(a_key_is_refused_whose_answer_had_too_long_a_topic),
         TEST(answers_are_recognised_again),
         TEST(mismatches_and_negatives_are_counted),
         TEST(bad_options_are_refused_with_a_reason),

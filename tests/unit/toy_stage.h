@@ -2,8 +2,8 @@
  *
  * Sides a and b are required, c is optional. KIND is good, broken (its set is answered with an error) or bad (refused). Of other topics
  * below "toy", KEY/answer and KEY/second are its own results and are ignored; the rest is rejected. An answer is the text "STAMP ID a=VALUE
- * b=VALUE c=VALUE" with "-" for what is missing and "broken" for what is. With the value "silent" nothing is published, with "double" two
- * results are. */
+ * b=VALUE c=VALUE" with "-" for what is missing and "broken" for what is. With the value "silent" nothing is published, "lost" cannot be,
+ * with "double" two results are. With ids that disagree the answer's ID is both, as "ID|ID". */
 #ifndef TESTS_TOY_STAGE_H
 #define TESTS_TOY_STAGE_H
 
@@ -126,6 +126,7 @@ static inline void toy_complete(struct stage *stage, void *scratch, const char *
 {
     (void)stage, (void)scratch, (void)now_ns;
     const char *texts[TOY_SIDES], *stamp = "", *id = "";
+    char both[2 * STAGE_ID_MAX + 2];
     output->outcome = "answered";
     output->count = 1;
     for (unsigned side = 0; side < TOY_SIDES; side++) {
@@ -138,8 +139,15 @@ static inline void toy_complete(struct stage *stage, void *scratch, const char *
                 output->outcome = "error";
         }
     }
+    if (items[TOY_A] && items[TOY_B] && *items[TOY_A]->id && *items[TOY_B]->id && strcmp(items[TOY_A]->id, items[TOY_B]->id) != 0) {
+        snprintf(both, sizeof both, "%s|%s", items[TOY_A]->id, items[TOY_B]->id);
+        id = both;
+        output->outcome = "error";
+    }
     if (strcmp(texts[TOY_A], "silent") == 0)
         output->count = 0;
+    if (strcmp(texts[TOY_A], "lost") == 0)
+        output->error = ERR_LIMIT;
     if (strcmp(texts[TOY_A], "double") == 0)
         output->count = 2;
     buffer_printf(&output->topic[0], "toy/%.*s/answer", (int)key_length, key);
@@ -148,22 +156,29 @@ static inline void toy_complete(struct stage *stage, void *scratch, const char *
     buffer_printf(&output->payload[1], "%s", stamp);
 }
 
-static inline bool toy_identify(struct stage *stage, void *scratch, const struct message *result, const char **key, uint32_t *key_length,
-                                char stamp[STAGE_STAMP_MAX], char id[STAGE_ID_MAX], unsigned *sides)
+static inline bool toy_identify(struct stage *stage, void *scratch, const struct message *result, struct stage_answered *answered)
 {
     (void)stage, (void)scratch;
-    char text[256], c[64], end[] = "/answer";
+    char text[256], c[64], end[] = "/answer", *id = answered->names[0].id;
     uint32_t end_length = (uint32_t)strlen(end);
     if (result->topic_length < 4 + end_length || memcmp(result->topic + result->topic_length - end_length, end, end_length) != 0)
         return false;
     snprintf(text, sizeof text, "%.*s", (int)result->payload_length, (const char *)result->payload);
-    if (sscanf(text, "%63s %63s %*s %*s c=%63s", stamp, id, c) != 3)
+    if (sscanf(text, "%63s %63s %*s %*s c=%63s", answered->stamp, id, c) != 3)
         return false;
     if (strcmp(id, "-") == 0)
         id[0] = 0;
-    *key = result->topic + 4;
-    *key_length = result->topic_length - 4 - end_length;
-    *sides = 1u << TOY_A | 1u << TOY_B | (strcmp(c, "-") ? 1u << TOY_C : 0u);
+    answered->key = result->topic + 4;
+    answered->key_length = result->topic_length - 4 - end_length;
+    char *second = strchr(id, '|');
+    unsigned side_c = strcmp(c, "-") ? 1u << TOY_C : 0u;
+    answered->name_count = second ? 2 : 1;
+    answered->names[0].sides = 1u << TOY_A | (second ? 0u : 1u << TOY_B) | side_c;
+    if (second) {
+        *second = 0;
+        strcpy(answered->names[1].id, second + 1);
+        answered->names[1].sides = 1u << TOY_B | side_c;
+    }
     return true;
 }
 
@@ -173,13 +188,14 @@ static inline void toy_collect(struct stage *stage, struct metrics_writer *write
     atomic_fetch_add(&((struct toy *)stage)->collected, 1);
 }
 
+static const char *const toy_outcomes[] = {"answered", "error", "never", NULL};
 static const char *const toy_side_names[TOY_SIDES] = {"a", "b", "c"};
 
 #define TOY_OPS(same)                                                                                                                      \
     {                                                                                                                                      \
         .name = "toy", .side_count = TOY_SIDES, .required = 1u << TOY_A | 1u << TOY_B, .side_names = toy_side_names,                       \
-        .scratch_create = toy_scratch_create, .scratch_destroy = toy_scratch_destroy, .route = toy_route, .parse = toy_parse,              \
-        .item_free = toy_item_free, .same_set = same, .same_content = toy_same_content, .complete = toy_complete,                          \
+        .outcomes = toy_outcomes, .scratch_create = toy_scratch_create, .scratch_destroy = toy_scratch_destroy, .route = toy_route,        \
+        .parse = toy_parse, .item_free = toy_item_free, .same_set = same, .same_content = toy_same_content, .complete = toy_complete,      \
         .identify = toy_identify, .collect = toy_collect                                                                                   \
     }
 static const struct stage_ops toy_ops = TOY_OPS(NULL);
