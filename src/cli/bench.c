@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/terminal.h"
 #include "cli/command.h"
-#include "cli/terminal.h"
 #include "mqtt/packet.h"
 
 enum { CONNECT_TIMEOUT_S = 10, DRAIN_S = 3 };
