@@ -13,6 +13,7 @@
 #include "base/metrics.h"
 #include "base/probes.h"
 #include "bus/bus.h"
+#include "cli/value.h"
 #include "control/http.h"
 #include "drilling/drilling.h"
 #include "journal/journal.h"
@@ -27,7 +28,7 @@ enum {
     SERVER_OUTCOMES_SEGMENT = 8 << 20,
     SERVER_FILES_KEPT = 128, /* file descriptors that connections may not take */
     SERVER_SUBSCRIPTIONS_MAX = 1000000,
-    SERVER_FILTER_MAX = 1024
+    SERVER_PROPERTIES_MAX = 1024 /* bytes */
 };
 
 enum stream_index { STREAM_INGEST, STREAM_BUS, STREAM_RESULTS, STREAM_DEAD_LETTERS, STREAM_OUTCOMES, STREAM_COUNT };
@@ -100,7 +101,7 @@ static void publish_result(void *context, const struct message *result)
     /* What the queue keeps as the properties of a result is its message id; subscribers of MQTT 5 get it as a user property. */
     struct message published = *result;
     struct buffer properties;
-    buffer_init(&properties, SERVER_FILTER_MAX);
+    buffer_init(&properties, SERVER_PROPERTIES_MAX);
     struct mqtt_slice id = {result->properties, result->properties_length};
     bool has_id = id.length && mqtt_property_user(&properties, (struct mqtt_slice){(const uint8_t *)name, sizeof name - 1}, id) == 0;
     published.properties = has_id ? properties.data : NULL;
@@ -149,11 +150,8 @@ static uint32_t connections_max(const struct config *config)
 static int start_bus(struct server *server)
 {
     const struct config *config = server->config;
-    char filter[SERVER_FILTER_MAX];
-    if ((size_t)snprintf(filter, sizeof filter, "%s/#", config->mqtt_listener_root) >= sizeof filter) {
-        diagnostics(DIAGNOSTICS_ERROR, "bus", "mqtt.listener.root is longer than %d bytes", SERVER_FILTER_MAX - 3);
-        return ERR_CONFIG;
-    }
+    char filter[VALUE_TOPIC_MAX + sizeof "/#"];
+    snprintf(filter, sizeof filter, "%s/#", config->mqtt_listener_root);
     unsigned threads = config->bus_threads ? config->bus_threads : processors() / 2;
     if (threads < 1)
         threads = 1;

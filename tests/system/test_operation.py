@@ -162,6 +162,17 @@ def test_ports_in_use(spindle, tmp_path):
         assert str(port) in said and 'in use' in said
 
 
+@pytest.mark.parametrize('arguments, words', [
+    (['--set', 'bus.host=nonsense.invalid'], ['nonsense.invalid', 'bus.host']),
+    (['--set', 'http.host=nonsense.invalid'], ['nonsense.invalid', 'HTTP']),
+    (['--set', 'bus.host=192.0.2.1'], ['bus.host', 'this machine']),
+    (['--set', 'http.host=192.0.2.1'], ['192.0.2.1', 'HTTP']),
+    (['--port', '65536'], ['bus.port', '65535', '65536']), (['--http-port', '-1'], ['http.port', '65535', '-1'])])
+def test_hosts_and_ports_that_cannot_be_had(tmp_path, arguments, words):
+    said = start_and_fail(tmp_path, '--data-dir', tmp_path / 'd', *arguments)
+    assert all(word in said for word in words), said
+
+
 def test_a_data_folder_in_use(spindle, tmp_path):
     server = spindle().start()
     said = start_and_fail(tmp_path, '--data-dir', server.data_dir)
