@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -101,6 +102,20 @@ def test_unknown_pages_and_methods_are_answered_in_json(spindle):
     assert status == 405 and json.loads(text)['status'] == 405 and headers['Allow'] == 'GET, HEAD'
     status, _, text = server.http('/')
     assert status == 200 and '/metrics' in text
+
+
+def test_half_sent_requests_hold_nobody(spindle):
+    server = spindle().start()
+    half = [socket.create_connection(('127.0.0.1', server.http_port)) for _ in range(300)]
+    try:
+        for connection in half:
+            connection.sendall(b'GET /metrics HTTP/1.1\r\nHost: x\r\n')
+        began = time.monotonic()
+        assert server.http('/healthz')[0] == 200 and server.http('/readyz')[0] == 200 and server.metrics()
+        assert time.monotonic() - began < 5
+    finally:
+        for connection in half:
+            connection.close()
 
 
 def test_http_can_be_switched_off(spindle, connect, tmp_path):
