@@ -33,11 +33,6 @@ const char *payload_field_name(enum payload_field field)
     return fields[field].name;
 }
 
-const char *payload_field_default(enum payload_field field)
-{
-    return fields[field].path;
-}
-
 void payload_paths_default(struct payload_paths *paths)
 {
     for (size_t i = 0; i < PAYLOAD_FIELD_COUNT; i++)

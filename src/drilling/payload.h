@@ -36,9 +36,9 @@ struct payload_paths {
     char path[PAYLOAD_FIELD_COUNT][PAYLOAD_PATH_MAX + 1];
 };
 
-/* The name under which a field is configured (mqtt.data_ids.NAME), and its default path. */
+/* The name under which a field is configured (mqtt.data_ids.NAME). */
 const char *payload_field_name(enum payload_field field);
-const char *payload_field_default(enum payload_field field);
+
 void payload_paths_default(struct payload_paths *paths);
 
 struct payload_result {

@@ -39,18 +39,25 @@ static inline void message_build(struct buffer *out, const char *stamp, ...)
     buffer_append_text(out, "}}}");
 }
 
+static inline const char *message_path(enum payload_field field)
+{
+    static struct payload_paths paths;
+    payload_paths_default(&paths);
+    return paths.path[field];
+}
+
 /* Default paths by their field, to be read in a list of pairs. */
-#define PATH_MACHINE  payload_field_default(PAYLOAD_MACHINE_ID)
-#define PATH_RESULT   payload_field_default(PAYLOAD_RESULT_ID)
-#define PATH_STEPS    payload_field_default(PAYLOAD_STEPS)
-#define PATH_TORQUE_0 payload_field_default(PAYLOAD_TORQUE_EMPTY)
-#define PATH_THRUST_0 payload_field_default(PAYLOAD_THRUST_EMPTY)
-#define PATH_POSITION payload_field_default(PAYLOAD_POSITION)
-#define PATH_THRUST   payload_field_default(PAYLOAD_THRUST)
-#define PATH_TORQUE   payload_field_default(PAYLOAD_TORQUE)
-#define PATH_STEP     payload_field_default(PAYLOAD_STEP)
-#define PATH_TRACE_ID payload_field_default(PAYLOAD_TRACE_RESULT_ID)
-#define PATH_HEAD     payload_field_default(PAYLOAD_HEAD_ID)
-#define PATH_CYCLES   payload_field_default(PAYLOAD_HEAD_CYCLES)
+#define PATH_MACHINE  message_path(PAYLOAD_MACHINE_ID)
+#define PATH_RESULT   message_path(PAYLOAD_RESULT_ID)
+#define PATH_STEPS    message_path(PAYLOAD_STEPS)
+#define PATH_TORQUE_0 message_path(PAYLOAD_TORQUE_EMPTY)
+#define PATH_THRUST_0 message_path(PAYLOAD_THRUST_EMPTY)
+#define PATH_POSITION message_path(PAYLOAD_POSITION)
+#define PATH_THRUST   message_path(PAYLOAD_THRUST)
+#define PATH_TORQUE   message_path(PAYLOAD_TORQUE)
+#define PATH_STEP     message_path(PAYLOAD_STEP)
+#define PATH_TRACE_ID message_path(PAYLOAD_TRACE_RESULT_ID)
+#define PATH_HEAD     message_path(PAYLOAD_HEAD_ID)
+#define PATH_CYCLES   message_path(PAYLOAD_HEAD_CYCLES)
 
 #endif
