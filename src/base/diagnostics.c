@@ -33,17 +33,6 @@ bool diagnostics_enabled(enum diagnostics_level level)
     return (int)level >= atomic_load_explicit(&current_level, memory_order_relaxed);
 }
 
-int diagnostics_level_parse(const char *name, enum diagnostics_level *level)
-{
-    for (unsigned i = 0; i < sizeof level_names / sizeof *level_names; i++) {
-        if (strcmp(name, level_names[i]) == 0) {
-            *level = (enum diagnostics_level)i;
-            return 0;
-        }
-    }
-    return ERR_INVALID;
-}
-
 /* One event stays one line, and nothing that a peer has sent reaches the terminal as a command: control characters and bytes
  * that are not UTF-8 are written as \xNN. */
 static void append_printable(struct buffer *line, const char *text)

@@ -15,9 +15,6 @@ void diagnostics_set_level(enum diagnostics_level level);
 void diagnostics_set_json(bool json);
 bool diagnostics_enabled(enum diagnostics_level level);
 
-/* Level by its name ("debug", "info", "warning", "error"); ERR_INVALID for another word. */
-int diagnostics_level_parse(const char *name, enum diagnostics_level *level);
-
 /* Writes one line. `module` is the folder's name. */
 void diagnostics(enum diagnostics_level level, const char *module, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

@@ -1,7 +1,6 @@
 #include "base/histogram.h"
 
 #include <math.h>
-#include <string.h>
 
 enum { SUB_COUNT = 1 << HISTOGRAM_SUB_BITS };
 
@@ -33,11 +32,6 @@ static uint64_t load(const uint64_t *counter)
 static void add(uint64_t *counter, uint64_t more)
 {
     __atomic_store_n(counter, *counter + more, __ATOMIC_RELAXED);
-}
-
-void histogram_reset(struct histogram *histogram)
-{
-    memset(histogram, 0, sizeof *histogram);
 }
 
 void histogram_record(struct histogram *histogram, uint64_t value)

@@ -20,7 +20,6 @@ struct histogram {
     uint64_t max;
 };
 
-void histogram_reset(struct histogram *histogram);
 void histogram_record(struct histogram *histogram, uint64_t value);
 void histogram_merge(struct histogram *into, const struct histogram *from);
 

@@ -1,7 +1,9 @@
 /* Listening sockets: bound before the threads start, watched by the first loop, which deals what it accepts out in turn. */
 #include "bus/loop.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -81,6 +83,16 @@ static int open_host(struct bus *bus, const char *host, int *system_error)
     return 0;
 }
 
+static void say_listener(int listening)
+{
+    struct sockaddr_storage bound;
+    socklen_t length = sizeof bound;
+    char host[INET6_ADDRSTRLEN + IF_NAMESIZE], port[8];
+    if (getsockname(listening, (struct sockaddr *)&bound, &length) == 0 &&
+        getnameinfo((struct sockaddr *)&bound, length, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+        diagnostics(DIAGNOSTICS_INFO, "bus", "listening on %s port %s", host, port);
+}
+
 int listener_open(struct bus *bus)
 {
     int error = 0, system_error = 0;
@@ -93,6 +105,8 @@ int listener_open(struct bus *bus)
     }
     while (error && bus->listener_count)
         close(bus->listeners[--bus->listener_count].socket);
+    for (size_t i = 0; i < bus->listener_count; i++)
+        say_listener(bus->listeners[i].socket);
     return error;
 }
 

@@ -5,11 +5,11 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/terminal.h"
 #include "cli/command.h"
-#include "cli/terminal.h"
 #include "mqtt/packet.h"
 
-enum { CONNECT_TIMEOUT_S = 10, DRAIN_S = 3 };
+enum { CONNECT_TIMEOUT_S = 10, DRAIN_S = 3, BENCH_FANOUT_SUBSCRIBERS = 100 };
 
 /* ---- targets ---- */
 
@@ -193,7 +193,9 @@ int command_bench(const struct bench_arguments *arguments)
         .scenario = scenarios[arguments->scenario],
         .version = arguments->protocol == COMMAND_PROTOCOL_MQTT_5_0 ? MQTT_VERSION_5_0 : MQTT_VERSION_3_1_1,
         .publishers = arguments->publishers,
-        .subscribers = arguments->subscribers,
+        .subscribers = arguments->subscribers_given                     ? arguments->subscribers
+                       : scenarios[arguments->scenario] == BENCH_FANOUT ? BENCH_FANOUT_SUBSCRIBERS
+                                                                        : 1,
         .threads = arguments->threads,
         .publish_qos = (uint8_t)arguments->qos,
         .subscribe_qos = (uint8_t)(arguments->subscribe_qos_given ? arguments->subscribe_qos : arguments->qos),

@@ -6,9 +6,9 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/terminal.h"
 #include "cli/command.h"
 #include "cli/settings.h"
-#include "cli/terminal.h"
 
 enum { CHECK_BYTES_MAX = 4 << 20 };
 

@@ -47,6 +47,8 @@ enum { OPTIONAL, REQUIRED };
     OPTION_VALUE(id, field, text, key, shown, value, about, .kind = VALUE_SIZE, .min = low, .max = high)
 #define OPTION_TEXT(id, field, text, key, shown, value, about) \
     OPTION_VALUE(id, field, text, key, shown, value, about, .kind = VALUE_TEXT, .form = VALUE_NOT_EMPTY)
+#define OPTION_TOPIC(id, field, text, key, shown, value, about) \
+    OPTION_VALUE(id, field, text, key, shown, value, about, .kind = VALUE_TEXT, .form = VALUE_TOPIC_LEVELS)
 #define OPTION_WORD(id, field, text, key, shown, group, value, about) \
     OPTION_VALUE(id, field, text, key, shown, value, about, .kind = VALUE_WORD, .words = words_of_##group)
 #define OPTION_SETTING(id, text, key, shown, field, about) \

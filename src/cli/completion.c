@@ -65,6 +65,18 @@ static const char *second_word(const struct command *command)
     return space ? space + 1 : NULL;
 }
 
+/* What is said of commands[i] where only first words are listed: its summary, or "cat, audit". */
+static const char *first_word_text(size_t i, char text[COMMAND_NAME_MAX])
+{
+    if (!second_word(&commands[i]))
+        return commands[i].summary;
+    int used = 0;
+    for (size_t j = i; j < command_count && used < COMMAND_NAME_MAX; j++)
+        if (is_in_group(&commands[j], &commands[i]))
+            used += snprintf(text + used, (size_t)(COMMAND_NAME_MAX - used), "%s%s", j == i ? "" : ", ", second_word(&commands[j]));
+    return text;
+}
+
 /* Text within '...' of a shell; `special` characters get a backslash. */
 static int write_quoted(struct buffer *out, const char *text, const char *special)
 {
@@ -99,8 +111,10 @@ static int write_setting_paths(struct buffer *out)
 static int bash_first_words(struct buffer *out)
 {
     int error =
-        buffer_append_text(out, "    local reply= command=${COMP_WORDS[1]} cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}\n"
-                                "    if ((COMP_CWORD == 1)); then\n        reply='--help --version");
+        buffer_append_text(out, "    local reply= about= words=(\"${COMP_WORDS[@]}\") at=$COMP_CWORD\n"
+                                "    [[ ${words[1]} == help ]] && ((at > 1)) && about=help words=(\"${words[@]:1}\") at=$((at - 1))\n"
+                                "    local command=${words[1]} cur=${words[at]} prev=${words[at-1]}\n"
+                                "    if ((at == 1)); then\n        reply='--help --version");
     for (size_t i = 0; i < command_count && !error; i++)
         if (begins_group(i))
             error = buffer_printf(out, " %.*s", (int)group_length(&commands[i]), commands[i].name);
@@ -113,11 +127,11 @@ static int bash_second_words(struct buffer *out)
     for (size_t i = 0; i < command_count && !error; i++) {
         if (!begins_group(i) || !second_word(&commands[i]))
             continue;
-        error = buffer_printf(out, "    %.*s)\n        ((COMP_CWORD == 2)) && reply='", (int)group_length(&commands[i]), commands[i].name);
+        error = buffer_printf(out, "    %.*s)\n        ((at == 2)) && reply='", (int)group_length(&commands[i]), commands[i].name);
         for (size_t j = i; j < command_count && !error; j++)
             if (is_in_group(&commands[j], &commands[i]))
                 error = buffer_printf(out, "%s%s", j == i ? "" : " ", second_word(&commands[j]));
-        error = error ? error : buffer_append_text(out, "'\n        command+=\" ${COMP_WORDS[2]}\" ;;\n");
+        error = error ? error : buffer_append_text(out, "'\n        command+=\" ${words[2]}\" ;;\n");
     }
     return error ? error : buffer_append_text(out, "    esac\n");
 }
@@ -166,7 +180,7 @@ static int bash_write(struct buffer *out)
     int error = buffer_append_text(out, "# Completion of spindle for bash. Made by `spindle completion bash`.\n_spindle() {\n");
     error = error ? error : bash_first_words(out);
     error = error ? error : bash_second_words(out);
-    error = error ? error : buffer_append_text(out, "    [[ -z $reply ]] && case \"$command $prev\" in\n");
+    error = error ? error : buffer_append_text(out, "    [[ -z $reply$about ]] && case \"$command $prev\" in\n");
     for (size_t i = 0; i < command_count && !error; i++)
         if (!commands[i].hidden)
             error = bash_command(out, &commands[i]);
@@ -254,10 +268,10 @@ static int zsh_write(struct buffer *out)
     int error =
         buffer_append_text(out, "#compdef spindle\n# Completion of spindle for zsh. Made by `spindle completion zsh`.\n_spindle() {\n"
                                 "    local -a choices\n    local command=$words[2]\n    if ((CURRENT == 2)); then\n        choices=(\n");
+    char text[COMMAND_NAME_MAX];
     for (size_t i = 0; i < command_count && !error; i++)
         if (begins_group(i))
-            error = zsh_describe(out, "            ", commands[i].name, group_length(&commands[i]),
-                                 second_word(&commands[i]) ? "commands about it" : commands[i].summary);
+            error = zsh_describe(out, "            ", commands[i].name, group_length(&commands[i]), first_word_text(i, text));
     error = error ? error : buffer_append_text(out, "        )\n        _describe command choices\n        return\n    fi\n");
     error = error ? error : zsh_groups(out);
     error = error ? error : buffer_append_text(out, "    shift words\n    ((CURRENT--))\n    case $command in\n");
@@ -318,11 +332,12 @@ static int fish_names(struct buffer *out)
 {
     int error = 0;
     for (size_t i = 0; i < command_count && !error; i++) {
+        char text[COMMAND_NAME_MAX];
         const char *second = second_word(&commands[i]);
         int length = (int)group_length(&commands[i]);
         if (begins_group(i)) {
             error = buffer_printf(out, "complete -c spindle -n __fish_use_subcommand -a %.*s", length, commands[i].name);
-            error = error ? error : fish_end(out, second ? "commands about it" : commands[i].summary);
+            error = error ? error : fish_end(out, first_word_text(i, text));
         }
         if (!second || commands[i].hidden)
             continue;

@@ -380,10 +380,37 @@ static void read_tree(struct loader *loader, const struct yaml_tree *tree)
 
 /* ---- environment and command line ---- */
 
+/* Whether Kubernetes set the variable for a service whose name begins with "spindle": SPINDLE_SERVICE_HOST, SPINDLE_HTTP_SERVICE_PORT,
+ * SPINDLE_HTTP_PORT=tcp://10.0.0.1:9090, SPINDLE_HTTP_PORT_9090_TCP_ADDR. They are no settings, whatever their names look like. */
+static bool is_service_link(const char *name, const char *value)
+{
+    const char *port = strstr(name, "_PORT");
+    if (strstr(name, "_SERVICE_HOST") || strstr(name, "_SERVICE_PORT"))
+        return true;
+    return port && (strncmp(value, "tcp://", 6) == 0 || strncmp(value, "udp://", 6) == 0 || strstr(port, "_TCP") || strstr(port, "_UDP"));
+}
+
+/* A name that was meant to be a setting's is a mistake, as an unknown key of the file is. Another one may be somebody else's. */
+static void report_unknown_variable(struct loader *loader, const char *name, struct place place)
+{
+    static const char *const of_our_tests[] = {"SPINDLE_BINARY", "SPINDLE_SHARED"};
+    char text[SETTINGS_PATH_MAX];
+    for (size_t i = 0; i < sizeof of_our_tests / sizeof *of_our_tests; i++)
+        if (strcmp(name, of_our_tests[i]) == 0)
+            return;
+    const char *meant = settings_suggest_variable(name, text);
+    if (meant)
+        MISTAKE(loader, place, "no setting has this name; did you mean %s?", meant);
+    else if (settings_is_variable_like(name))
+        MISTAKE(loader, place, "no setting has this name; docs/configuration.md lists them");
+    else if (strncmp(name, "SPINDLE_", 8) == 0)
+        problems_add(loader->problems, PROBLEM_WARNING, place, "no setting has this name");
+}
+
 /* One "SPINDLE_...=value". In the first pass the other names of settings are read, then those that win over them. */
 static void read_variable(struct loader *loader, const char *entry, bool preferred_pass)
 {
-    char name[SETTINGS_PATH_MAX], source[SETTINGS_PATH_MAX + 16], text[SETTINGS_PATH_MAX];
+    char name[SETTINGS_PATH_MAX], source[SETTINGS_PATH_MAX + 16];
     size_t length = strcspn(entry, "=");
     if (!entry[length] || length >= sizeof name)
         return;
@@ -393,11 +420,11 @@ static void read_variable(struct loader *loader, const char *entry, bool preferr
     const char *value = entry + length + 1;
     enum config_setting setting;
     bool preferred;
+    if (is_service_link(name, value))
+        return;
     if (!settings_find_variable(name, &setting, &preferred)) {
-        const char *meant = preferred_pass ? settings_suggest_variable(name, text) : NULL;
-        if (meant)
-            problems_add(loader->problems, PROBLEM_WARNING, (struct place){.source = source}, "no setting has this name; did you mean %s?",
-                         meant);
+        if (preferred_pass)
+            report_unknown_variable(loader, name, (struct place){.source = source});
         return;
     }
     if (preferred != preferred_pass || !*value)

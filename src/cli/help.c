@@ -4,8 +4,8 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/terminal.h"
 #include "cli/command.h"
-#include "cli/terminal.h"
 
 enum { HELP_BYTES_MAX = 1 << 20, HELP_INDENT = 2, HELP_COLUMN = 30, HELP_WIDTH_MAX = 110, HELP_WIDTH_MIN = 60 };
 

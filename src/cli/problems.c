@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/terminal.h"
 #include "base/text.h"
-#include "cli/terminal.h"
 
 void problems_init(struct problems *problems)
 {

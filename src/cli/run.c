@@ -9,6 +9,7 @@
 
 #include "base/diagnostics.h"
 #include "base/error.h"
+#include "base/version.h"
 #include "cli/check.h"
 #include "cli/command.h"
 #include "cli/server.h"
@@ -37,6 +38,18 @@ static int load(struct config *config, const struct config_sources *sources)
     problems_print(&problems, stderr);
     problems_fini(&problems);
     return error;
+}
+
+/* Version, process and where the configuration came from. */
+static void say_start(const struct config *config, const struct config_sources *sources)
+{
+    unsigned from[CONFIG_FROM_ARGUMENT + 1] = {0};
+    for (int i = 0; i < CONFIG_SETTING_COUNT; i++)
+        from[config->origins[i].source]++;
+    diagnostics(DIAGNOSTICS_INFO, "run", "spindle " SPINDLE_VERSION ", process %d", (int)getpid());
+    diagnostics(DIAGNOSTICS_INFO, "run", "configuration: %s%s; %u settings from the environment, %u from the command line",
+                sources->file ? "the file " : "defaults", sources->file ? sources->file : "", from[CONFIG_FROM_ENVIRONMENT],
+                from[CONFIG_FROM_ARGUMENT]);
 }
 
 /* What cannot change while running keeps its value until the next start, and is named. */
@@ -122,6 +135,7 @@ int command_run(const struct run_arguments *arguments)
         config_fini(&started);
         return COMMAND_FAILED;
     }
+    say_start(&started, &sources);
     raise_file_limit();
     sigset_t signals, ignored;
     sigemptyset(&signals);

@@ -2,18 +2,22 @@
 #include "cli/server.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/diagnostics.h"
 #include "base/error.h"
 #include "base/metrics.h"
 #include "base/probes.h"
 #include "bus/bus.h"
+#include "cli/value.h"
 #include "control/http.h"
 #include "drilling/drilling.h"
 #include "journal/journal.h"
@@ -28,14 +32,19 @@ enum {
     SERVER_OUTCOMES_SEGMENT = 8 << 20,
     SERVER_FILES_KEPT = 128, /* file descriptors that connections may not take */
     SERVER_SUBSCRIPTIONS_MAX = 1000000,
-    SERVER_FILTER_MAX = 1024
+    SERVER_PROPERTIES_MAX = 1024 /* bytes */
 };
 
 enum stream_index { STREAM_INGEST, STREAM_BUS, STREAM_RESULTS, STREAM_DEAD_LETTERS, STREAM_OUTCOMES, STREAM_COUNT };
 static const char *const stream_names[STREAM_COUNT] = {"ingest", "bus", "results", "dead-letters", "outcomes"};
 
+enum server_state { SERVER_STARTING, SERVER_SERVING, SERVER_STOPPING };
+
 struct server {
     const struct config *config;
+    _Atomic enum server_state state;
+    const char *_Atomic doing; /* while it starts; static */
+    uint64_t started_ns;       /* monotonic */
     struct journal *journal;
     struct journal_stream *streams[STREAM_COUNT];
     struct queue *queue;
@@ -75,6 +84,11 @@ static const char *folder_advice(int error)
     }
 }
 
+static double seconds_since(uint64_t since_ns)
+{
+    return (double)(clock_monotonic_ns() - since_ns) / 1e9;
+}
+
 static int open_journal(struct server *server)
 {
     const struct config *config = server->config;
@@ -96,7 +110,32 @@ static int open_journal(struct server *server)
     else if (error)
         diagnostics(DIAGNOSTICS_ERROR, "journal", "the data folder %s cannot be used: %s; %s", config->data_dir, error_text(error),
                     folder_advice(error));
+    char path[PATH_MAX];
+    if (!error)
+        diagnostics(DIAGNOSTICS_INFO, "journal", "the data folder is %s", realpath(config->data_dir, path) ? path : config->data_dir);
+    return error;
+}
+
+static void say_stream(struct journal_stream *stream, uint64_t since_ns)
+{
+    struct journal_stream_stats stats;
+    journal_stream_stats(stream, &stats);
+    if (stats.durable_offset > stats.first_offset)
+        diagnostics(DIAGNOSTICS_INFO, "journal",
+                    "stream %s: offsets %" PRIu64 " to %" PRIu64 " in %" PRIu64 " segments, %.1f MB; recovered in %.3f s",
+                    journal_stream_name(stream), stats.first_offset, stats.durable_offset - 1, stats.segment_count,
+                    (double)stats.bytes / 1e6, seconds_since(since_ns));
+    else
+        diagnostics(DIAGNOSTICS_INFO, "journal", "stream %s: no messages", journal_stream_name(stream));
+}
+
+static int open_streams(struct server *server)
+{
+    const struct config *config = server->config;
+    int error = 0;
+    atomic_store(&server->doing, "the streams of the journal are recovered");
     for (unsigned i = 0; !error && i < STREAM_COUNT; i++) {
+        uint64_t since_ns = clock_monotonic_ns();
         struct journal_stream_options stream = {
             .name = stream_names[i],
             .segment_size = i == STREAM_OUTCOMES ? SERVER_OUTCOMES_SEGMENT : 0,
@@ -107,6 +146,8 @@ static int open_journal(struct server *server)
         if (error)
             diagnostics(DIAGNOSTICS_ERROR, "journal", "the folder %s/%s cannot be used: %s; %s", config->data_dir, stream_names[i],
                         error_text(error), folder_advice(error));
+        else
+            say_stream(server->streams[i], since_ns);
     }
     return error;
 }
@@ -120,7 +161,7 @@ static void publish_result(void *context, const struct message *result)
     /* What the queue keeps as the properties of a result is its message id; subscribers of MQTT 5 get it as a user property. */
     struct message published = *result;
     struct buffer properties;
-    buffer_init(&properties, SERVER_FILTER_MAX);
+    buffer_init(&properties, SERVER_PROPERTIES_MAX);
     struct mqtt_slice id = {result->properties, result->properties_length};
     bool has_id = id.length && mqtt_property_user(&properties, (struct mqtt_slice){(const uint8_t *)name, sizeof name - 1}, id) == 0;
     published.properties = has_id ? properties.data : NULL;
@@ -141,13 +182,21 @@ static int open_queue(struct server *server)
         .publish = publish_result,
         .publish_context = server,
     };
+    uint64_t since_ns = clock_monotonic_ns();
+    atomic_store(&server->doing, "what became of each message is read again");
     int error = queue_embedded_open(&server->queue, &options);
     if (!error)
         error = journal_start(server->journal);
     if (error)
         diagnostics(DIAGNOSTICS_ERROR, "queue", "the messages in %s cannot be taken up again: %s", server->config->data_dir,
                     error_text(error));
-    return error;
+    if (error)
+        return error;
+    struct queue_counts counts;
+    server->queue->ops->counts(server->queue, &counts);
+    diagnostics(DIAGNOSTICS_INFO, "queue", "%" PRIu64 " of %" PRIu64 " drilling messages are pending and go on; found in %.3f s",
+                counts.pending, counts.accepted, seconds_since(since_ns));
+    return 0;
 }
 
 /* Connections may not take the file descriptors that the journal needs. */
@@ -167,11 +216,8 @@ static uint32_t connections_max(const struct config *config)
 static int start_bus(struct server *server)
 {
     const struct config *config = server->config;
-    char filter[SERVER_FILTER_MAX];
-    if ((size_t)snprintf(filter, sizeof filter, "%s/#", config->mqtt_listener_root) >= sizeof filter) {
-        diagnostics(DIAGNOSTICS_ERROR, "bus", "mqtt.listener.root is longer than %d bytes", SERVER_FILTER_MAX - 3);
-        return ERR_CONFIG;
-    }
+    char filter[VALUE_TOPIC_MAX + sizeof "/#"];
+    snprintf(filter, sizeof filter, "%s/#", config->mqtt_listener_root);
     unsigned threads = config->bus_threads ? config->bus_threads : processors() / 2;
     if (threads < 1)
         threads = 1;
@@ -301,6 +347,8 @@ static int start_http(struct server *server)
     int error = http_start(&server->http, &options, why);
     if (error)
         diagnostics(DIAGNOSTICS_ERROR, "http", "%s", why);
+    else
+        diagnostics(DIAGNOSTICS_INFO, "http", "listening on %s port %u", config->http_host, http_port(server->http));
     return error;
 }
 
@@ -368,6 +416,23 @@ static int durability_status(void *owner, struct buffer *json)
     return buffer_append_text(json, words[server->config->data_durability]);
 }
 
+static bool server_ready(void *owner, struct buffer *text)
+{
+    struct server *server = owner;
+    switch (atomic_load(&server->state)) {
+    case SERVER_STARTING:
+        buffer_printf(text, "it is starting: %s", atomic_load(&server->doing));
+        return false;
+    case SERVER_STOPPING:
+        buffer_append_text(text, "it is stopping: it takes nothing new, and finishes what it has accepted");
+        return false;
+    case SERVER_SERVING:
+        buffer_append_text(text, "it serves");
+        return true;
+    }
+    return false;
+}
+
 static bool journal_ready(void *owner, struct buffer *text)
 {
     const struct server *server = owner;
@@ -399,9 +464,15 @@ static bool pipeline_ready(void *owner, struct buffer *text)
     return true;
 }
 
-static int observe(struct server *server)
+/* Begins before recovery, so that who asks is told of it. */
+static int observe_start(struct server *server)
 {
     server->observed = true;
+    return probes_register("server", server_ready, server);
+}
+
+static int observe(struct server *server)
+{
     int error = metrics_register(collect, server);
     error = error ? error : status_register("streams", streams_status, server);
     error = error ? error : status_register("durability", durability_status, server);
@@ -419,6 +490,7 @@ static void observe_no_more(struct server *server)
     metrics_unregister(collect, server);
     status_unregister("streams");
     status_unregister("durability");
+    probes_unregister("server");
     probes_unregister("journal");
     probes_unregister("bus");
     probes_unregister("pipeline");
@@ -432,16 +504,23 @@ int server_start(struct server **out, const struct config *config)
     if (!server)
         return ERR_NO_MEMORY;
     server->config = config;
+    server->started_ns = clock_monotonic_ns();
+    atomic_store(&server->doing, "the journal is opened");
     int error = open_journal(server);
+    error = error ? error : observe_start(server);
+    error = error ? error : start_http(server);
+    error = error ? error : open_streams(server);
     error = error ? error : open_queue(server);
+    atomic_store(&server->doing, "the last holes are read again");
     error = error ? error : start_bus(server);
     error = error ? error : start_pipeline(server);
     error = error ? error : observe(server);
-    error = error ? error : start_http(server);
     if (error) {
         server_stop(server);
         return error;
     }
+    atomic_store(&server->state, SERVER_SERVING);
+    diagnostics(DIAGNOSTICS_INFO, "run", "ready %.3f s after the start", seconds_since(server->started_ns));
     *out = server;
     return 0;
 }
@@ -487,6 +566,7 @@ int server_stop(struct server *server)
     if (!server)
         return 0;
     int undone = 0;
+    atomic_store(&server->state, SERVER_STOPPING);
     if (server->bus)
         bus_quiesce(server->bus, SERVER_QUIESCE_MS);
     if (server->journal)

@@ -258,6 +258,21 @@ bool settings_find_variable(const char *name, enum config_setting *setting, bool
     return false;
 }
 
+bool settings_is_variable_like(const char *name)
+{
+    char known[SETTINGS_PATH_MAX], section[SETTINGS_PATH_MAX];
+    if (strlen(name) >= SETTINGS_PATH_MAX / 2)
+        return false;
+    canonical_variable(name, known);
+    for (size_t i = 0; i < settings_section_count; i++) {
+        settings_variable_name(settings_sections[i].path, section);
+        size_t length = strlen(section);
+        if (strncmp(known, section, length) == 0 && known[length] == '_')
+            return true;
+    }
+    return false;
+}
+
 const char *settings_suggest_variable(const char *name, char text[SETTINGS_PATH_MAX])
 {
     static const size_t prefix = sizeof variable_prefix - 1;

@@ -69,6 +69,9 @@ void settings_variable_name(const char *path, char name[SETTINGS_PATH_MAX]);
  * false when it belongs to none. */
 bool settings_find_variable(const char *name, enum config_setting *setting, bool *preferred);
 
+/* Whether an unknown variable begins as those of a section do: SPINDLE_BUS_..., SPINDLE_MQTT_LISTENER_... */
+bool settings_is_variable_like(const char *name);
+
 /* What was meant by an unknown SPINDLE_... variable; NULL when nothing is near. */
 const char *settings_suggest_variable(const char *name, char text[SETTINGS_PATH_MAX]);
 

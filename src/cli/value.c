@@ -249,6 +249,8 @@ static int parse_text(const struct value_type *type, const char *text, size_t le
     if (!text_is_utf8(text, length))
         return refuse(type, text, length, message, ", which is not UTF-8");
     bool levels = type->form == VALUE_TOPIC_LEVELS;
+    if (levels && length > VALUE_TOPIC_MAX)
+        return refuse(type, text, length, message, ", which is longer than %d bytes", VALUE_TOPIC_MAX);
     if ((levels || type->form == VALUE_NOT_EMPTY) && length == 0)
         return refuse(type, text, length, message, "%s", "");
     if (levels && (memchr(text, '+', length) || memchr(text, '#', length) || text[0] == '/' || text[length - 1] == '/'))

@@ -13,7 +13,7 @@ enum value_kind { VALUE_BOOL, VALUE_INT, VALUE_COUNT, VALUE_NUMBER, VALUE_SIZE, 
 enum value_form {
     VALUE_ANY,
     VALUE_NOT_EMPTY,
-    VALUE_TOPIC_LEVELS, /* not empty; no `+`, `#`; no `/` at either end */
+    VALUE_TOPIC_LEVELS, /* 1 to VALUE_TOPIC_MAX bytes; no `+`, `#`; no `/` at either end */
     VALUE_HIDDEN        /* a secret: messages and listings do not show it */
 };
 
@@ -41,6 +41,7 @@ union value {
 
 enum {
     VALUE_TEXT_MAX = 4096,   /* bytes of a text */
+    VALUE_TOPIC_MAX = 1000,  /* bytes of topic levels */
     VALUE_MESSAGE_MAX = 512, /* bytes of a message, with its zero */
     VALUE_WORDS_MAX = 32
 };

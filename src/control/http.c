@@ -22,12 +22,70 @@
 
 enum { HTTP_LISTEN_BACKLOG = 128 };
 
+struct place {         /* of a connection */
+    int fd;            /* -1: free */
+    bool leaving;      /* it was shut down, and will be closed */
+    uint64_t since_ns; /* monotonic time of its last whole request, or of its beginning */
+};
+
 struct http {
     struct MHD_Daemon *daemon;
+    struct place places[HTTP_CONNECTIONS_MAX]; /* the daemon's thread alone uses them */
     const char *version;
     uint64_t start_ns; /* monotonic */
     uint16_t port;
 };
+
+/* ---- connections ---- */
+
+/* Requests that were begun and never finished would otherwise hold every place until their time is up, and nobody else would be
+ * answered. */
+static void make_room(struct http *http)
+{
+    struct place *oldest = NULL;
+    unsigned kept = 0;
+    for (unsigned i = 0; i < HTTP_CONNECTIONS_MAX; i++) {
+        struct place *place = &http->places[i];
+        if (place->fd < 0 || place->leaving)
+            continue;
+        kept++;
+        if (!oldest || place->since_ns < oldest->since_ns)
+            oldest = place;
+    }
+    if (kept <= HTTP_CONNECTIONS_KEPT)
+        return;
+    oldest->leaving = true;
+    shutdown(oldest->fd, SHUT_RDWR);
+    DIAG_LIMITED(DIAGNOSTICS_WARNING, "control", "http: more than %d connections; the one that has waited longest for a request was closed",
+                 HTTP_CONNECTIONS_KEPT);
+}
+
+static void on_connection(void *owner, struct MHD_Connection *connection, void **context, enum MHD_ConnectionNotificationCode what)
+{
+    struct http *http = owner;
+    struct place *place = *context;
+    if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
+        if (place)
+            place->fd = -1;
+        return;
+    }
+    for (unsigned i = 0; i < HTTP_CONNECTIONS_MAX && !place; i++)
+        if (http->places[i].fd < 0)
+            place = &http->places[i];
+    if (!place)
+        return;
+    *place = (struct place){.fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd,
+                            .since_ns = clock_monotonic_ns()};
+    *context = place;
+    make_room(http);
+}
+
+static void note_request(struct MHD_Connection *connection)
+{
+    struct place *place = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    if (place)
+        place->since_ns = clock_monotonic_ns();
+}
 
 /* ---- answering ---- */
 
@@ -77,6 +135,7 @@ static enum MHD_Result on_request(void *owner, struct MHD_Connection *connection
     (void)upload_size;
     struct http *http = owner;
     struct page page = {0};
+    note_request(connection);
     buffer_init(&page.body, PAGE_BYTES_MAX);
     if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
         page_render_error(&page, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD are answered here");
@@ -178,6 +237,8 @@ int http_start(struct http **http, const struct http_options *options, char why[
     }
     new->version = options->version;
     new->start_ns = clock_monotonic_ns();
+    for (unsigned i = 0; i < HTTP_CONNECTIONS_MAX; i++)
+        new->places[i].fd = -1;
     int listener = -1;
     int error = open_listener(options, &listener, why);
     if (error) {
@@ -189,9 +250,9 @@ int http_start(struct http **http, const struct http_options *options, char why[
     if (!error) {
         new->daemon =
             MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC, 0, NULL, NULL, on_request, new, MHD_OPTION_EXTERNAL_LOGGER,
-                             on_library_message, NULL, MHD_OPTION_LISTEN_SOCKET, listener, MHD_OPTION_CONNECTION_LIMIT,
-                             (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_REQUEST_BYTES_MAX,
-                             MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_IDLE_TIMEOUT_S, MHD_OPTION_END);
+                             on_library_message, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, new, MHD_OPTION_LISTEN_SOCKET, listener,
+                             MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                             (size_t)HTTP_REQUEST_BYTES_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_IDLE_TIMEOUT_S, MHD_OPTION_END);
         error = new->daemon ? 0 : ERR_IO;
     }
     if (error) {

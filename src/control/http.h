@@ -8,9 +8,10 @@
 #include <stdint.h>
 
 enum {
-    HTTP_CONNECTIONS_MAX = 64,         /* more wait in the kernel until one is closed */
+    HTTP_CONNECTIONS_MAX = 128,        /* more wait in the kernel until one is closed */
+    HTTP_CONNECTIONS_KEPT = 112,       /* beyond these, the one that has waited longest for a whole request is closed for each new one */
     HTTP_REQUEST_BYTES_MAX = 16 << 10, /* request line and headers of one connection; larger ones are refused with 431 or 414 */
-    HTTP_IDLE_TIMEOUT_S = 15,          /* a connection that says nothing for so long is closed */
+    HTTP_IDLE_TIMEOUT_S = 10,          /* a connection that says nothing for so long is closed */
     HTTP_WHY_MAX = 256
 };
 

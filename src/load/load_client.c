@@ -480,12 +480,22 @@ int load_client_create(struct load_client **client, const char *host, uint16_t p
     return 0;
 }
 
+static void say_goodbye(struct load_connection *connection)
+{
+    if (connection->state != STATE_OPEN || mqtt_disconnect_encode(&connection->out, connection->options.version, 0) != 0)
+        return;
+    ssize_t ignored =
+        send(connection->fd, connection->out.data + connection->written, connection->out.length - connection->written, MSG_NOSIGNAL);
+    (void)ignored; /* what does not fit is not worth waiting for */
+}
+
 void load_client_destroy(struct load_client *client)
 {
     if (!client)
         return;
     for (size_t i = 0; i < client->connection_count; i++) {
         struct load_connection *connection = client->connections[i];
+        say_goodbye(connection);
         drop_socket(connection);
         buffer_fini(&connection->out);
         buffer_fini(&connection->rest);
@@ -597,27 +607,6 @@ int load_connection_open(struct load_client *client, const struct load_connectio
     return 0;
 }
 
-void load_connection_close(struct load_connection *connection)
-{
-    if (connection->state == STATE_OPEN && mqtt_disconnect_encode(&connection->out, connection->options.version, 0) == 0) {
-        ssize_t ignored =
-            send(connection->fd, connection->out.data + connection->written, connection->out.length - connection->written, MSG_NOSIGNAL);
-        (void)ignored; /* a goodbye that does not fit is not worth waiting for */
-    }
-    drop_socket(connection);
-    connection->state = STATE_CLOSED;
-}
-
-bool load_connection_is_open(const struct load_connection *connection)
-{
-    return connection->state == STATE_OPEN;
-}
-
-void *load_connection_context(const struct load_connection *connection)
-{
-    return connection->context;
-}
-
 int load_connection_subscribe(struct load_connection *connection, const char *filter, uint8_t qos)
 {
     if (connection->state != STATE_OPEN)
@@ -627,12 +616,6 @@ int load_connection_subscribe(struct load_connection *connection, const char *fi
     if (!error)
         mark_dirty(connection);
     return error;
-}
-
-uint32_t load_connection_window(const struct load_connection *connection)
-{
-    uint32_t count = load_inflight_count(&connection->inflight);
-    return connection->state == STATE_OPEN && count < connection->window ? connection->window - count : 0;
 }
 
 bool load_connection_ready(const struct load_connection *connection, uint8_t qos)

@@ -60,7 +60,7 @@ struct load_counters {
 
 /* Resolves the name and makes a loop. Returns 0, ERR_NOT_FOUND (unknown host), ERR_NO_MEMORY or ERR_IO. */
 int load_client_create(struct load_client **client, const char *host, uint16_t port, const struct load_handlers *handlers);
-void load_client_destroy(struct load_client *client); /* closes what is open, without a word; accepts NULL */
+void load_client_destroy(struct load_client *client); /* open connections say goodbye; no handler is called; accepts NULL */
 
 /* Waits until something happens or the time has come (monotonic ns; now or before: does not wait), handles it, and writes what is to be
  * written. Returns 0 or ERR_IO. */
@@ -75,20 +75,11 @@ const struct load_counters *load_client_counters(const struct load_client *clien
 int load_connection_open(struct load_client *client, const struct load_connection_options *options, void *context,
                          struct load_connection **connection);
 
-/* Sends DISCONNECT and closes for good; no handler is called. */
-void load_connection_close(struct load_connection *connection);
-
-bool load_connection_is_open(const struct load_connection *connection);
-void *load_connection_context(const struct load_connection *connection);
-
 /* One subscription at a time. Returns 0, ERR_DISCONNECTED, ERR_LIMIT or ERR_NO_MEMORY; the answer comes as `subscribed`. */
 int load_connection_subscribe(struct load_connection *connection, const char *filter, uint8_t qos);
 
 /* Whether load_connection_publish would take a message now. */
 bool load_connection_ready(const struct load_connection *connection, uint8_t qos);
-
-/* QoS 1 messages that may still be sent before a PUBACK must come. */
-uint32_t load_connection_window(const struct load_connection *connection);
 
 /* Fields of *publish used: dup, qos, retain, topic, payload, properties_raw. `tag` and `due_ns` come back with the PUBACK. Returns 0,
  * ERR_DISCONNECTED, ERR_LIMIT (window or output full, or the packet is too large) or ERR_NO_MEMORY. */

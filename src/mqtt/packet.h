@@ -60,7 +60,7 @@ int mqtt_frame_decode(const uint8_t *bytes, size_t length, uint32_t packet_size_
 /* ---- properties (MQTT 5 section 2.2.2) ---- */
 
 /* All properties a packet can carry, decoded. `present` has bit (1 << identifier) for identifiers below 64. User properties
- * and, in a PUBLISH from a server, subscription identifiers may repeat; `raw` has them all.
+ * and, in a PUBLISH from a server, subscription identifiers may repeat: walk the former with mqtt_properties_next_user on `raw`.
  * A property that is absent has the value by which the standard says what its absence means: receive_maximum 65535,
  * maximum_packet_size UINT32_MAX (no limit), maximum_qos 2, every *_available 1, request_problem_information 1, the rest 0. */
 struct mqtt_properties {
@@ -116,6 +116,15 @@ enum mqtt_property {
     MQTT_PROPERTY_SUBSCRIPTION_IDENTIFIER_AVAILABLE = 0x29,
     MQTT_PROPERTY_SHARED_AVAILABLE = 0x2a
 };
+
+/* All properties of one set without its length, such as the properties_raw of a PUBLISH. `type` says which may occur. Returns 0,
+ * ERR_MALFORMED_PACKET (unknown identifier, not of this packet, cut, bad UTF-8), ERR_PROTOCOL (repeated, forbidden value),
+ * ERR_TOPIC_NAME (response topic) or ERR_TOPIC_ALIAS (0). */
+int mqtt_properties_decode(struct mqtt_slice raw, enum mqtt_packet_type type, struct mqtt_properties *out);
+
+/* Walks the user properties of `raw`: *position starts at 0. Returns false at the end; bytes that no decoder has validated end
+ * the walk where they stop making sense. */
+bool mqtt_properties_next_user(struct mqtt_slice raw, uint32_t *position, struct mqtt_slice *name, struct mqtt_slice *value);
 
 /* ---- packets ---- */
 
@@ -214,6 +223,7 @@ int mqtt_connect_encode(struct buffer *out, const struct mqtt_connect *connect);
 int mqtt_connack_encode(struct buffer *out, uint8_t version, bool session_present, uint8_t reason, struct mqtt_slice properties);
 int mqtt_ack_encode(struct buffer *out, uint8_t version, enum mqtt_packet_type type, uint16_t packet_id, uint8_t reason);
 int mqtt_subscribe_encode(struct buffer *out, uint8_t version, uint16_t packet_id, const struct mqtt_subscription *entries, size_t count);
+int mqtt_unsubscribe_encode(struct buffer *out, uint8_t version, uint16_t packet_id, const struct mqtt_slice *filters, size_t count);
 /* In 3.1.1 every refusal of a SUBACK is 0x80, and an UNSUBACK carries no codes. */
 int mqtt_suback_encode(struct buffer *out, uint8_t version, uint16_t packet_id, const uint8_t *codes, size_t count);
 int mqtt_unsuback_encode(struct buffer *out, uint8_t version, uint16_t packet_id, const uint8_t *codes, size_t count);

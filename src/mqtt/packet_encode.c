@@ -203,6 +203,28 @@ int mqtt_subscribe_encode(struct buffer *out, uint8_t version, uint16_t packet_i
     return 0;
 }
 
+int mqtt_unsubscribe_encode(struct buffer *out, uint8_t version, uint16_t packet_id, const struct mqtt_slice *filters, size_t count)
+{
+    assert(count > 0);
+    bool five = version == MQTT_VERSION_5_0;
+    size_t remaining = 2 + (five ? 1u : 0u);
+    for (size_t i = 0; i < count; i++) {
+        if (filters[i].length > WIRE_STRING_LENGTH_MAX)
+            return ERR_LIMIT;
+        remaining += 2 + (size_t)filters[i].length;
+    }
+    uint8_t *at;
+    int error = begin_packet(out, MQTT_UNSUBSCRIBE, 2, remaining, &at);
+    if (error)
+        return error;
+    at = wire_put_u16(at, packet_id);
+    if (five)
+        *at++ = 0;
+    for (size_t i = 0; i < count; i++)
+        at = wire_put_binary(at, filters[i]);
+    return 0;
+}
+
 int mqtt_suback_encode(struct buffer *out, uint8_t version, uint16_t packet_id, const uint8_t *codes, size_t count)
 {
     bool five = version == MQTT_VERSION_5_0;

@@ -208,6 +208,35 @@ int wire_read_properties(struct wire_reader *reader, unsigned place, struct mqtt
     return 0;
 }
 
+int mqtt_properties_decode(struct mqtt_slice raw, enum mqtt_packet_type type, struct mqtt_properties *out)
+{
+    return wire_properties_decode(raw, type, out);
+}
+
+bool mqtt_properties_next_user(struct mqtt_slice raw, uint32_t *position, struct mqtt_slice *name, struct mqtt_slice *value)
+{
+    if (*position >= raw.length)
+        return false;
+    struct wire_reader reader = wire_reader_of(raw.data + *position, raw.length - *position);
+    while (wire_left(&reader)) {
+        struct wire_property property;
+        uint8_t identifier = *reader.at++;
+        if (identifier > PROPERTY_IDENTIFIER_MAX || rules[identifier].kind == KIND_UNKNOWN)
+            break;
+        const struct property_rule *rule = &rules[identifier];
+        if (read_value(&reader, rule, &property))
+            break;
+        if (rule->kind != KIND_PAIR)
+            continue;
+        *position = (uint32_t)(reader.at - raw.data);
+        *name = property.value;
+        *value = property.pair_value;
+        return true;
+    }
+    *position = raw.length;
+    return false;
+}
+
 /* ---- writing ---- */
 
 static int put_number(struct buffer *out, enum mqtt_property property, uint32_t value, size_t size)

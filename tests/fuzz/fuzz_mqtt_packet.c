@@ -9,7 +9,6 @@
 #include "fuzz.h"
 #include "mqtt/packet.h"
 #include "mqtt/topic.h"
-#include "mqtt/wire.h"
 
 enum { ENTRIES_MAX = 256 };
 
@@ -37,6 +36,28 @@ static void same_bytes(const struct mqtt_frame *frame, const struct buffer *byte
     PROMISE(memcmp(bytes->data, frame->body - frame->header_size, bytes->length) == 0);
 }
 
+/* Copies the user properties of a set with the writer and reads them again. */
+static void check_user_properties(struct mqtt_slice raw)
+{
+    struct buffer copy;
+    buffer_init(&copy, SIZE_MAX);
+    struct mqtt_slice name, value, again_name, again_value;
+    uint32_t position = 0, again = 0, count = 0;
+    for (; mqtt_properties_next_user(raw, &position, &name, &value); count++) {
+        PROMISE(plain_text(name) && plain_text(value));
+        PROMISE(mqtt_property_user(&copy, name, value) == 0);
+    }
+    struct mqtt_slice written = {copy.data, (uint32_t)copy.length};
+    struct mqtt_properties properties;
+    PROMISE(mqtt_properties_decode(written, MQTT_PUBLISH, &properties) == 0);
+    for (position = 0; mqtt_properties_next_user(written, &again, &again_name, &again_value); count--) {
+        PROMISE(mqtt_properties_next_user(raw, &position, &name, &value));
+        PROMISE(equal(name, again_name) && equal(value, again_value));
+    }
+    PROMISE(count == 0);
+    buffer_fini(&copy);
+}
+
 static void check_connect(const struct mqtt_frame *frame, struct buffer *bytes)
 {
     struct mqtt_connect connect;
@@ -45,6 +66,8 @@ static void check_connect(const struct mqtt_frame *frame, struct buffer *bytes)
     PROMISE(plain_text(connect.client_id) && plain_text(connect.username));
     PROMISE(!connect.will || mqtt_topic_name_valid((const char *)connect.will_topic.data, connect.will_topic.length));
     PROMISE(connect.properties.receive_maximum > 0 && connect.properties.maximum_packet_size > 0);
+    check_user_properties(connect.properties.raw);
+    check_user_properties(connect.will_properties.raw);
     PROMISE(mqtt_connect_encode(bytes, &connect) == 0);
     same_bytes(frame, bytes);
 }
@@ -68,12 +91,13 @@ static void check_publish(const struct mqtt_frame *frame, uint8_t version, struc
     PROMISE(publish.topic.length || publish.topic_alias);
     if (version == MQTT_VERSION_5_0) {
         struct mqtt_properties properties;
-        PROMISE(wire_properties_decode(publish.properties_raw, MQTT_PUBLISH, &properties) == 0);
+        PROMISE(mqtt_properties_decode(publish.properties_raw, MQTT_PUBLISH, &properties) == 0);
         PROMISE(properties.topic_alias == publish.topic_alias);
         PROMISE(properties.message_expiry_interval == publish.message_expiry_interval);
         PROMISE(!publish.has_subscription_identifier == !properties.subscription_identifier);
         PROMISE(!properties.response_topic.length ||
                 mqtt_topic_name_valid((const char *)properties.response_topic.data, properties.response_topic.length));
+        check_user_properties(publish.properties_raw);
     }
     PROMISE(mqtt_publish_encode(bytes, version, &publish, NULL) == 0);
     PROMISE(mqtt_publish_size(version, &publish) == bytes->length);
@@ -124,16 +148,22 @@ static void check_subscribe(const struct mqtt_frame *frame, uint8_t version, str
                 entries[i].retain_handling == copies[i].retain_handling);
 }
 
-static void check_unsubscribe(const struct mqtt_frame *frame, uint8_t version)
+static void check_unsubscribe(const struct mqtt_frame *frame, uint8_t version, struct buffer *bytes)
 {
-    struct mqtt_subscription entries[ENTRIES_MAX];
-    struct mqtt_subscribe unsubscribe;
+    struct mqtt_subscription entries[ENTRIES_MAX], copies[ENTRIES_MAX];
+    struct mqtt_slice filters[ENTRIES_MAX];
+    struct mqtt_subscribe unsubscribe, again;
     if (mqtt_unsubscribe_decode(frame, version, &unsubscribe))
         return;
     uint32_t count = walk_entries(&unsubscribe, true, entries);
-    PROMISE(count > 0);
     for (uint32_t i = 0; i < count; i++)
-        PROMISE(plain_text(entries[i].filter));
+        filters[i] = entries[i].filter;
+    PROMISE(mqtt_unsubscribe_encode(bytes, version, unsubscribe.packet_id, filters, count) == 0);
+    struct mqtt_frame copy = frame_in(bytes);
+    PROMISE(mqtt_unsubscribe_decode(&copy, version, &again) == 0);
+    PROMISE(walk_entries(&again, true, copies) == count && again.packet_id == unsubscribe.packet_id);
+    for (uint32_t i = 0; i < count; i++)
+        PROMISE(equal(entries[i].filter, copies[i].filter));
 }
 
 static void check_suback(const struct mqtt_frame *frame, uint8_t version, struct buffer *bytes)
@@ -155,6 +185,7 @@ static void check_disconnect(const struct mqtt_frame *frame, uint8_t version, st
     struct mqtt_disconnect disconnect, again;
     if (mqtt_disconnect_decode(frame, version, &disconnect))
         return;
+    check_user_properties(disconnect.properties.raw);
     PROMISE(mqtt_disconnect_encode(bytes, version, disconnect.reason) == 0);
     struct mqtt_frame copy = frame_in(bytes);
     PROMISE(mqtt_disconnect_decode(&copy, version, &again) == 0);
@@ -184,7 +215,7 @@ static void check_packet(const struct mqtt_frame *frame, uint8_t version, struct
         check_subscribe(frame, version, bytes);
         break;
     case MQTT_UNSUBSCRIBE:
-        check_unsubscribe(frame, version);
+        check_unsubscribe(frame, version, bytes);
         break;
     case MQTT_SUBACK:
     case MQTT_UNSUBACK:
@@ -195,7 +226,8 @@ static void check_packet(const struct mqtt_frame *frame, uint8_t version, struct
         break;
     case MQTT_AUTH:
         PROMISE(mqtt_auth_decode(frame, MQTT_VERSION_3_1_1, &auth) == ERR_MALFORMED_PACKET);
-        mqtt_auth_decode(frame, version, &auth);
+        if (!mqtt_auth_decode(frame, version, &auth))
+            check_user_properties(auth.properties.raw);
         break;
     default:
         PROMISE(mqtt_empty_decode(frame) == (frame->body_size ? ERR_MALFORMED_PACKET : 0));
@@ -209,8 +241,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     uint8_t version = data[0] & 1 ? MQTT_VERSION_5_0 : MQTT_VERSION_3_1_1;
     struct mqtt_frame frame;
-    if (mqtt_frame_decode(data + 1, size - 1, UINT32_MAX, &frame))
+    if (mqtt_frame_decode(data + 1, size - 1, UINT32_MAX, &frame)) {
+        check_user_properties((struct mqtt_slice){data + 1, (uint32_t)(size - 1)}); /* bytes that were never validated */
         return 0;
+    }
     struct buffer bytes;
     buffer_init(&bytes, SIZE_MAX);
     check_packet(&frame, version, &bytes);

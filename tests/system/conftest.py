@@ -2,6 +2,7 @@
 import os
 import pathlib
 import sys
+import threading
 
 import pytest
 
@@ -16,6 +17,20 @@ SHARED = pathlib.Path(os.environ.get('SPINDLE_SHARED', ROOT.parent / 'shared'))
 def pytest_sessionstart(session):
     if not BINARY.exists():
         pytest.exit('%s is not built; run make' % BINARY, returncode=3)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    session.config.exit_status = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    """A thread that a test left behind would keep the interpreter from ending; when everything is reported, nothing waits for it."""
+    left = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
+    if left:
+        print('threads that tests left behind: ' + ', '.join(left), flush=True)
+        os._exit(getattr(config, 'exit_status', 0) or 1)
 
 
 @pytest.hookimpl(tryfirst=True, hookwrapper=True)

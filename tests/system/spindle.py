@@ -186,6 +186,11 @@ class Spindle:
             with refusal:
                 return refusal.code, refusal.headers, refusal.read().decode()
 
+    def readiness(self):
+        """(status, text of the probe `server`) of /readyz."""
+        status, _, text = self.http('/readyz')
+        return status, {probe['name']: probe['text'] for probe in json.loads(text)['probes']}['server']
+
     def metrics(self):
         """One scrape, in which the equation was checked."""
         status, _, text = self.http('/metrics')

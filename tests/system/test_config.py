@@ -167,14 +167,22 @@ def test_the_estimator_can_be_chosen_in_three_ways(spindle, connect, tmp_path, w
 
 
 @pytest.mark.parametrize('arguments, env', [(['--set', 'drilling.estimator=gradiant'], {}), ([], {'SPINDLE_DRILLING_ESTIMATOR': 'gradiant'}),
+                                            ([], {'SPINDLE_DRILLING_ESTIMATR': 'auto'}), ([], {'SPINDLE_BUS_NONSENSE': '1'}),
+                                            (['--set', 'mqtt.listener.root=a/#'], {}),
                                             (['--set', 'drilling.estimtor=gradient'], {}), (['--set', 'nonsense'], {}),
                                             (['--port', 'x'], {}), (['--port', '70000'], {}), (['--nonsense'], {})])
 def test_mistakes_in_options_and_variables_are_named(tmp_path, arguments, env):
     done = run_cli('run', '--data-dir', tmp_path / 'd', *arguments, check=False, env=env)
     assert done.returncode not in (0, None) and done.returncode > 0
-    said = (arguments[-1] if arguments else 'SPINDLE_DRILLING_ESTIMATOR').split('=')[0].lstrip('-')
+    said = (arguments[-1] if arguments else list(env)[0]).split('=')[0].lstrip('-')
     assert said in done.stderr, done.stderr
     assert not (tmp_path / 'd').exists()
+
+
+def test_a_variable_that_is_nobodys_setting_is_warned_about(spindle):
+    server = spindle(env={'SPINDLE_FOO': '1', 'SPINDLE_HTTP_PORT': 'tcp://10.0.0.1:9090', 'SPINDLE_SERVICE_HOST': '10.0.0.1'}).start()
+    assert 'environment SPINDLE_FOO: warning: no setting has this name' in server.stderr()
+    assert 'SPINDLE_HTTP' not in server.stderr() and 'SPINDLE_SERVICE' not in server.stderr()
 
 
 def test_without_a_file_the_defaults_work(spindle, connect):

@@ -1,6 +1,7 @@
 """A file system that is really full: senders are held back, nothing that was acknowledged is lost, and it goes on when there is space."""
 import errno
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -100,7 +101,10 @@ def test_a_full_disk_holds_back_nobody_but_those_who_wait_for_it(full, connect):
 
 def test_a_full_disk_does_not_keep_it_from_ending(full):
     server, filler = full
-    server.stop()
+    server.signal(signal.SIGTERM)
+    wait_until(lambda: 'stopping' in server.readiness()[1], 'it says that it stops')  # it waits some seconds for space
+    assert server.readiness()[0] == 503 and server.http('/healthz')[0] == 200
+    assert server.wait() == 0
     filler.stop()
     assert set(filler.acknowledged) <= kept(server)
 

@@ -4,6 +4,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -81,6 +82,14 @@ def test_nothing_is_said_where_nothing_is_missing(package_tool):
 def test_make_help_lists_the_targets():
     listed = set(re.findall(r'^  make (\S+)', run('make', '-C', ROOT, 'help').stdout, re.MULTILINE))
     assert listed >= {'help', 'deps', 'build', 'demo', 'test', 'check', 'asan', 'tsan', 'fuzz', 'bench', 'layers', 'format', 'install', 'clean'}
+
+
+def test_a_thread_that_a_test_leaves_does_not_hold_the_end(tmp_path):
+    write(tmp_path, {'test_left.py': "import threading\n\n\ndef test_left():\n    threading.Thread(target=threading.Event().wait, name='forgotten').start()\n"})
+    done = run(sys.executable, '-m', 'pytest', '-q', '-p', 'conftest', '-p', 'no:cacheprovider', '--rootdir', tmp_path, '--junitxml',
+               tmp_path / 'report.xml', tmp_path / 'test_left.py', env=dict(os.environ, PYTHONPATH=str(ROOT / 'tests' / 'system')))
+    assert done.returncode == 1 and '1 passed' in done.stdout and done.stdout.endswith('threads that tests left behind: forgotten\n')
+    assert 'tests="1"' in (tmp_path / 'report.xml').read_text()
 
 
 def test_the_runner_ends_with_one_line_of_counts(tmp_path):

@@ -5,11 +5,14 @@ import re
 import signal
 import socket
 import stat
+import subprocess
+import threading
+import time
 
 import pytest
 
 from holes import ANSWERS, Hole
-from spindle import SANITIZED, run_cli, wait_until
+from spindle import BINARY, DEADLINE_S, SANITIZED, die_with_parent, run_cli, wait_until
 
 PATIENT = {'drilling.estimator': 'gradient', 'pipeline.grace_s': 30, 'mqtt.listener.time_window': 60}
 
@@ -23,6 +26,36 @@ def test_health_and_readiness(spindle):
     parsed = json.loads(text)
     assert status == 200 and headers['Content-Type'] == 'application/json'
     assert parsed['ready'] is True and parsed['probes'] and all(p['ready'] for p in parsed['probes'])
+
+
+def test_it_is_not_ready_while_it_recovers(spindle, connect):
+    """A pipe in the place of a segment holds the recovery until somebody writes to it."""
+    server = spindle(settings={'journal.segment_size': '1MiB'}).start()
+    connect(server).publish_all([('several/segments', bytes(500000)) for _ in range(6)])
+    server.stop()
+    first = sorted((server.data_dir / 'bus').glob('*.seg'))[0]
+    aside = server.folder / 'aside'
+    first.rename(aside)
+    os.mkfifo(first)
+    seen = []
+
+    def ask_and_go_on():
+        try:
+            wait_until(lambda: server.stderr().count('http: listening on') == 2, 'it listens')
+            seen.extend([*server.readiness(), server.http('/healthz')[0]])
+        finally:
+            pipe = os.open(first, os.O_RDWR)
+            aside.rename(first)
+            ready.wait(DEADLINE_S)
+            os.close(pipe)
+    ready = threading.Event()
+    asking = threading.Thread(target=ask_and_go_on, daemon=True)
+    asking.start()
+    server.start()
+    ready.set()
+    asking.join()
+    assert seen == [503, 'it is starting: the streams of the journal are recovered', 200]
+    assert server.readiness() == (200, 'it serves')
 
 
 def test_status_tells_version_durability_and_streams(spindle, connect):
@@ -69,6 +102,20 @@ def test_unknown_pages_and_methods_are_answered_in_json(spindle):
     assert status == 405 and json.loads(text)['status'] == 405 and headers['Allow'] == 'GET, HEAD'
     status, _, text = server.http('/')
     assert status == 200 and '/metrics' in text
+
+
+def test_half_sent_requests_hold_nobody(spindle):
+    server = spindle().start()
+    half = [socket.create_connection(('127.0.0.1', server.http_port)) for _ in range(300)]
+    try:
+        for connection in half:
+            connection.sendall(b'GET /metrics HTTP/1.1\r\nHost: x\r\n')
+        began = time.monotonic()
+        assert server.http('/healthz')[0] == 200 and server.http('/readyz')[0] == 200 and server.metrics()
+        assert time.monotonic() - began < 5
+    finally:
+        for connection in half:
+            connection.close()
 
 
 def test_http_can_be_switched_off(spindle, connect, tmp_path):
@@ -162,6 +209,17 @@ def test_ports_in_use(spindle, tmp_path):
         assert str(port) in said and 'in use' in said
 
 
+@pytest.mark.parametrize('arguments, words', [
+    (['--set', 'bus.host=nonsense.invalid'], ['nonsense.invalid', 'bus.host']),
+    (['--set', 'http.host=nonsense.invalid'], ['nonsense.invalid', 'HTTP']),
+    (['--set', 'bus.host=192.0.2.1'], ['bus.host', 'this machine']),
+    (['--set', 'http.host=192.0.2.1'], ['192.0.2.1', 'HTTP']),
+    (['--port', '65536'], ['bus.port', '65535', '65536']), (['--http-port', '-1'], ['http.port', '65535', '-1'])])
+def test_hosts_and_ports_that_cannot_be_had(tmp_path, arguments, words):
+    said = start_and_fail(tmp_path, '--data-dir', tmp_path / 'd', *arguments)
+    assert all(word in said for word in words), said
+
+
 def test_a_data_folder_in_use(spindle, tmp_path):
     server = spindle().start()
     said = start_and_fail(tmp_path, '--data-dir', server.data_dir)
@@ -200,6 +258,58 @@ def test_diagnostics_as_text(spindle, connect):
     server.stop()
     lines = server.stderr().splitlines()
     assert lines and all(re.match(r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (debug|info|warning|error) +[a-z]+: .', line) for line in lines)
+
+
+def test_a_start_says_what_it_found(spindle, connect, tmp_path):
+    path = tmp_path / 'spindle.yaml'
+    path.write_text('drilling: {estimator: gradient}\n')
+    server = spindle('--config', path, env={'SPINDLE_PIPELINE_GRACE_S': '0.1'}).start()
+    said = server.stderr()
+    assert re.search(r'info +run: spindle \d+\.\d+\.\d+, process %d\n' % server.process.pid, said)
+    assert 'run: configuration: the file %s; 1 settings from the environment, 6 from the command line\n' % path in said
+    assert 'journal: the data folder is %s\n' % server.data_dir.resolve() in said
+    assert 'bus: listening on 127.0.0.1 port %d\n' % server.port in said
+    assert 'http: listening on 127.0.0.1 port %d\n' % server.http_port in said
+    assert 'journal: stream ingest: no messages\n' in said and 'queue: 0 of 0 drilling messages are pending' in said
+    connect(server).publish_all(Hole().messages()[:2] + Hole().messages()[:1])
+    wait_until(lambda: server.metrics().streams()['ingest']['completed'] == 2, 'the hole is answered')
+    server.kill()
+    server.start()
+    said = server.stderr()[len(said):]
+    assert re.search(r'journal: stream ingest: offsets 0 to 2 in \d segments, \d+\.\d MB; recovered in \d+\.\d{3} s\n', said)
+    assert re.search(r'queue: 1 of 3 drilling messages are pending and go on; found in \d+\.\d{3} s\n', said)
+    assert re.search(r'run: ready \d+\.\d{3} s after the start\n', said)
+
+
+def test_closed_standard_files_are_not_taken_by_others(tmp_path):
+    """Started with standard input, output and error closed, nothing that it prints lands in a file that it opened."""
+    with socket.create_server(('127.0.0.1', 0)) as probe:
+        port = probe.getsockname()[1]
+    data = tmp_path / 'data'
+    command = ['sh', '-c', 'exec "$@" <&- >&- 2>&-', 'sh', str(BINARY), 'run', '--port', '0', '--http-port', str(port), '--data-dir',
+               str(data), '--set', 'http.host=127.0.0.1', '--set', 'journal.segment_size=1MiB', '--set', 'diagnostics.level=debug']
+    process = subprocess.Popen(command, preexec_fn=die_with_parent)
+
+    def is_ready():
+        assert process.poll() is None, 'it ended with status %d' % process.returncode
+        try:
+            with socket.create_connection(('127.0.0.1', port), DEADLINE_S) as connection:
+                connection.sendall(b'GET /readyz HTTP/1.0\r\n\r\n')
+                return connection.recv(4096).split()[1] == b'200'
+        except (ConnectionError, IndexError):
+            return False
+    try:
+        wait_until(is_ready, 'it is ready')
+        files = {number: os.readlink('/proc/%d/fd/%d' % (process.pid, number)) for number in range(3)}
+        assert set(files.values()) == {'/dev/null'}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+    files = [path for path in data.rglob('*') if path.is_file()]
+    assert len(files) > 4 and not any(b'info' in path.read_bytes() or b'ready mqtt' in path.read_bytes() for path in files)
+    assert all(stream['holds'] for stream in map(json.loads, run_cli('journal', 'audit', '--data-dir', data, '--json').stdout.splitlines()))
 
 
 def test_diagnostics_as_json(spindle, connect):

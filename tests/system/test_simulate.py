@@ -112,12 +112,15 @@ def test_without_a_server_it_says_so():
     assert done.returncode == 1 and 'no connection to 127.0.0.1:1: Connection refused' in done.stderr
     done = run_cli('simulate', '--shapes', 'two-stak', check=False)
     assert done.returncode == 2 and 'Did you mean `two-stack`?' in done.stderr
+    for root in ('a/#', '+', '/a', 'a/', ''):
+        done = run_cli('simulate', '--root', root, check=False)
+        assert done.returncode == 2 and '--root: expected topic levels without `+` and `#`' in done.stderr, done.stderr
     done = run_cli('bench', 'throughput', '--targets', 'a=127.0.0.1:1', '--duration', '0.1', check=False)
     assert done.returncode == 1 and 'not measured: Connection refused' in done.stdout
 
 
 @pytest.mark.parametrize('qos', [0, 1])
-@pytest.mark.parametrize('scenario', [['throughput'], ['rate', '--rate', '500'], ['fanout', '--subscribers', '5']])
+@pytest.mark.parametrize('scenario', [['throughput'], ['rate', '--rate', '500'], ['fanout', '--subscribers', '5'], ['fanout']])
 def test_bench_counts_every_message(spindle, scenario, qos):
     server = spindle().start()
     target = 'spindle=127.0.0.1:%d/%d' % (server.port, server.process.pid)
@@ -126,6 +129,7 @@ def test_bench_counts_every_message(spindle, scenario, qos):
     result = report['targets'][0]
     assert result['measured'] and result['problem'] == ''
     assert result['published'] > 10
+    assert report['subscribers'] == {'fanout': 100, 'fanout --subscribers 5': 5}.get(' '.join(scenario), 1)
     assert result['delivered'] == result['published'] * report['subscribers']
     assert result['acknowledged'] == (result['published'] if qos else 0)
     assert result['lost'] == result['duplicates'] == result['out_of_order'] == 0

@@ -39,28 +39,25 @@ static inline void message_build(struct buffer *out, const char *stamp, ...)
     buffer_append_text(out, "}}}");
 }
 
-static inline const char *default_path(enum payload_field field)
+static inline const char *message_path(enum payload_field field)
 {
-    static const char *const paths[] = {
-#define PAYLOAD_FIELD(id, side, kind, need, name, path) path,
-#include "drilling/payload.def"
-#undef PAYLOAD_FIELD
-    };
-    return paths[field];
+    static struct payload_paths paths;
+    payload_paths_default(&paths);
+    return paths.path[field];
 }
 
 /* Default paths by their field, to be read in a list of pairs. */
-#define PATH_MACHINE  default_path(PAYLOAD_MACHINE_ID)
-#define PATH_RESULT   default_path(PAYLOAD_RESULT_ID)
-#define PATH_STEPS    default_path(PAYLOAD_STEPS)
-#define PATH_TORQUE_0 default_path(PAYLOAD_TORQUE_EMPTY)
-#define PATH_THRUST_0 default_path(PAYLOAD_THRUST_EMPTY)
-#define PATH_POSITION default_path(PAYLOAD_POSITION)
-#define PATH_THRUST   default_path(PAYLOAD_THRUST)
-#define PATH_TORQUE   default_path(PAYLOAD_TORQUE)
-#define PATH_STEP     default_path(PAYLOAD_STEP)
-#define PATH_TRACE_ID default_path(PAYLOAD_TRACE_RESULT_ID)
-#define PATH_HEAD     default_path(PAYLOAD_HEAD_ID)
-#define PATH_CYCLES   default_path(PAYLOAD_HEAD_CYCLES)
+#define PATH_MACHINE  message_path(PAYLOAD_MACHINE_ID)
+#define PATH_RESULT   message_path(PAYLOAD_RESULT_ID)
+#define PATH_STEPS    message_path(PAYLOAD_STEPS)
+#define PATH_TORQUE_0 message_path(PAYLOAD_TORQUE_EMPTY)
+#define PATH_THRUST_0 message_path(PAYLOAD_THRUST_EMPTY)
+#define PATH_POSITION message_path(PAYLOAD_POSITION)
+#define PATH_THRUST   message_path(PAYLOAD_THRUST)
+#define PATH_TORQUE   message_path(PAYLOAD_TORQUE)
+#define PATH_STEP     message_path(PAYLOAD_STEP)
+#define PATH_TRACE_ID message_path(PAYLOAD_TRACE_RESULT_ID)
+#define PATH_HEAD     message_path(PAYLOAD_HEAD_ID)
+#define PATH_CYCLES   message_path(PAYLOAD_HEAD_CYCLES)
 
 #endif

@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/terminal.h"
 #include "cli/completion.h"
 #include "cli/docs.h"
-#include "cli/terminal.h"
 #include "unit.h"
 
 static struct command_line line;

@@ -215,6 +215,14 @@ static void wrong_texts_topics_and_lists(void **state)
     expect_mistake("mqtt: {listener: {root: }}\n", "f.yaml:1:25: " ROOT "nothing\n");
     expect_mistake("mqtt: {listener: {root: \"A\\0B\"}}\n", "f.yaml:1:25: " ROOT "`A\\x00B`, which contains a zero byte\n");
     expect_good("mqtt: {listener: {root: A/B}}\n");
+    char text[VALUE_TOPIC_MAX + 64];
+    int start = snprintf(text, sizeof text, "mqtt: {listener: {root: ");
+    memset(text + start, 'a', VALUE_TOPIC_MAX);
+    snprintf(text + start + VALUE_TOPIC_MAX, sizeof text - (size_t)start - VALUE_TOPIC_MAX, "}}\n");
+    expect_good(text);
+    snprintf(text + start + VALUE_TOPIC_MAX, sizeof text - (size_t)start - VALUE_TOPIC_MAX, "a}}\n");
+    assert_int_equal(load_with(text, NULL, NULL, 0), ERR_CONFIG);
+    assert_non_null(strstr(problems_text(), ", which is longer than 1000 bytes"));
 #undef ROOT
     expect_mistake("data:\n  dir: \"\"\n", "f.yaml:2:8: `data.dir`: expected a text that is not empty, found nothing\n");
     expect_mistake("bus:\n  host: []\n", "f.yaml:2:9: `bus.host`: expected 1 to 32 items\n");
@@ -363,14 +371,39 @@ static void the_old_variables_of_the_broker_are_read(void **state)
 static void wrong_variables_and_assignments(void **state)
 {
     (void)state;
-    static const char *const environment[] = {"SPINDLE_DRILLING_ESTIMATOR=gradent", "SPINDLE_DRILLING_ESTIMATER=auto", "SPINDLE_BUS_PORT",
+    static const char *const environment[] = {"SPINDLE_DRILLING_ESTIMATOR=gradent",
+                                              "SPINDLE_DRILLING_ESTIMATER=auto",
+                                              "SPINDLE_BUS_PORT",
+                                              "SPINDLE_HIGH_THROUGHPUT_QQQ=1",
+                                              "SPINDLE_JOURNAL_QQQQQQQQQQ=",
+                                              "SPINDLE_FOO=1",
                                               NULL};
     assert_int_equal(load_with(NULL, environment, NULL, 0), ERR_CONFIG);
     assert_string_equal(problems_text(),
                         "environment SPINDLE_DRILLING_ESTIMATOR: `drilling.estimator`: expected one of `auto`, `gradient`, "
                         "`gradient30`, `gradient30_by_order`, `segments`, `production`, found `gradent`; did you mean `gradient`?\n"
-                        "environment SPINDLE_DRILLING_ESTIMATER: warning: no setting has this name; did you mean "
-                        "SPINDLE_DRILLING_ESTIMATOR?\n");
+                        "environment SPINDLE_DRILLING_ESTIMATER: no setting has this name; did you mean SPINDLE_DRILLING_ESTIMATOR?\n"
+                        "environment SPINDLE_HIGH_THROUGHPUT_QQQ: no setting has this name; docs/configuration.md lists them\n"
+                        "environment SPINDLE_JOURNAL_QQQQQQQQQQ: no setting has this name; docs/configuration.md lists them\n"
+                        "environment SPINDLE_FOO: warning: no setting has this name\n");
+    assert_int_equal(problems.errors, 4);
+}
+
+/* A service named spindle-http gets these in every pod of its namespace. */
+static void variables_of_kubernetes_are_passed_over(void **state)
+{
+    (void)state;
+    static const char *const environment[] = {"SPINDLE_SERVICE_HOST=10.0.0.1",
+                                              "SPINDLE_HTTP_SERVICE_PORT=9090",
+                                              "SPINDLE_HTTP_SERVICE_PORT_HTTP=9090",
+                                              "SPINDLE_HTTP_PORT=tcp://10.0.0.1:9090",
+                                              "SPINDLE_HTTP_PORT_9090_TCP=tcp://10.0.0.1:9090",
+                                              "SPINDLE_HTTP_PORT_9090_TCP_PROTO=tcp",
+                                              "SPINDLE_MQTT_PORT_1883_TCP_ADDR=10.0.0.1",
+                                              NULL};
+    assert_int_equal(load_with(NULL, environment, NULL, 0), 0);
+    assert_int_equal(config.http_port, 9090);
+    assert_string_equal(problems_text(), "");
 }
 
 static void wrong_assignments(void **state)
@@ -605,6 +638,7 @@ int main(void)
         TEST(variables_reach_nested_settings_by_all_names),
         TEST(the_old_variables_of_the_broker_are_read),
         TEST(wrong_variables_and_assignments),
+        TEST(variables_of_kubernetes_are_passed_over),
         TEST(wrong_assignments),
         TEST(two_names_of_one_setting_must_agree),
         TEST(two_listeners_cannot_share_a_port),

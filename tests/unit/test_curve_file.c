@@ -1,5 +1,5 @@
-/* drilling/curve_file: reads what real tools recorded, and says file and line of what it refuses. */
-#include "drilling/curve_file.h"
+/* simulate/curve_file: reads what real tools recorded, and says file and line of what it refuses. */
+#include "simulate/curve_file.h"
 
 #include <stdbool.h>
 #include <stdio.h>

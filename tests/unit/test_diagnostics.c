@@ -120,19 +120,6 @@ static void very_long_texts_are_cut_but_stay_one_line(void **state)
     free(text);
 }
 
-static void levels_are_read_by_name(void **state)
-{
-    (void)state;
-    enum diagnostics_level level = DIAGNOSTICS_DEBUG;
-    assert_int_equal(diagnostics_level_parse("info", &level), 0);
-    assert_int_equal(level, DIAGNOSTICS_INFO);
-    assert_int_equal(diagnostics_level_parse("error", &level), 0);
-    assert_int_equal(level, DIAGNOSTICS_ERROR);
-    assert_int_equal(diagnostics_level_parse("INFO", &level), ERR_INVALID);
-    assert_int_equal(diagnostics_level_parse("", &level), ERR_INVALID);
-    assert_int_equal(level, DIAGNOSTICS_ERROR);
-}
-
 static void a_limited_site_speaks_once_a_second(void **state)
 {
     (void)state;
@@ -200,7 +187,6 @@ int main(void)
         cmocka_unit_test_setup(one_event_is_one_line_whatever_the_text, defaults),
         cmocka_unit_test_setup(json_lines_are_json, defaults),
         cmocka_unit_test_setup(very_long_texts_are_cut_but_stay_one_line, defaults),
-        cmocka_unit_test_setup(levels_are_read_by_name, defaults),
         cmocka_unit_test_setup(a_limited_site_speaks_once_a_second, defaults),
         cmocka_unit_test_setup(a_limited_site_is_muted_within_a_second, defaults),
         cmocka_unit_test_setup(the_next_line_says_how_many_were_muted, defaults),

@@ -374,7 +374,7 @@ static void values_are_named_with_field_and_index(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         enum payload_side side = cases[i].field < PAYLOAD_POSITION ? PAYLOAD_RESULT : PAYLOAD_TRACE;
-        (side == PAYLOAD_RESULT ? build_result : build_trace)(default_path(cases[i].field), cases[i].value);
+        (side == PAYLOAD_RESULT ? build_result : build_trace)(message_path(cases[i].field), cases[i].value);
         assert_refused(read_message(side), "bad_value", cases[i].part, MESSAGE_STAMP);
     }
     message_build(&message, MESSAGE_STAMP, PATH_HEAD, "false", NULL);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -242,22 +243,57 @@ static void connections_are_kept_for_the_next_request(void **state)
     assert_non_null(strstr(answer, "ok\nHTTP/1.1 404 "));
 }
 
-/* Those beyond the limit wait; they are served once others have gone. */
-static void connections_beyond_the_limit_wait(void **state)
+/* Reads what comes until the server closes. */
+static bool is_closed(int fd)
+{
+    char bytes[512];
+    ssize_t n;
+    while ((n = recv(fd, bytes, sizeof bytes, 0)) > 0)
+        ;
+    return n == 0;
+}
+
+/* Requests that are begun and not finished hold nobody: those that began first are closed. */
+static void unfinished_requests_give_way(void **state)
 {
     (void)state;
-    int fds[HTTP_CONNECTIONS_MAX + 8];
+    int fds[2 * HTTP_CONNECTIONS_MAX];
     enum { COUNT = sizeof fds / sizeof *fds };
-    static const char request[] = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    for (int i = 0; i < COUNT; i++)
+    static const char begun[] = "GET /metrics HTTP/1.1\r\nHost: x\r\nX-Long: ";
+    for (int i = 0; i < COUNT; i++) {
         assert_true((fds[i] = connect_to(http_port(http))) >= 0);
-    for (int i = 0; i < COUNT; i++) { /* in order of arrival: each one that ends makes room for the next */
-        assert_int_equal(send(fds[i], request, sizeof request - 1, MSG_NOSIGNAL), sizeof request - 1);
-        char bytes[512];
-        assert_true(recv(fds[i], bytes, sizeof bytes, 0) > 12);
-        assert_memory_equal(bytes, "HTTP/1.1 200", 12);
-        close(fds[i]);
+        assert_int_equal(send(fds[i], begun, sizeof begun - 1, MSG_NOSIGNAL), sizeof begun - 1);
     }
+    time_t began = time(NULL);
+    assert_int_equal(ask("GET", "/healthz"), 200);
+    assert_int_equal(ask("GET", "/metrics"), 200);
+    assert_true(time(NULL) - began < HTTP_IDLE_TIMEOUT_S / 2);
+    for (int i = 0; i <= COUNT - HTTP_CONNECTIONS_KEPT; i++)
+        assert_true(is_closed(fds[i]));
+    char byte;
+    assert_int_equal(recv(fds[COUNT - 1], &byte, 1, MSG_DONTWAIT), -1); /* the last is still waited for */
+    for (int i = 0; i < COUNT; i++)
+        close(fds[i]);
+}
+
+/* A connection that asks now and then stays when others only wait. */
+static void who_asks_stays(void **state)
+{
+    (void)state;
+    int asking = connect_to(http_port(http)), waiting[HTTP_CONNECTIONS_MAX];
+    static const char request[] = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    for (int i = 0; i < HTTP_CONNECTIONS_MAX; i++) {
+        char bytes[512];
+        waiting[i] = connect_to(http_port(http));
+        assert_true(waiting[i] >= 0);
+        assert_int_equal(send(asking, request, sizeof request - 1, MSG_NOSIGNAL), sizeof request - 1);
+        assert_true(recv(asking, bytes, sizeof bytes, 0) > 12);
+        assert_memory_equal(bytes, "HTTP/1.1 200", 12);
+    }
+    assert_true(is_closed(waiting[0]));
+    close(asking);
+    for (int i = 0; i < HTTP_CONNECTIONS_MAX; i++)
+        close(waiting[i]);
 }
 
 static void a_port_in_use_is_said(void **state)
@@ -328,7 +364,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(requests_beyond_the_limit_are_refused, start, stop),
         cmocka_unit_test_setup_teardown(what_is_not_http_is_refused, start, stop),
         cmocka_unit_test_setup_teardown(connections_are_kept_for_the_next_request, start, stop),
-        cmocka_unit_test_setup_teardown(connections_beyond_the_limit_wait, start, stop),
+        cmocka_unit_test_setup_teardown(unfinished_requests_give_way, start, stop),
+        cmocka_unit_test_setup_teardown(who_asks_stays, start, stop),
         cmocka_unit_test_setup_teardown(a_port_in_use_is_said, start, stop),
         cmocka_unit_test_setup_teardown(hosts_that_are_not_ours_are_said, start, stop),
         cmocka_unit_test_setup_teardown(it_can_be_stopped_and_started_again_on_its_port, start, stop),

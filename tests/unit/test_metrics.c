@@ -135,7 +135,7 @@ static void collect_histogram(void *owner, struct metrics_writer *writer)
 static void histograms_are_cumulative_and_end_with_their_total(void **state)
 {
     (void)state;
-    histogram_reset(&histogram);
+    memset(&histogram, 0, sizeof histogram);
     static const uint64_t values_ms[] = {0, 5, 6, 50, 400, 900, 4000, 60000};
     for (unsigned i = 0; i < sizeof values_ms / sizeof *values_ms; i++)
         histogram_record(&histogram, values_ms[i] * 1000000);

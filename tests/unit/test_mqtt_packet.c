@@ -141,6 +141,15 @@ static void a_full_connect_of_5_is_read(void **state)
     assert_int_equal(connect.properties.request_problem_information, 0);
     assert_int_equal(connect.will_properties.will_delay_interval, 7);
     assert_int_equal(connect.client_id.length, 0);
+    uint32_t position = 0;
+    struct mqtt_slice key, value;
+    assert_true(mqtt_properties_next_user(connect.properties.raw, &position, &key, &value));
+    assert_int_equal(value.length, 1);
+    assert_true(mqtt_properties_next_user(connect.properties.raw, &position, &key, &value));
+    assert_int_equal(value.length, 2);
+    assert_memory_equal(key.data, "k", 1);
+    assert_false(mqtt_properties_next_user(connect.properties.raw, &position, &key, &value));
+    assert_false(mqtt_properties_next_user(connect.properties.raw, &position, &key, &value));
 }
 
 static void unknown_protocols_are_told_so(void **state)
@@ -363,6 +372,7 @@ static void encoders_refuse_what_no_packet_can_hold(void **state)
     assert_int_equal(mqtt_connect_encode(&bytes, &connect), ERR_LIMIT);
     struct mqtt_subscription entry = {.filter = too_long};
     assert_int_equal(mqtt_subscribe_encode(&bytes, 4, 1, &entry, 1), ERR_LIMIT);
+    assert_int_equal(mqtt_unsubscribe_encode(&bytes, 4, 1, &too_long, 1), ERR_LIMIT);
     assert_int_equal(bytes.length, 0);
     buffer_fini(&bytes);
 }
@@ -665,6 +675,12 @@ static void subscriptions_survive_a_round_trip(void **state)
         assert_int_equal(entry.qos, 2);
         assert_int_equal(entry.no_local, version == 5);
         assert_int_equal(entry.retain_handling, version == 5);
+        struct mqtt_slice filters[2] = {in[0].filter, in[1].filter};
+        buffer_clear(&bytes);
+        assert_int_equal(mqtt_unsubscribe_encode(&bytes, version, 3, filters, 2), 0);
+        frame = frame_in(&bytes);
+        assert_int_equal(mqtt_unsubscribe_decode(&frame, version, &out), 0);
+        assert_int_equal(out.entry_count, 2);
         buffer_fini(&bytes);
     }
 }

@@ -9,7 +9,6 @@
 #include <cmocka.h>
 
 #include "base/error.h"
-#include "mqtt/wire.h"
 #include "mqtt_bytes.h"
 
 /* One value for each property identifier, as bytes. */
@@ -246,7 +245,7 @@ static void property_writers_are_read_back(void **state)
     assert_int_equal(mqtt_property_text(&raw, MQTT_PROPERTY_CORRELATION_DATA, (struct mqtt_slice){NULL, 0}), 0);
     assert_int_equal(mqtt_property_user(&raw, slice_of("key"), slice_of("")), 0);
     struct mqtt_properties properties;
-    assert_int_equal(wire_properties_decode((struct mqtt_slice){raw.data, (uint32_t)raw.length}, MQTT_PUBLISH, &properties), 0);
+    assert_int_equal(mqtt_properties_decode((struct mqtt_slice){raw.data, (uint32_t)raw.length}, MQTT_PUBLISH, &properties), 0);
     assert_int_equal(properties.payload_format, 1);
     assert_int_equal(properties.topic_alias, 0x1234);
     assert_int_equal(properties.message_expiry_interval, 0x12345678);
@@ -278,6 +277,19 @@ static void property_writers_keep_to_their_limits(void **state)
     buffer_fini(&raw);
 }
 
+static void walking_bytes_that_are_no_properties_ends(void **state)
+{
+    (void)state;
+    struct mqtt_slice name, value;
+    for (unsigned first = 0; first < 256; first++) {
+        uint8_t bytes[3] = {(uint8_t)first, 0xff, 0x26};
+        uint32_t position = 0;
+        while (mqtt_properties_next_user((struct mqtt_slice){bytes, 3}, &position, &name, &value))
+            ;
+        assert_int_equal(position, 3);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -288,6 +300,7 @@ int main(void)
         cmocka_unit_test(unknown_property_identifiers_are_malformed),
         cmocka_unit_test(property_writers_are_read_back),
         cmocka_unit_test(property_writers_keep_to_their_limits),
+        cmocka_unit_test(walking_bytes_that_are_no_properties_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,14 +1,14 @@
-/* cli/simulate_*: the accounts of a simulation: holes, estimates, answers, shares of shapes. */
+/* simulate: the accounts of a simulation: holes, estimates, answers, shares of shapes. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
-#include "cli/simulate_answer.h"
-#include "cli/simulate_curves.h"
-#include "cli/simulate_ledger.h"
-#include "cli/simulate_tally.h"
+#include "simulate/simulate_answer.h"
+#include "simulate/simulate_curves.h"
+#include "simulate/simulate_ledger.h"
+#include "simulate/simulate_tally.h"
 #include "unit.h"
 
 /* ---- ledger ---- */

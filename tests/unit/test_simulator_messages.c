@@ -1,5 +1,5 @@
-/* drilling/simulator_messages and simulator_malformed: what they write is the real envelope, checked by a JSON library. */
-#include "drilling/simulator_messages.h"
+/* simulate/simulator_messages and simulator_malformed: what they write is the real envelope, checked by a JSON library. */
+#include "simulate/simulator_messages.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -9,7 +9,7 @@
 #include <jansson.h>
 
 #include "base/error.h"
-#include "drilling/simulator_malformed.h"
+#include "simulate/simulator_malformed.h"
 #include "unit.h"
 
 enum { OUT_LIMIT = 4 << 20 };

@@ -1,7 +1,7 @@
 /* What a terminal can do beyond plain text: colour, and one line of progress that is written over. Nothing of it leaves for a file or pipe.
  */
-#ifndef CLI_TERMINAL_H
-#define CLI_TERMINAL_H
+#ifndef BASE_TERMINAL_H
+#define BASE_TERMINAL_H
 
 #include <stdbool.h>
 #include <stddef.h>

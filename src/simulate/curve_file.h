@@ -3,12 +3,12 @@
  * The first line names the columns, in any order: step, position_mm (negative is advance), torque_a, thrust_a, torque_empty_a,
  * thrust_empty_a. Other columns are skipped. Values are kept to three decimals, as the tools send them. The no-load currents of a step
  * are those of its first sample. */
-#ifndef DRILLING_CURVE_FILE_H
-#define DRILLING_CURVE_FILE_H
+#ifndef SIMULATE_CURVE_FILE_H
+#define SIMULATE_CURVE_FILE_H
 
 #include <stddef.h>
 
-#include "drilling/simulator.h"
+#include "simulate/simulator_curve.h"
 
 enum { CURVE_FILE_PROBLEM_MAX = 512, CURVE_FILE_LINE_MAX = 1024, CURVE_FOLDER_FILES_MAX = 20000 };
 

@@ -1,5 +1,5 @@
 /* A table of damages done to good messages. */
-#include "drilling/simulator_malformed.h"
+#include "simulate/simulator_malformed.h"
 
 #include <assert.h>
 #include <string.h>

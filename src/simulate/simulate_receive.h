@@ -1,8 +1,8 @@
 /* The receiving side of a simulation: each answer is read, matched with its hole, checked and measured. */
-#ifndef CLI_SIMULATE_RECEIVE_H
-#define CLI_SIMULATE_RECEIVE_H
+#ifndef SIMULATE_SIMULATE_RECEIVE_H
+#define SIMULATE_SIMULATE_RECEIVE_H
 
-#include "cli/simulate_play.h"
+#include "simulate/simulate_play.h"
 
 void simulate_receive(struct simulation *simulation, const struct mqtt_publish *publish, uint64_t now_ns);
 

@@ -1,4 +1,4 @@
-#include "cli/simulate_answer.h"
+#include "simulate/simulate_answer.h"
 
 #include <stdio.h>
 #include <stdlib.h>

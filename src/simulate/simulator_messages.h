@@ -2,14 +2,14 @@
  *
  * Nearly all bytes of a hole are its arrays, and they depend on the curve alone: they are rendered once, and each hole only splices
  * its stamp, ids and tool between them. Pure. */
-#ifndef DRILLING_SIMULATOR_MESSAGES_H
-#define DRILLING_SIMULATOR_MESSAGES_H
+#ifndef SIMULATE_SIMULATOR_MESSAGES_H
+#define SIMULATE_SIMULATOR_MESSAGES_H
 
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/buffer.h"
-#include "drilling/simulator.h"
+#include "simulate/simulator_curve.h"
 
 enum simulator_message { SIMULATOR_RESULT, SIMULATOR_TRACE, SIMULATOR_HEADS, SIMULATOR_MESSAGE_COUNT };
 

@@ -4,8 +4,8 @@
  * grows with the square of the tip's depth in it (the edge that cuts, times its lever arm); while it leaves, the torque falls the same
  * way. Each program step has its feed and spindle speed, and with them a no-load current that the machine subtracts. On top come the
  * motor's lag, noise that grows with the load, and the quantisation of the real controllers. */
-#ifndef DRILLING_SIMULATOR_H
-#define DRILLING_SIMULATOR_H
+#ifndef SIMULATE_SIMULATOR_CURVE_H
+#define SIMULATE_SIMULATOR_CURVE_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -2,14 +2,14 @@
  *
  * A hole in work has a slot, of which there are a fixed number; that bounds memory and what a server is asked to hold. Of a hole that is
  * finished four bytes stay, so that a late or second answer is known for what it is. */
-#ifndef CLI_SIMULATE_LEDGER_H
-#define CLI_SIMULATE_LEDGER_H
+#ifndef SIMULATE_SIMULATE_LEDGER_H
+#define SIMULATE_SIMULATE_LEDGER_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "drilling/simulator_messages.h"
+#include "simulate/simulator_messages.h"
 
 enum { SIMULATE_SLOTS_MAX = 1 << 20, SIMULATE_HOLES_MAX = 1 << 28 };
 

@@ -1,6 +1,6 @@
 /* Reads what Spindle publishes for a hole (topics ...KeyPoints and ...DepthEstimation) as a consumer would. */
-#ifndef CLI_SIMULATE_ANSWER_H
-#define CLI_SIMULATE_ANSWER_H
+#ifndef SIMULATE_SIMULATE_ANSWER_H
+#define SIMULATE_SIMULATE_ANSWER_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,10 +1,10 @@
-#include "cli/simulate_receive.h"
+#include "simulate/simulate_receive.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
-#include "cli/simulate_answer.h"
+#include "simulate/simulate_answer.h"
 
 struct origin {
     enum simulate_answer_side side;

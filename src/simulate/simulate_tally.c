@@ -1,4 +1,4 @@
-#include "cli/simulate_tally.h"
+#include "simulate/simulate_tally.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,9 +1,9 @@
 /* Messages as broken senders, cut lines and strange firmware produce them. Each is one that the pipeline must refuse: one dead letter,
  * and nothing else changes. Pure. */
-#ifndef DRILLING_SIMULATOR_MALFORMED_H
-#define DRILLING_SIMULATOR_MALFORMED_H
+#ifndef SIMULATE_SIMULATOR_MALFORMED_H
+#define SIMULATE_SIMULATOR_MALFORMED_H
 
-#include "drilling/simulator_messages.h"
+#include "simulate/simulator_messages.h"
 
 /* How many kinds there are; a kind is 0 .. simulator_malformed_count() - 1. */
 unsigned simulator_malformed_count(void);

@@ -1,10 +1,10 @@
 /* What a simulation says while it runs and at its end. */
-#ifndef CLI_SIMULATE_REPORT_H
-#define CLI_SIMULATE_REPORT_H
+#ifndef SIMULATE_SIMULATE_REPORT_H
+#define SIMULATE_SIMULATE_REPORT_H
 
 #include <stdbool.h>
 
-#include "cli/simulate_play.h"
+#include "simulate/simulate_play.h"
 
 /* One line for a terminal: how far it is. */
 void simulate_report_progress(const struct simulation *simulation, uint64_t now_ns);

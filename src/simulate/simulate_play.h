@@ -1,17 +1,17 @@
 /* The sending side of a simulation: tools, holes, and the messages that wait for their connection. One thread. */
-#ifndef CLI_SIMULATE_PLAY_H
-#define CLI_SIMULATE_PLAY_H
+#ifndef SIMULATE_SIMULATE_PLAY_H
+#define SIMULATE_SIMULATE_PLAY_H
 
 #include <stdio.h>
 
 #include "base/buffer.h"
 #include "base/random.h"
-#include "cli/simulate.h"
-#include "cli/simulate_curves.h"
-#include "cli/simulate_ledger.h"
-#include "cli/simulate_tally.h"
 #include "drilling/topics.h"
 #include "load/load_client.h"
+#include "simulate/simulate.h"
+#include "simulate/simulate_curves.h"
+#include "simulate/simulate_ledger.h"
+#include "simulate/simulate_tally.h"
 
 struct simulate_tool {
     char toolbox[32], name[24], device[32], machine_id[16], head_id[24];

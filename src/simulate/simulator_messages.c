@@ -1,5 +1,5 @@
 /* The messages as tables of fields; one pass over a table writes a message. */
-#include "drilling/simulator_messages.h"
+#include "simulate/simulator_messages.h"
 
 #include <inttypes.h>
 #include <stdbool.h>

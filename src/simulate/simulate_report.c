@@ -1,10 +1,10 @@
-#include "cli/simulate_report.h"
+#include "simulate/simulate_report.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/terminal.h"
+#include "base/terminal.h"
 
 enum { JSON_LIMIT = 1 << 20, REMARK_MAX = 200, GROUPED_MAX = 32 };
 

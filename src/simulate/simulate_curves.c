@@ -1,4 +1,4 @@
-#include "cli/simulate_curves.h"
+#include "simulate/simulate_curves.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "drilling/curve_file.h"
+#include "simulate/curve_file.h"
 
 enum { WORD_MAX = 64 };
 

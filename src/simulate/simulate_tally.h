@@ -1,12 +1,12 @@
 /* What a simulation has measured. Pure. */
-#ifndef CLI_SIMULATE_TALLY_H
-#define CLI_SIMULATE_TALLY_H
+#ifndef SIMULATE_SIMULATE_TALLY_H
+#define SIMULATE_SIMULATE_TALLY_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/histogram.h"
-#include "drilling/simulator.h"
+#include "simulate/simulator_curve.h"
 
 enum { SIMULATE_ERROR_TEXTS_MAX = 12, SIMULATE_ERROR_TEXT_MAX = 160 };
 

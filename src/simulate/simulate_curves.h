@@ -1,11 +1,11 @@
 /* The curves that simulated tools drill: generated in given shares of shapes, or recorded ones from a folder; rendered once. */
-#ifndef CLI_SIMULATE_CURVES_H
-#define CLI_SIMULATE_CURVES_H
+#ifndef SIMULATE_SIMULATE_CURVES_H
+#define SIMULATE_SIMULATE_CURVES_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#include "drilling/simulator_messages.h"
+#include "simulate/simulator_messages.h"
 
 enum { SIMULATE_PROBLEM_MAX = 600, SIMULATE_GENERATED_CURVES = 240 };
 
@@ -33,7 +33,7 @@ int simulate_mix_parse(struct simulate_mix *mix, const char *text, char problem[
 /* Exactly `count` curves (at least one), dealt to the shapes by their weights. Returns 0 or ERR_NO_MEMORY. */
 int simulate_curves_generate(struct simulate_curves *curves, const struct simulate_mix *mix, size_t count, uint64_t seed);
 
-/* All curves of a folder. Returns 0, or an error of drilling/curve_file.h with what is wrong in `problem`. */
+/* All curves of a folder. Returns 0, or an error of simulate/curve_file.h with what is wrong in `problem`. */
 int simulate_curves_read(struct simulate_curves *curves, const char *folder, char problem[SIMULATE_PROBLEM_MAX]);
 
 void simulate_curves_fini(struct simulate_curves *curves); /* accepts all zero */

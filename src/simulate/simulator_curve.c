@@ -1,6 +1,6 @@
 /* A drill, a work piece and a program, run sample by sample. The numbers are those of recorded curves: feeds, no-load currents,
  * current quanta, how far a program retracts between two steps, how much the torque trembles. */
-#include "drilling/simulator.h"
+#include "simulate/simulator_curve.h"
 
 #include <math.h>
 #include <stdbool.h>

@@ -1,5 +1,5 @@
-/* drilling/simulator: curves look like recorded ones, and their truth is where the torque says it is. */
-#include "drilling/simulator.h"
+/* simulate/simulator_curve: curves look like recorded ones, and their truth is where the torque says it is. */
+#include "simulate/simulator_curve.h"
 
 #include <math.h>
 #include <stdbool.h>

@@ -1,5 +1,5 @@
 /* Line by line through zlib, which reads plain files as well. */
-#include "drilling/curve_file.h"
+#include "simulate/curve_file.h"
 
 #include <dirent.h>
 #include <errno.h>

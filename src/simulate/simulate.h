@@ -1,6 +1,6 @@
-/* `spindle simulate`: drilling tools that publish holes, and a receiver that measures what comes back. */
-#ifndef CLI_SIMULATE_H
-#define CLI_SIMULATE_H
+/* Simulated drilling: tools that publish holes, and a receiver that measures what comes back. */
+#ifndef SIMULATE_SIMULATE_H
+#define SIMULATE_SIMULATE_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,6 +13,12 @@ enum {
 };
 
 #define SIMULATE_SHAPES_DEFAULT "one-stack=30,two-stack=48,micro-peck=10,aborted=7,air=5"
+
+enum simulate_verdict {
+    SIMULATE_DONE,
+    SIMULATE_FAILED, /* holes were lost, answers were wrong, or the server could not be reached */
+    SIMULATE_REFUSED /* an option is wrong */
+};
 
 struct simulate_options {
     const char *host;
@@ -38,7 +44,7 @@ struct simulate_options {
 };
 
 /* Plays until the end, SIGINT or SIGTERM (then it waits for what is under way; a second signal ends at once), and prints the summary.
- * Returns an exit status: 0; 1 when holes were lost, or the server could not be reached; 2 when an option is wrong. */
-int simulate(const struct simulate_options *options);
+ * Standard error says why it was refused or failed. */
+enum simulate_verdict simulate(const struct simulate_options *options);
 
 #endif

@@ -1,4 +1,4 @@
-#include "cli/simulate_play.h"
+#include "simulate/simulate_play.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "drilling/simulator_malformed.h"
+#include "simulate/simulator_malformed.h"
 
 enum {
     TOOLS_PER_TOOLBOX = 5,

@@ -1,4 +1,4 @@
-#include "cli/simulate_ledger.h"
+#include "simulate/simulate_ledger.h"
 
 #include <assert.h>
 #include <stdlib.h>
