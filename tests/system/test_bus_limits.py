@@ -122,6 +122,10 @@ def pauses(server, reason):
     return server.metrics().get_sum('spindle_bus_pauses_total', reason=reason)
 
 
+def received(server):
+    return server.metrics().get_sum('spindle_bus_messages_received_total')
+
+
 def closed(server, reason):
     return server.metrics().get_sum('spindle_bus_disconnects_total', reason=reason)
 
@@ -173,7 +177,7 @@ def test_who_does_not_take_its_answers_is_not_read_from(spindle, connect, raw, w
 def test_who_never_takes_its_answers_is_disconnected_by_name_and_address(spindle, raw):
     server = spindle(settings={'bus.outgoing_size_max': '64KiB', 'bus.stall_timeout_s': 1}).start()
     client = raw(server, b'deaf')
-    flood(server, client, b'\xc0\x00')
+    Sender(client, [b'\xc0\x00' * MIB] * 64)
     wait_until(lambda: closed(server, 'slow') == 1, 'it is disconnected')
     assert re.search(r'bus: client "deaf" at 127\.0\.0\.1:%d is disconnected: \d+ bytes wait for it and it has taken none for 1 s'
                      % client.socket.getsockname()[1], server.stderr())
@@ -215,6 +219,7 @@ def test_one_that_owes_acknowledgements_cannot_overrun_another(spindle, connect,
     count, before = 400, pauses(server, 'subscriber')
     sender = Sender(debtor, [publish(b's', bytes(65536), i + 1) for i in range(count)])
     wait_until(lambda: pauses(server, 'subscriber') > before, 'the debtor is held back too')
+    wait_until(lambda: received(server) == (time.sleep(0.3), received(server))[1], 'nothing moves')
     assert closed(server, 'slow') == 0
     finisher = threading.Thread(target=lambda: reader.take(4, count), daemon=True)
     finisher.start()
@@ -271,7 +276,7 @@ def test_packets_that_are_never_finished_hold_neither_memory_nor_others(spindle,
         most = max(most, metrics.get_sum('process_resident_memory_bytes') - before)
         witness.publish('w', b'small ones pass')
         assert witness.take()[0].payload == b'small ones pass'
-    assert most < 80 * MIB, most  # 160 were sent
+    assert SANITIZED or most < 80 * MIB, most  # 160 were sent
     assert 'of a packet and not the rest for 1 s' in server.stderr()
     connect(server).publish('h', bytes(4 * MIB - 100))
     del senders
