@@ -52,8 +52,7 @@ static int bench_fetch(struct queue *base, size_t bytes_max, unsigned timeout_ms
         pthread_cond_wait(&queue->more, &queue->lock);
     queue->interrupted = false;
     size_t count = queue->ready - queue->read;
-    *batch = (struct queue_batch){
-        .queue = base, .count = count < BATCH ? count : BATCH, .messages = queue->messages + queue->read};
+    *batch = (struct queue_batch){.queue = base, .count = count < BATCH ? count : BATCH, .messages = queue->messages + queue->read};
     queue->read += batch->count;
     pthread_mutex_unlock(&queue->lock);
     *out = batch;
