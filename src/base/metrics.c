@@ -26,7 +26,8 @@ static const struct metric_row rows[METRIC_COUNT] = {
 
 struct metrics_writer {
     struct buffer lines[METRIC_COUNT];
-    int error; /* the first that happened; nothing more is written after it */
+    int error;                           /* the first that happened; nothing more is written after it */
+    const struct metrics_reader *reader; /* gets the values in place of the lines; may be NULL */
 };
 
 struct registration {
@@ -155,23 +156,43 @@ static void append_line(struct metrics_writer *writer, enum metric metric, const
     }
 }
 
+static void tell_reader(const struct metrics_reader *reader, enum metric metric, double value, va_list labels)
+{
+    const char *texts[2 * METRICS_LABELS_MAX + 1];
+    unsigned count = 0;
+    for (const char *name; count < 2 * METRICS_LABELS_MAX && (name = va_arg(labels, const char *));) {
+        texts[count++] = name;
+        texts[count++] = va_arg(labels, const char *);
+    }
+    texts[count] = NULL;
+    reader->sample(reader->context, metric, value, texts);
+}
+
 void metrics_sample(struct metrics_writer *writer, enum metric metric, double value, ...)
 {
     char text[NUMBER_TEXT_SIZE];
-    number_text(value, text);
     va_list labels;
     va_start(labels, value);
-    append_line(writer, metric, "", NULL, text, labels);
+    if (writer->reader) {
+        tell_reader(writer->reader, metric, value, labels);
+    } else {
+        number_text(value, text);
+        append_line(writer, metric, "", NULL, text, labels);
+    }
     va_end(labels);
 }
 
 void metrics_sample_u64(struct metrics_writer *writer, enum metric metric, uint64_t value, ...)
 {
     char text[NUMBER_TEXT_SIZE];
-    snprintf(text, sizeof text, "%llu", (unsigned long long)value);
     va_list labels;
     va_start(labels, value);
-    append_line(writer, metric, "", NULL, text, labels);
+    if (writer->reader) {
+        tell_reader(writer->reader, metric, (double)value, labels);
+    } else {
+        snprintf(text, sizeof text, "%llu", (unsigned long long)value);
+        append_line(writer, metric, "", NULL, text, labels);
+    }
     va_end(labels);
 }
 
@@ -180,6 +201,10 @@ void metrics_sample_u64(struct metrics_writer *writer, enum metric metric, uint6
 void metrics_histogram_ns(struct metrics_writer *writer, enum metric metric, const struct histogram *histogram, const double *bounds_s,
                           unsigned bound_count, ...)
 {
+    if (writer->reader) {
+        writer->reader->histogram(writer->reader->context, metric, histogram);
+        return;
+    }
     va_list labels;
     va_start(labels, bound_count);
     char bound[NUMBER_TEXT_SIZE], value[NUMBER_TEXT_SIZE];
@@ -211,6 +236,25 @@ static int append_page(const struct metrics_writer *writer, struct buffer *out)
     return error;
 }
 
+static void collect(struct metrics_writer *writer)
+{
+    pthread_mutex_lock(&registry_lock);
+    for (unsigned i = 0; i < registration_count; i++)
+        registrations[i].collector(registrations[i].owner, writer);
+    pthread_mutex_unlock(&registry_lock);
+}
+
+int metrics_read(const struct metrics_reader *reader)
+{
+    struct metrics_writer *writer = calloc(1, sizeof *writer);
+    if (!writer)
+        return ERR_NO_MEMORY;
+    writer->reader = reader;
+    collect(writer);
+    free(writer);
+    return 0;
+}
+
 int metrics_write(struct buffer *out)
 {
     struct metrics_writer *writer = calloc(1, sizeof *writer);
@@ -218,10 +262,7 @@ int metrics_write(struct buffer *out)
         return ERR_NO_MEMORY;
     for (unsigned i = 0; i < METRIC_COUNT; i++)
         buffer_init(&writer->lines[i], out->limit);
-    pthread_mutex_lock(&registry_lock);
-    for (unsigned i = 0; i < registration_count; i++)
-        registrations[i].collector(registrations[i].owner, writer);
-    pthread_mutex_unlock(&registry_lock);
+    collect(writer);
     size_t start = out->length;
     int error = writer->error ? writer->error : append_page(writer, out);
     if (error)

@@ -43,4 +43,16 @@ void metrics_histogram_ns(struct metrics_writer *writer, enum metric metric, con
  * `out` is unchanged on failure. */
 int metrics_write(struct buffer *out);
 
+/* Who wants the values themselves: each sample and histogram in the order in which the collectors state them, while the registry is locked.
+ * `labels` are name, value pairs ended by NULL; they are borrowed for the call. */
+struct metrics_reader {
+    void (*sample)(void *context, enum metric metric, double value, const char *const *labels);
+    void (*histogram)(void *context, enum metric metric, const struct histogram *histogram);
+    void *context;
+};
+enum { METRICS_LABELS_MAX = 8 }; /* of one sample; further ones are left out */
+
+/* Calls every collector. Returns 0 or ERR_NO_MEMORY. */
+int metrics_read(const struct metrics_reader *reader);
+
 #endif

@@ -75,35 +75,48 @@ void status_unregister(const char *name)
     drop(&fragments, name);
 }
 
-static int write_probe(struct buffer *json, const struct entry *probe, bool *all_ready)
+int probes_read(probe_reader reader, void *context, bool *ready)
 {
-    struct buffer text;
-    buffer_init(&text, PROBE_TEXT_BYTES_MAX);
-    bool ready = probe->check(probe->owner, &text);
-    *all_ready = *all_ready && ready;
-    int error = buffer_printf(json, "{\"name\": \"%s\", \"ready\": %s, \"text\": ", probe->name, ready ? "true" : "false");
+    bool all_ready = true;
+    int error = 0;
+    pthread_mutex_lock(&lock);
+    for (unsigned i = 0; i < probes.count && !error; i++) {
+        const struct entry *probe = &probes.entries[i];
+        struct buffer text;
+        buffer_init(&text, PROBE_TEXT_BYTES_MAX);
+        bool one_ready = probe->check(probe->owner, &text);
+        all_ready = all_ready && one_ready;
+        error = reader(context, probe->name, one_ready, (const char *)text.data, text.length);
+        buffer_fini(&text);
+    }
+    pthread_mutex_unlock(&lock);
     if (!error)
-        error = buffer_append_json_string(json, (const char *)text.data, text.length, 0);
-    if (!error)
-        error = buffer_append_text(json, "}");
-    buffer_fini(&text);
+        *ready = all_ready;
     return error;
+}
+
+struct probe_list {
+    struct buffer *json;
+    const char *comma;
+};
+
+static int write_probe(void *context, const char *name, bool ready, const char *text, size_t length)
+{
+    struct probe_list *list = context;
+    int error = buffer_printf(list->json, "%s{\"name\": \"%s\", \"ready\": %s, \"text\": ", list->comma, name, ready ? "true" : "false");
+    list->comma = ", ";
+    error = error ? error : buffer_append_json_string(list->json, text, length, 0);
+    return error ? error : buffer_append_text(list->json, "}");
 }
 
 int probes_write(struct buffer *json, bool *ready)
 {
     size_t start = json->length;
     bool all_ready = true;
+    struct probe_list list = {json, ""};
     int error = buffer_append_text(json, "[");
-    pthread_mutex_lock(&lock);
-    for (unsigned i = 0; i < probes.count && !error; i++) {
-        error = i ? buffer_append_text(json, ", ") : 0;
-        if (!error)
-            error = write_probe(json, &probes.entries[i], &all_ready);
-    }
-    pthread_mutex_unlock(&lock);
-    if (!error)
-        error = buffer_append_text(json, "]");
+    error = error ? error : probes_read(write_probe, &list, &all_ready);
+    error = error ? error : buffer_append_text(json, "]");
     if (error)
         json->length = start;
     else

@@ -26,6 +26,12 @@ void probes_unregister(const char *name);
 int status_register(const char *name, status_fragment fragment, void *owner);
 void status_unregister(const char *name);
 
+/* Called for each probe in order of registration; `text` is what it says. Returns 0 or an error, which ends the reading. */
+typedef int (*probe_reader)(void *context, const char *name, bool ready, const char *text, size_t length);
+
+/* *ready gets whether all are; true when there is none. Returns 0, or the reader's error, and then leaves *ready as it was. */
+int probes_read(probe_reader reader, void *context, bool *ready);
+
 /* Appends [{"name": "journal", "ready": true, "text": "..."}, ...] in order of registration. *ready gets whether all are; true when
  * there is none. Returns 0, ERR_LIMIT or ERR_NO_MEMORY, and then leaves both as they were. */
 int probes_write(struct buffer *json, bool *ready);

@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/metrics.h"
 #include "base/process.h"
+#include "control/overview.h"
 #include "control/pages.h"
 
 enum { HTTP_LISTEN_BACKLOG = 128 };
@@ -34,6 +35,7 @@ struct http {
     const char *version;
     uint64_t start_ns; /* monotonic */
     uint16_t port;
+    struct overview_marks marks; /* the daemon's thread alone uses them */
 };
 
 /* ---- connections ---- */
@@ -149,7 +151,9 @@ static enum MHD_Result on_request(void *owner, struct MHD_Connection *connection
         *seen = http;
         return MHD_YES;
     }
-    struct page_facts facts = {.version = http->version, .uptime_s = (double)(clock_monotonic_ns() - http->start_ns) / 1e9};
+    uint64_t now_ns = clock_monotonic_ns();
+    struct page_facts facts = {
+        .version = http->version, .uptime_s = (double)(now_ns - http->start_ns) / 1e9, .now_ns = now_ns, .marks = &http->marks};
     page_render(&page, path, &facts);
     return send_page(connection, &page, false);
 }

@@ -1,4 +1,4 @@
-/* The HTTP server: /metrics, /healthz, /readyz, /api/v1/status and a page that leads to them.
+/* The HTTP server: /metrics, /healthz, /readyz, /api/v1/status and a page for people.
  *
  * One thread of its own serves all connections. It answers GET and HEAD, takes no request body, and states what it says from the
  * registries of base/metrics.h and base/probes.h. */

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/metrics.h"
 #include "base/probes.h"
+#include "control/overview.h"
 
 static const char type_json[] = "application/json";
 
@@ -81,58 +82,17 @@ static const struct route routes[] = {
 };
 enum { ROUTE_COUNT = sizeof routes / sizeof *routes };
 
-static int append_html(struct buffer *body, const char *text)
-{
-    int error = 0;
-    for (; *text && !error; text++) {
-        switch (*text) {
-        case '&':
-            error = buffer_append_text(body, "&amp;");
-            break;
-        case '<':
-            error = buffer_append_text(body, "&lt;");
-            break;
-        case '>':
-            error = buffer_append_text(body, "&gt;");
-            break;
-        default:
-            error = buffer_append(body, text, 1);
-        }
-    }
-    return error;
-}
-
-static int append_uptime(struct buffer *body, double uptime_s)
-{
-    unsigned long seconds = (unsigned long)uptime_s;
-    return buffer_printf(body, "%lu d %02lu:%02lu:%02lu", seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-}
-
 static int render_index(struct page *page, const struct page_facts *facts)
 {
+    struct overview_link links[ROUTE_COUNT];
+    for (unsigned i = 1; i < ROUTE_COUNT; i++)
+        links[i - 1] = (struct overview_link){routes[i].path, routes[i].title};
     page->content_type = "text/html; charset=utf-8";
-    struct buffer *body = &page->body, probes;
-    bool ready = false;
-    buffer_init(&probes, PAGE_BYTES_MAX);
-    int error = probes_write(&probes, &ready);
-    if (!error)
-        error = buffer_append_text(body, "<!DOCTYPE html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>Spindle</title>\n"
-                                         "<style>body{font:16px sans-serif;margin:2em}td{padding:.2em 1em .2em 0}</style>\n"
-                                         "<h1>Spindle ");
-    if (!error)
-        error = append_html(body, facts->version);
-    if (!error)
-        error = buffer_printf(body, "</h1>\n<p>%s; running for ", ready ? "Ready" : "<b>Not ready</b>: see /readyz");
-    if (!error)
-        error = append_uptime(body, facts->uptime_s);
-    if (!error)
-        error = buffer_append_text(body, "</p>\n<table>\n");
-    for (unsigned i = 1; i < ROUTE_COUNT && !error; i++)
-        error = buffer_printf(body, "<tr><td><a href=\"%s\">%s</a><td>%s\n", routes[i].path, routes[i].path, routes[i].title);
-    if (!error)
-        error = buffer_append_text(body, "</table>\n");
-    buffer_fini(&probes);
-    return error;
+    return overview_write(
+        &page->body,
+        &(struct overview_facts){
+            .version = facts->version, .uptime_s = facts->uptime_s, .now_ns = facts->now_ns, .links = links, .link_count = ROUTE_COUNT - 1},
+        facts->marks);
 }
 
 void page_render_error(struct page *page, int status, const char *text)

@@ -14,9 +14,13 @@ struct page {
     struct buffer body;
 };
 
+struct overview_marks;
+
 struct page_facts {
     const char *version; /* of the program */
     double uptime_s;
+    uint64_t now_ns;              /* monotonic */
+    struct overview_marks *marks; /* of the page at `/` */
 };
 
 /* Fills *page for a GET of `path` (decoded, without query): a page, or an error as JSON {"status": 404, "error": "..."}. Never fails: where
