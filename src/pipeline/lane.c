@@ -164,26 +164,40 @@ static void act(struct worker *worker, struct lane *lane, const struct join_deci
 
 /* ---- messages ---- */
 
-/* join_reload: the key and side of a message follow from its topic, as they did the first time. */
+/* Reads a message again; *message is the caller's to free. Its key and side follow from its topic, as they did the first time. */
+static int read_again(struct worker *worker, uint64_t offset, struct message **message, struct stage_route *route)
+{
+    struct pipeline *pipeline = worker->pipeline;
+    struct stage_refusal refusal = {0};
+    int error = pipeline->queue->ops->read_again(pipeline->queue, (struct queue_position){offset}, message);
+    if (!error) {
+        *route = (struct stage_route){0};
+        stage_ops_of(worker)->route(pipeline->stage, (*message)->topic, (*message)->topic_length, route, &refusal);
+        error = route->verdict == STAGE_TAKE ? 0 : ERR_CORRUPT;
+        if (error)
+            free(*message);
+    }
+    if (error)
+        pipeline_report(pipeline, OPERATION_READ_AGAIN, offset, error);
+    return error;
+}
+
+/* join_reload */
 static int reload(void *context, const struct join_set *set, const struct join_member *member, struct stage_item *item)
 {
     struct worker *worker = context;
     struct pipeline *pipeline = worker->pipeline;
-    const struct stage_ops *ops = stage_ops_of(worker);
     struct message *message;
     struct stage_refusal refusal = {0};
-    struct stage_route route = {0};
+    struct stage_route route;
     (void)set;
-    int error = pipeline->queue->ops->read_again(pipeline->queue, (struct queue_position){member->offset}, &message);
-    if (error) {
-        pipeline_report(pipeline, OPERATION_READ_AGAIN, member->offset, error);
+    int error = read_again(worker, member->offset, &message, &route);
+    if (error)
         return error;
-    }
-    ops->route(pipeline->stage, message->topic, message->topic_length, &route, &refusal);
     memset(item, 0, sizeof *item);
-    error = route.verdict == STAGE_TAKE ? ops->parse(pipeline->stage, worker->scratch, &route, message, item, &refusal) : ERR_CORRUPT;
+    error = stage_ops_of(worker)->parse(pipeline->stage, worker->scratch, &route, message, item, &refusal);
     if (!error && item->broken) {
-        ops->item_free(pipeline->stage, item);
+        stage_ops_of(worker)->item_free(pipeline->stage, item);
         error = ERR_CORRUPT;
     }
     if (error)
@@ -192,7 +206,7 @@ static int reload(void *context, const struct join_set *set, const struct join_m
     return error;
 }
 
-static void handle(struct worker *worker, struct lane *lane, const struct lane_entry *entry)
+static void handle_message(struct worker *worker, struct lane *lane, const struct lane_entry *entry)
 {
     struct pipeline *pipeline = worker->pipeline;
     const struct message *message = entry->message;
@@ -220,6 +234,23 @@ static void handle(struct worker *worker, struct lane *lane, const struct lane_e
     struct join_decisions decisions;
     join_add(&lane->join, &arrived, &item, &decisions);
     act(worker, lane, &decisions, message);
+}
+
+/* A message that was put aside and cannot be read again stays pending. */
+static void handle(struct worker *worker, struct lane *lane, const struct lane_entry *entry)
+{
+    struct lane_entry whole = *entry;
+    struct message *again = NULL;
+    if (!entry->message) {
+        struct stage_route route;
+        if (read_again(worker, entry->offset, &again, &route))
+            return;
+        whole.message = again;
+        whole.key = route.key;
+        whole.key_length = route.key_length;
+    }
+    handle_message(worker, lane, &whole);
+    free(again);
 }
 
 /* ---- making room ---- */

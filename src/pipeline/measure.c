@@ -83,7 +83,7 @@ void pipeline_collect(void *owner, struct metrics_writer *writer)
     collect_received(pipeline, writer);
     collect_answers(pipeline, writer);
     metrics_sample_u64(writer, METRIC_DRILLING_QUEUE_DEPTH, scheduler_depth(&pipeline->scheduler), "queue_name", "lanes", NULL);
-    metrics_sample_u64(writer, METRIC_DRILLING_QUEUE_CAPACITY, SCHEDULER_ENTRIES_MAX, "queue_name", "lanes", NULL);
+    metrics_sample_u64(writer, METRIC_DRILLING_QUEUE_CAPACITY, SCHEDULER_ENTRIES_MAX + SCHEDULER_ASIDE_MAX, "queue_name", "lanes", NULL);
     metrics_sample_u64(writer, METRIC_DRILLING_QUEUE_DEPTH, load(&pipeline->waiting_messages), "queue_name", "waiting", NULL);
     metrics_sample_u64(writer, METRIC_DRILLING_QUEUE_CAPACITY, pipeline->options.waiting_messages_max, "queue_name", "waiting", NULL);
     metrics_sample_u64(writer, METRIC_PIPELINE_WORKERS, pipeline->options.worker_count, NULL);

@@ -19,10 +19,10 @@ static void condition_init(pthread_cond_t *condition)
     pthread_condattr_destroy(&attributes);
 }
 
-int scheduler_init(struct scheduler *scheduler)
+int scheduler_init(struct scheduler *scheduler, bool can_put_aside)
 {
-    *scheduler = (struct scheduler){.earliest_ns = UINT64_MAX, .alarm_ns = UINT64_MAX};
-    scheduler->entries = calloc(SCHEDULER_ENTRIES_MAX, sizeof(struct lane_entry));
+    *scheduler = (struct scheduler){.earliest_ns = UINT64_MAX, .alarm_ns = UINT64_MAX, .can_put_aside = can_put_aside};
+    scheduler->entries = calloc(SCHEDULER_ENTRIES_MAX + SCHEDULER_ASIDE_MAX, sizeof(struct lane_entry));
     if (!scheduler->entries)
         return ERR_NO_MEMORY;
     STAILQ_INIT(&scheduler->unused);
@@ -161,9 +161,17 @@ static void release_all(struct lane_batch_list *released)
     }
 }
 
-static void entry_recycle(struct scheduler *scheduler, struct lane_entry *entry, struct lane_batch_list *released)
+static void entry_recycle(struct scheduler *scheduler, struct lane_mailbox *mailbox, struct lane_entry *entry,
+                          struct lane_batch_list *released)
 {
-    drop_reference(scheduler, entry->batch, released);
+    mailbox->count--;
+    mailbox->bytes -= entry->bytes;
+    if (entry->batch) {
+        drop_reference(scheduler, entry->batch, released);
+    } else {
+        mailbox->aside_count--;
+        scheduler->aside_count--;
+    }
     STAILQ_INSERT_HEAD(&scheduler->unused, entry, next); /* the one used last is in the cache */
     scheduler->entry_count--;
 }
@@ -189,7 +197,7 @@ void scheduler_fini(struct scheduler *scheduler)
         struct lane_entry *entry;
         while ((entry = STAILQ_FIRST(&scheduler->lanes[i].entries))) {
             STAILQ_REMOVE_HEAD(&scheduler->lanes[i].entries, next);
-            entry_recycle(scheduler, entry, &released);
+            entry_recycle(scheduler, &scheduler->lanes[i], entry, &released);
         }
     }
     release_all(&released);
@@ -202,16 +210,27 @@ void scheduler_fini(struct scheduler *scheduler)
 
 /* ---- the consumer ---- */
 
+/* Whether a lane has `sixteenths` of its share of entries or bytes. A batch counts for each lane that refers to it, so when all lanes are
+ * behind each has many bytes; a share of them is used up by whoever has that share of the entries too, and only when bytes get scarce. */
+static bool share_used(const struct scheduler *scheduler, const struct lane_mailbox *mailbox, unsigned sixteenths)
+{
+    unsigned held = mailbox->count - mailbox->aside_count, all_held = scheduler->entry_count - scheduler->aside_count;
+    return held >= LANE_ENTRIES_MAX / 16 * sixteenths || (mailbox->bytes >= LANE_BYTES_MAX / 16 * sixteenths &&
+                                                          scheduler->batch_bytes >= SCHEDULER_BYTES_MAX / 2 && held >= all_held / 8);
+}
+
 /* Whether the consumer need not wait any longer. It begins to wait at a bound and ends well below it: woken for each slice that is
  * given back, it and the workers would do little else than wake one another. */
 static bool has_room(const struct scheduler *scheduler)
 {
-    const struct lane_mailbox *full = scheduler->full_mailbox;
+    unsigned held = scheduler->entry_count - scheduler->aside_count;
     switch (scheduler->consumer_waits) {
     case WAITS_FOR_BYTES:
         return scheduler->batch_bytes <= SCHEDULER_BYTES_MAX / 8 * 7;
     case WAITS_FOR_ENTRY:
-        return scheduler->entry_count <= SCHEDULER_ENTRIES_MAX / 16 * 15 && full->count <= LANE_ENTRIES_MAX / 16 * 15;
+        return held <= SCHEDULER_ENTRIES_MAX / 16 * 15 &&
+               (!share_used(scheduler, scheduler->full_mailbox, 15) ||
+                (scheduler->can_put_aside && scheduler->aside_count <= SCHEDULER_ASIDE_MAX / 16 * 15));
     default:
         return false;
     }
@@ -272,12 +291,35 @@ void scheduler_open_batch(struct scheduler *scheduler, struct lane_batch *batch,
 
 static bool wait_for_entry(struct scheduler *scheduler, struct lane_mailbox *mailbox)
 {
-    if (scheduler->entry_count == SCHEDULER_ENTRIES_MAX || mailbox->count == LANE_ENTRIES_MAX) {
+    bool no_room_aside = !scheduler->can_put_aside || scheduler->aside_count == SCHEDULER_ASIDE_MAX;
+    if (scheduler->entry_count - scheduler->aside_count == SCHEDULER_ENTRIES_MAX || (no_room_aside && share_used(scheduler, mailbox, 16))) {
         wake_worker(scheduler);
         scheduler->full_mailbox = mailbox;
         consumer_wait(scheduler, WAITS_FOR_ENTRY);
     }
     return !scheduler->stopping;
+}
+
+/* Fills in to whom a taken entry belongs and what it holds: its batch, or nothing when the lane has used up its share. */
+static void entry_charge(struct scheduler *scheduler, struct lane_mailbox *mailbox, struct lane_entry *entry, struct lane_batch *batch)
+{
+    bool aside = scheduler->can_put_aside && share_used(scheduler, mailbox, 16);
+    mailbox->count++;
+    entry->bytes = 0;
+    if (aside) {
+        entry->batch = NULL;
+        entry->message = NULL;
+        entry->key = NULL;
+        mailbox->aside_count++;
+        scheduler->aside_count++;
+        return;
+    }
+    entry->batch = batch;
+    batch->references++;
+    if (mailbox->bytes == 0 || mailbox->last_batch != batch)
+        entry->bytes = batch->bytes;
+    mailbox->bytes += entry->bytes;
+    mailbox->last_batch = batch;
 }
 
 bool scheduler_push(struct scheduler *scheduler, struct lane_batch *batch, const struct lane_entry *entries, size_t count)
@@ -297,12 +339,11 @@ bool scheduler_push(struct scheduler *scheduler, struct lane_batch *batch, const
             continue;
         struct lane_entry *entry = entry_take(scheduler);
         *entry = *pushed;
-        entry->batch = batch;
+        entry->offset = pushed->message->offset;
         entry->arrival_ns = arrival_ns;
         entry->origin_ns = virtual_clock_origin(&scheduler->clock, monotonic_ns, wall_ns, time_ns);
-        batch->references++;
+        entry_charge(scheduler, mailbox, entry, batch);
         STAILQ_INSERT_TAIL(&mailbox->entries, entry, next);
-        mailbox->count++;
         ready_set(scheduler, lane);
         woke |= !is_running(scheduler, lane);
     }
@@ -330,8 +371,7 @@ static void give_back(struct scheduler *scheduler, struct slice *slice)
     struct lane_entry *entry;
     while ((entry = STAILQ_FIRST(&slice->done))) {
         STAILQ_REMOVE_HEAD(&slice->done, next);
-        entry_recycle(scheduler, entry, &released);
-        mailbox->count--;
+        entry_recycle(scheduler, mailbox, entry, &released);
     }
     STAILQ_CONCAT(&slice->entries, &mailbox->entries);
     STAILQ_CONCAT(&mailbox->entries, &slice->entries);

@@ -8,8 +8,11 @@
  *
  * Nothing polls. A free worker sleeps; one of them, the keeper, sleeps no longer than until the first deadline of a lane.
  *
- * Bounded: SCHEDULER_ENTRIES_MAX messages in all mailboxes, LANE_ENTRIES_MAX in one, SCHEDULER_BYTES_MAX of referenced batches.
- * At a bound the consumer waits, and with it the virtual clock, so that nothing is given up for what is merely unread. */
+ * Bounded: SCHEDULER_ENTRIES_MAX messages in all mailboxes, SCHEDULER_BYTES_MAX of referenced batches. Of these a lane has a share of an
+ * eighth, LANE_ENTRIES_MAX and LANE_BYTES_MAX: a tool that sends faster than one worker can follow must not hold up the others. What
+ * comes beyond its share is put aside: its place in the mailbox is kept, its memory is not, and it is read again from the queue when its
+ * turn comes. SCHEDULER_ASIDE_MAX messages of all lanes together may be aside. At a bound the consumer waits, and with it the
+ * virtual clock, so that nothing is given up for what is merely unread. */
 #ifndef PIPELINE_SCHEDULER_H
 #define PIPELINE_SCHEDULER_H
 
@@ -26,9 +29,11 @@
 
 enum {
     LANE_COUNT = 256, /* a lane is the low byte of a key's hash */
-    LANE_ENTRIES_MAX = 4096,
     SCHEDULER_ENTRIES_MAX = 32768,
+    SCHEDULER_ASIDE_MAX = 131072,
     SCHEDULER_BYTES_MAX = 64 << 20,
+    LANE_ENTRIES_MAX = SCHEDULER_ENTRIES_MAX / 8,
+    LANE_BYTES_MAX = SCHEDULER_BYTES_MAX / 8,
     SCHEDULER_BATCH_BYTES = 256 << 10, /* what a fetch asks for; a batch counts at least this, as its memory does */
     SCHEDULER_PUSH_MAX = 256,
     SLICE_ENTRIES_MAX = 64
@@ -46,9 +51,11 @@ STAILQ_HEAD(lane_batch_list, lane_batch);
 /* A message on its way to a lane. */
 struct lane_entry {
     STAILQ_ENTRY(lane_entry) next;
-    struct lane_batch *batch;
+    struct lane_batch *batch;      /* NULL when it was put aside, as are message and key */
     const struct message *message; /* of the batch */
     const char *key;               /* of its topic */
+    uint64_t offset;               /* of the message; set by scheduler_push */
+    size_t bytes;                  /* of its batch, when it is the first of the lane there */
     uint64_t key_hash;
     uint64_t arrival_ns; /* virtual clock; set by scheduler_push, as is origin_ns */
     uint64_t origin_ns;
@@ -82,7 +89,10 @@ struct slice {
 
 struct lane_mailbox {
     struct lane_entry_list entries;
-    unsigned count; /* entries here and in the slice of the worker that runs the lane */
+    /* Of the entries here and in the slice of the worker that runs the lane: */
+    unsigned count, aside_count;
+    size_t bytes; /* of the batches to which they refer */
+    const struct lane_batch *last_batch;
     struct lane_standing standing;
 };
 
@@ -94,7 +104,8 @@ struct scheduler {
     unsigned next_lane; /* from where to look for a ready one */
     struct lane_entry *entries;
     struct lane_entry_list unused;
-    unsigned entry_count; /* in mailboxes and slices */
+    unsigned entry_count, aside_count; /* in mailboxes and slices, and how many of them were put aside */
+    bool can_put_aside;
     size_t batch_bytes;
 
     struct virtual_clock clock;
@@ -110,7 +121,8 @@ struct scheduler {
     struct join_options join_options;
 };
 
-int scheduler_init(struct scheduler *scheduler);
+/* `can_put_aside`: a message can be read again by its offset. */
+int scheduler_init(struct scheduler *scheduler, bool can_put_aside);
 void scheduler_fini(struct scheduler *scheduler); /* no thread is in it any more; releases all batches */
 
 /* From the next slice of each lane on; every lane is visited soon. Any thread. */

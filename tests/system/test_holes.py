@@ -327,6 +327,15 @@ def test_a_hole_is_not_overtaken_by_the_next_of_its_tool(bench):
     assert stamps == [other.stamp, first.stamp, second.stamp, third.stamp]
 
 
+def test_what_can_be_counted_is_shown_from_the_start(bench):
+    metrics = bench().server.metrics()
+    for outcome in ('estimated', 'too_few_steps', 'error', 'skipped', 'unpublished'):
+        assert metrics['drilling_holes_total', (('outcome', outcome),)] == 0
+    queues = {name: {dict(labels)['queue_name'] for (metric, labels) in metrics if metric == name}
+              for name in ('drilling_queue_depth', 'drilling_queue_capacity')}
+    assert queues['drilling_queue_depth'] == queues['drilling_queue_capacity'] == {'ingest', 'lanes', 'waiting'}
+
+
 def test_a_tool_whose_name_leaves_no_room_for_an_answer(bench):
     b = bench()
     longest = 65535 - len(ROOT) - 3 - len('box') - len(DEPTHS)

@@ -1,4 +1,5 @@
 """What an operator sees: starting, stopping, reloading, health, status, diagnostics."""
+import dataclasses
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import time
 
 import pytest
 
-from holes import ANSWERS, Hole
+from holes import ANSWERS, RESULT, TRACE, Hole, negative_curve
 from spindle import BINARY, DEADLINE_S, SANITIZED, die_with_parent, run_cli, wait_until
 
 PATIENT = {'drilling.estimator': 'gradient', 'pipeline.grace_s': 30, 'mqtt.listener.time_window': 60}
@@ -176,6 +177,64 @@ def test_reload_takes_over_what_can_be(spindle, connect, tmp_path):
     wait_until(lambda: 'pipeline.grace_s' in server.stderr(), 'the change is reported')
     client.publish_all(Hole().messages()[:2])
     assert len(subscriber.take(2)) == 2
+
+
+BEFORE = """
+drilling: {estimator: gradient, algo_version: "1", compatibility: none, correlation: exact}
+pipeline: {grace_s: 0.05}
+mqtt:
+  listener: {duplicate_handling: ignore, time_window: 60}
+  depth_validation: {negative_depth_behavior: publish, track_sequential_negatives: false}
+"""
+AFTER = """
+drilling: {estimator: segments, algo_version: "2", compatibility: silent, correlation: time_window}
+pipeline: {grace_s: 0.06}
+mqtt:
+  listener: {duplicate_handling: error, time_window: 61}
+  depth_validation: {negative_depth_behavior: warning, sequential_threshold: 2, sequential_window_minutes: 60}
+"""
+
+
+def test_reload_takes_over_every_setting_of_the_holes(spindle, connect, tmp_path):
+    path = tmp_path / 'spindle.yaml'
+    path.write_text(BEFORE)
+    server = spindle('--config', path).start()
+    client, subscriber = connect(server), connect(server)
+    subscriber.subscribe(*ANSWERS)
+
+    def answers_to(*messages):
+        """The parsed answers that these messages bring."""
+        accepted = server.metrics().streams()['ingest']['accepted'] + len(messages)
+        client.publish_all(messages)
+        server.wait_settled(accepted)
+        return [json.loads(m.payload) for m in subscriber.take_rest()]
+
+    air, repeated = [Hole(curve=negative_curve()) for _ in range(4)], Hole()
+    near = Hole(stamp='2026-05-05T05:05:05Z', tool='near')
+    late_result, late_trace = near.message(RESULT), dataclasses.replace(near, stamp='2026-05-05T05:05:25Z').message(TRACE)
+    answer = answers_to(*air[0].messages())[0]
+    assert answer['AlgoVersion'] == '1' and len(answer['Value']) == 3 and 'Warning' not in answer
+    answers_to(*repeated.messages())
+    assert answers_to(repeated.message(RESULT)) == []
+    assert server.dead_letters() == []
+    assert server.metrics().get_sum('drilling_negative_depth_sequences_total') == 0
+
+    path.write_text(AFTER)
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: 'mqtt.listener.time_window changed' in server.stderr(), 'the changes are reported')
+    assert 'next start' not in server.stderr()
+    assert len([line for line in server.stderr().splitlines() if 'the new value holds from now on' in line]) == 11
+    assert answers_to(*air[1].messages()) == []  # `segments` finds nothing, and that is silent
+    path.write_text(AFTER.replace('segments', 'gradient'))
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: server.stderr().count('drilling.estimator changed') == 2, 'the change is reported')
+    answer = answers_to(*air[2].messages())[0]
+    assert answer['AlgoVersion'] == '2' and answer['Warning']
+    answers_to(*air[3].messages())
+    assert server.metrics().get_sum('drilling_negative_depth_sequences_total') == 1
+    assert answers_to(repeated.message(RESULT)) == []
+    assert [letter['reason'] for letter in server.dead_letters()] == ['duplicate']
+    assert len(answers_to(late_result, late_trace)) == 2
 
 
 def test_a_reload_with_a_mistake_changes_nothing(spindle, connect, tmp_path):

@@ -70,6 +70,7 @@ struct fake_queue {
     struct fake_turn *first, **last;
     uint64_t turns_waiting;
     unsigned fetches, reads_again, batches, writers, fetch_failures, commit_failures, double_settlements, broken_equations;
+    uint64_t lost_again; /* this offset cannot be read again; 0: all can */
     bool interrupted, held, crashed, closing;
 };
 
@@ -149,6 +150,10 @@ static inline int fake_read_again(struct queue *base, struct queue_position posi
 {
     struct fake_queue *queue = fake(base);
     pthread_mutex_lock(&queue->lock);
+    if (queue->lost_again && position.offset == queue->lost_again) {
+        pthread_mutex_unlock(&queue->lock);
+        return ERR_NOT_FOUND;
+    }
     const struct fake_message *message = &queue->messages[position.offset];
     size_t topic_length = strlen(message->topic);
     struct message *again = malloc(sizeof *again + topic_length + message->payload_length);

@@ -358,9 +358,10 @@ static void accept_many(struct fixture *f, unsigned keys, unsigned count)
     }
 }
 
-static void full_mailbox_holds_the_consumer_back(void **state)
+static void full_mailbox_holds_the_consumer_back_where_nothing_can_be_put_aside(void **state)
 {
     struct fixture *f = *state;
+    f->queue.ops.read_again = NULL;
     toy_gate(&f->toy, true);
     accept_many(f, 1, LANE_ENTRIES_MAX + 3 * FAKE_BATCH_MAX);
     start(f);
@@ -369,6 +370,99 @@ static void full_mailbox_holds_the_consumer_back(void **state)
     assert_int_equal(depth(f), LANE_ENTRIES_MAX);
     toy_gate(&f->toy, false);
     assert_true(fake_wait_pending(&f->queue, 0));
+}
+
+/* Ends without working off what waits behind the gate. */
+static void stop_while_gated(struct fixture *f)
+{
+    assert_int_equal(pipeline_stop(f->pipeline, 1), ERR_BUSY);
+    toy_gate(&f->toy, false);
+    stop(f);
+}
+
+/* One worker is stuck in a message of one key, and many more of its messages come. */
+static void hot_key_does_not_hold_up_the_others(void **state)
+{
+    struct fixture *f = *state;
+    enum { HOT = LANE_ENTRIES_MAX + 4 * FAKE_BATCH_MAX };
+    f->options.grace_ns = 0;
+    f->toy.gate_topic = "toy/k0/";
+    toy_gate(&f->toy, true);
+    for (unsigned i = 0; i < HOT; i++) {
+        char payload[64];
+        snprintf(payload, sizeof payload, "%u - good v%u", i / 2, i);
+        accept(f, "k0", i % 2 ? 'b' : 'a', payload);
+    }
+    start(f);
+    uint64_t a = accept(f, "cold", 'a', "1 7 good x");
+    accept(f, "cold", 'b', "1 7 good y");
+    accept(f, "cold", 'c', "1 7 good z");
+    assert_true(fake_wait_pending(&f->queue, HOT));
+    assert_string_equal(answer_to(f, a), "1 7 a=x b=y c=z");
+    assert_int_equal(depth(f), HOT);
+    assert_int_equal(f->pipeline->scheduler.aside_count, HOT - LANE_ENTRIES_MAX);
+    toy_gate(&f->toy, false);
+    assert_true(fake_wait_pending(&f->queue, 0));
+    assert_int_equal(f->queue.reads_again, HOT - LANE_ENTRIES_MAX);
+    for (unsigned i = 0; i < HOT; i += 2) { /* in order, and with their content */
+        char expected[64];
+        snprintf(expected, sizeof expected, "%u - a=v%u b=v%u c=-", i / 2, i, i + 1);
+        assert_string_equal(answer_to(f, i), expected);
+        assert_true(i == 0 || fake_look(&f->queue, i).result > fake_look(&f->queue, i - 2).result);
+    }
+}
+
+static void large_messages_of_a_hot_key_do_not_hold_up_the_others(void **state)
+{
+    struct fixture *f = *state;
+    enum { LARGE = 1 << 20, COUNT = 100 };
+    char *payload = malloc(LARGE);
+    memset(payload, 'x', LARGE);
+    memcpy(payload, "1 - bad x ", 10);
+    f->toy.gate_topic = "toy/k/";
+    toy_gate(&f->toy, true);
+    start(f);
+    for (unsigned i = 0; i < COUNT; i++)
+        fake_accept_bytes(&f->queue, "toy/k/a", payload, LARGE);
+    free(payload);
+    uint64_t cold = accept(f, "cold", 'a', "1 - bad x");
+    assert_true(fake_wait_pending(&f->queue, COUNT));
+    assert_outcome(f, cold, QUEUE_DEAD_LETTERED, "not_json", "parse");
+    pthread_mutex_lock(&f->pipeline->scheduler.lock);
+    size_t held = f->pipeline->scheduler.batch_bytes;
+    pthread_mutex_unlock(&f->pipeline->scheduler.lock);
+    assert_true(held <= SCHEDULER_BYTES_MAX / 2 + 4 * LARGE);
+    toy_gate(&f->toy, false);
+    assert_true(fake_wait_pending(&f->queue, 0));
+}
+
+static void messages_put_aside_are_bounded(void **state)
+{
+    struct fixture *f = *state;
+    enum { BOUND = LANE_ENTRIES_MAX + SCHEDULER_ASIDE_MAX };
+    toy_gate(&f->toy, true);
+    accept_many(f, 1, BOUND + 3 * FAKE_BATCH_MAX);
+    start(f);
+    WAIT_FOR(depth(f) == BOUND);
+    assert_true(messages_read(f) <= BOUND + FAKE_BATCH_MAX);
+    assert_int_equal(depth(f), BOUND);
+    stop_while_gated(f);
+}
+
+static void message_put_aside_that_is_lost_stays_pending(void **state)
+{
+    struct fixture *f = *state;
+    toy_gate(&f->toy, true);
+    accept_many(f, 1, LANE_ENTRIES_MAX + 2);
+    f->queue.lost_again = LANE_ENTRIES_MAX;
+    start(f);
+    WAIT_FOR(depth(f) == LANE_ENTRIES_MAX + 2);
+    toy_gate(&f->toy, false);
+    assert_true(fake_wait_pending(&f->queue, 1));
+    WAIT_FOR(depth(f) == 0);
+    assert_int_equal(atomic_load(&f->pipeline->failures[OPERATION_READ_AGAIN]), 1);
+    assert_outcome(f, LANE_ENTRIES_MAX, (enum queue_outcome)0, "", "");
+    assert_outcome(f, LANE_ENTRIES_MAX + 1, QUEUE_DEAD_LETTERED, "not_json", "parse");
 }
 
 static void all_mailboxes_together_are_bounded(void **state)
@@ -392,8 +486,11 @@ static void referenced_batches_are_bounded_in_bytes(void **state)
     memcpy(payload, "1 - bad x ", 10);
     toy_gate(&f->toy, true);
     start(f);
-    for (unsigned i = 0; i < COUNT; i++)
-        fake_accept_bytes(&f->queue, "toy/k/a", payload, LARGE);
+    for (unsigned i = 0; i < COUNT; i++) {
+        char topic[32];
+        snprintf(topic, sizeof topic, "toy/k%u/a", i);
+        fake_accept_bytes(&f->queue, topic, payload, LARGE);
+    }
     free(payload);
     uint64_t expected = SCHEDULER_BYTES_MAX / LARGE;
     WAIT_FOR(messages_read(f) >= expected);
@@ -646,7 +743,7 @@ static void metrics_tell_what_happened(void **state)
     assert_page_has(text, "drilling_processing_duration_seconds_bucket{le=\"5\"} 2\n");
     assert_page_has(text, "drilling_processing_duration_seconds_count 2\n");
     assert_page_has(text, "drilling_queue_depth{queue_name=\"waiting\"} 1\n");
-    assert_page_has(text, "drilling_queue_capacity{queue_name=\"lanes\"} 32768\n");
+    assert_page_has(text, "drilling_queue_capacity{queue_name=\"lanes\"} 163840\n");
     assert_page_has(text, "spindle_pipeline_open_sets 1\n");
     assert_page_has(text, "spindle_pipeline_held_bytes 1000\n");
     assert_page_has(text, "spindle_pipeline_workers 3\n");
@@ -857,7 +954,11 @@ int main(void)
         TEST(open_sets_survive_a_restart),
         TEST(downtime_does_not_count_as_waiting),
         TEST(what_was_not_durable_is_done_again),
-        TEST(full_mailbox_holds_the_consumer_back),
+        TEST(full_mailbox_holds_the_consumer_back_where_nothing_can_be_put_aside),
+        TEST(hot_key_does_not_hold_up_the_others),
+        TEST(large_messages_of_a_hot_key_do_not_hold_up_the_others),
+        TEST(messages_put_aside_are_bounded),
+        TEST(message_put_aside_that_is_lost_stays_pending),
         TEST(all_mailboxes_together_are_bounded),
         TEST(referenced_batches_are_bounded_in_bytes),
         TEST(undurable_commits_are_bounded),

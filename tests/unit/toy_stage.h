@@ -25,7 +25,8 @@ struct toy {
     atomic_int collected;
     pthread_mutex_t lock;
     pthread_cond_t opened;
-    bool gate_closed; /* parse() waits while it is */
+    bool gate_closed;       /* parse() waits while it is */
+    const char *gate_topic; /* only for topics that begin so; NULL: for all */
 };
 
 static inline int toy_scratch_create(struct stage *stage, void **scratch)
@@ -76,7 +77,9 @@ static inline int toy_parse(struct stage *stage, void *scratch, const struct sta
     struct toy *toy = (struct toy *)stage;
     (void)scratch;
     pthread_mutex_lock(&toy->lock);
-    while (toy->gate_closed)
+    size_t gate_length = toy->gate_topic ? strlen(toy->gate_topic) : 0;
+    bool gated = message->topic_length >= gate_length && (!gate_length || memcmp(message->topic, toy->gate_topic, gate_length) == 0);
+    while (gated && toy->gate_closed)
         pthread_cond_wait(&toy->opened, &toy->lock);
     pthread_mutex_unlock(&toy->lock);
     atomic_fetch_add(&toy->parsed, 1);
