@@ -9,7 +9,7 @@ import socket
 import struct
 import subprocess
 
-from spindle import Spindle, json_lines, run_cli, wait_until
+from spindle import Spindle, run_cli, wait_until
 
 SETTINGS = {'drilling.estimator': 'gradient', 'pipeline.grace_s': 1, 'mqtt.listener.time_window': 120, 'journal.segment_size': '1MiB'}
 PORTS = range(15000, 32000)  # below those that the system gives to connections: nobody takes them while a server is down
@@ -167,4 +167,4 @@ def run_journal(*arguments):
     return done
 
 
-__all__ = ['json_lines']
+
