@@ -80,6 +80,17 @@ static int posix_remove(struct disk *disk, const char *path)
     return unlink(path) ? -errno : 0;
 }
 
+static int posix_check_name(struct disk *disk, const char *path, int file)
+{
+    (void)disk;
+    struct stat named, opened;
+    if (fstat(file, &opened))
+        return -errno;
+    if (stat(path, &named))
+        return errno == ENOENT || errno == ENOTDIR ? -ESTALE : -errno;
+    return named.st_dev == opened.st_dev && named.st_ino == opened.st_ino ? 0 : -ESTALE;
+}
+
 static int posix_make_folder(struct disk *disk, const char *path)
 {
     (void)disk;
@@ -146,6 +157,7 @@ struct disk *disk_posix(void)
         .truncate = posix_truncate,
         .rename = posix_rename,
         .remove = posix_remove,
+        .check_name = posix_check_name,
         .make_folder = posix_make_folder,
         .sync_folder = posix_sync_folder,
         .list = posix_list,

@@ -24,8 +24,9 @@ struct disk_ops {
     int (*truncate)(struct disk *disk, int file, uint64_t size);
     int (*rename)(struct disk *disk, const char *from, const char *to);
     int (*remove)(struct disk *disk, const char *path);
-    int (*make_folder)(struct disk *disk, const char *path); /* 0 when it exists */
-    int (*sync_folder)(struct disk *disk, const char *path); /* makes creations, renames and removals in it durable */
+    int (*check_name)(struct disk *disk, const char *path, int file); /* -ESTALE: `path` does not name the open file any more */
+    int (*make_folder)(struct disk *disk, const char *path);          /* 0 when it exists */
+    int (*sync_folder)(struct disk *disk, const char *path);          /* makes creations, renames and removals in it durable */
     int (*list)(struct disk *disk, const char *path, void (*each)(void *context, const char *name), void *context);
     /* Holds the folder for this process until close of the returned handle; -EWOULDBLOCK when another process has it. */
     int (*lock)(struct disk *disk, const char *path);

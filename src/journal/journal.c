@@ -310,6 +310,14 @@ void journal_producer_wait(struct journal_producer *producer, size_t bytes)
 
 /* ---- the group thread ---- */
 
+static void stop_process(struct journal *journal, const char *text)
+{
+    if (journal->options.fatal)
+        journal->options.fatal(text);
+    diagnostics(DIAGNOSTICS_ERROR, "journal", "%s", text);
+    abort();
+}
+
 static void fatal(struct journal *journal, const char *what, const struct journal_stream *stream, const char *reason)
 {
     char text[JOURNAL_PATH_MAX + 512];
@@ -318,10 +326,21 @@ static void fatal(struct journal *journal, const char *what, const struct journa
              "again "
              "when the disk is well, it will read what is really there",
              what, stream->name, stream->folder, reason);
-    if (journal->options.fatal)
-        journal->options.fatal(text);
-    diagnostics(DIAGNOSTICS_ERROR, "journal", "%s", text);
-    abort();
+    stop_process(journal, text);
+}
+
+/* What was just written is durable, but of use only where the next start looks for it. Where that cannot be told (no memory, no rights) the
+ * next group looks again. */
+static void check_in_place(struct journal *journal, const struct journal_stream *stream)
+{
+    if (stream->disk->ops->check_name(stream->disk, stream->path, stream->file) != -ESTALE)
+        return;
+    char text[2 * JOURNAL_PATH_MAX];
+    snprintf(text, sizeof text,
+             "stream %s: %s was deleted, moved or replaced while it was in use. What was written to it last is not acknowledged, and the "
+             "process stops. Put the data folder back as it was and start again; what is missing in it then is lost",
+             stream->name, stream->path);
+    stop_process(journal, text);
 }
 
 /* Waits a little for a full disk to have space again. False when waiting is to end. A disk at its limit stops and goes on many times a
@@ -431,6 +450,7 @@ static enum commit commit_stream(struct journal *journal, struct journal_stream 
         if (failed)
             fatal(journal, "a sync", stream, strerror(-failed));
     }
+    check_in_place(journal, stream);
     assert(position == stream->position + bytes);
     stream->position = position;
     stream->next_offset = offset;

@@ -109,6 +109,7 @@ static int activate(struct journal_stream *stream, int file, const char *made, u
     if (!error) {
         old = stream->file;
         stream->file = file;
+        memcpy(stream->path, to, sizeof to);
         if (made == made_by_keeper)
             stream->next_file = -1; /* only now: until its name is gone the keeper must not make another */
         stream->salt = format_segment_salt(stream->key, base_offset);

@@ -31,8 +31,9 @@ struct journal_stream {
     void *on_record_context;
 
     /* The journal thread's. */
-    int file;          /* -1: none yet, since the disk was full at the start */
-    uint64_t position; /* where the next group goes */
+    int file;                         /* -1: none yet, since the disk was full at the start */
+    char path[JOURNAL_PATH_MAX + 40]; /* of `file` */
+    uint64_t position;                /* where the next group goes */
     uint64_t salt;
     uint64_t next_offset; /* of the next record to be written */
 

@@ -96,6 +96,7 @@ class Spindle:
         self.arguments = [str(a) for a in arguments]
         self.settings = {'journal.segment_size': '4MiB', 'bus.host': '127.0.0.1', 'http.host': '127.0.0.1', **(settings or {})}
         self.env = env or {}
+        self.prefix = []  # a command that runs the program, with its arguments
         self.port = self.http_port = 0
         self.process = None
         self.stderr_path = self.folder / 'stderr.txt'
@@ -105,7 +106,7 @@ class Spindle:
     def start(self):
         """Starts the server (again: on the same ports) and waits until it says that it serves."""
         assert self.process is None
-        command = [BINARY, 'run', '--port', str(self.port), '--http-port', str(self.http_port), '--data-dir', str(self.data_dir)]
+        command = self.prefix + [BINARY, 'run', '--port', str(self.port), '--http-port', str(self.http_port), '--data-dir', str(self.data_dir)]
         for key, value in self.settings.items():
             command += ['--set', '%s=%s' % (key, value)]
         with open(self.stderr_path, 'ab') as stderr:

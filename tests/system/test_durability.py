@@ -1,81 +1,21 @@
 """Killed at any moment, under load: what was acknowledged is there, and every hole is answered."""
 import json
 import random
-import threading
 import time
 
-import paho.mqtt.client as mqtt
 import pytest
 
-from client import Client
-from holes import ANSWERS, KEYPOINTS, Hole, stack_curve
+from holes import ANSWERS, KEYPOINTS, Hole
 from spindle import SANITIZED, wait_until
+from toolbox import Toolbox, check_answered, check_kept, total_acknowledged
 
 KILLS = 5 if SANITIZED else 20
 SETTINGS = {'drilling.estimator': 'gradient', 'pipeline.grace_s': 0.2, 'mqtt.listener.time_window': 120}
 
 
-class Toolbox(threading.Thread):
-    """Publishes holes with QoS 1 as fast as they are acknowledged; what was not acknowledged when the connection broke is sent again
-    on the next one, as a toolbox would."""
-
-    WINDOW = 30  # messages under way
-
-    def __init__(self, server, number):
-        super().__init__(daemon=True)
-        self.server, self.number = server, number
-        self.holes, self.acknowledged = [], []
-        self.stopping = threading.Event()
-        self.failure = None
-        self.curve = stack_curve(feed_mm=0.2)
-
-    def run(self):
-        try:
-            backlog = []
-            while not self.stopping.is_set() or backlog:
-                backlog = self.use_one_connection(backlog)
-        except Exception as failure:  # shown by the test
-            self.failure = failure
-
-    def use_one_connection(self, backlog):
-        """Returns the messages that were not acknowledged."""
-        try:
-            client = Client(self.server.port)
-        except Exception:
-            time.sleep(0.01)  # the server is down
-            return backlog
-        under_way = []
-        while not client.disconnected.is_set() and not (self.stopping.is_set() and not backlog and not under_way):
-            while len(under_way) < self.WINDOW and (backlog or not self.stopping.is_set()):
-                if not backlog:
-                    hole = Hole(box='box%d' % self.number, tool='tool%d' % (len(self.holes) % 5), curve=self.curve)
-                    self.holes.append(hole)
-                    backlog = hole.messages()
-                message, backlog = backlog[0], backlog[1:]
-                under_way.append((message, client.post(*message)))
-            under_way = self.collect(under_way)
-            time.sleep(0.002)
-        under_way = self.collect(under_way)
-        client.close()
-        return [message for message, _ in under_way] + backlog
-
-    def collect(self, under_way):
-        """Moves what is acknowledged out of the list."""
-        rest = []
-        for message, token in under_way:
-            if is_acknowledged(token):
-                self.acknowledged.append(message)
-            else:
-                rest.append((message, token))
-        return rest
-
-
-def is_acknowledged(token):
-    return token.rc == mqtt.MQTT_ERR_SUCCESS and token.is_published()  # the latter raises for what was posted without connection
-
-
 @pytest.mark.timeout(600)
 def test_killed_under_load(spindle):
+    """The short form of tests/fault/test_kills.py."""
     server = spindle(settings=SETTINGS).start()
     chance = random.Random(11)
     boxes = [Toolbox(server, i) for i in range(3)]
@@ -83,8 +23,8 @@ def test_killed_under_load(spindle):
         box.start()
     scrapes = 0
     for _ in range(KILLS):
-        before = sum(len(box.acknowledged) for box in boxes)
-        wait_until(lambda: sum(len(box.acknowledged) for box in boxes) > before + 30, lambda: 'load from %s' % [box.failure for box in boxes])
+        before = total_acknowledged(boxes)
+        wait_until(lambda: total_acknowledged(boxes) > before + 30, lambda: 'load from %s' % [box.failure for box in boxes])
         end = time.monotonic() + chance.uniform(0.05, 0.5)
         while time.monotonic() < end:
             server.metrics()  # checks the equation
@@ -93,35 +33,19 @@ def test_killed_under_load(spindle):
         server.start()
         server.metrics()
     for box in boxes:
-        box.stopping.set()
-    for box in boxes:
-        box.join(60)
-        assert not box.is_alive() and box.failure is None, box.failure
+        box.finish()
     assert scrapes > KILLS
-    metrics = server.wait_settled()
-    terms = metrics.streams()
+    terms = server.wait_settled().streams()
     server.stop()
 
-    holes = [hole for box in boxes for hole in box.holes]
-    acknowledged = [message for box in boxes for message in box.acknowledged]
-    journal = {(r['topic'], r['payload']) for r in server.journal('ingest')}
-    lost = [topic for topic, payload in acknowledged if (topic, payload) not in journal]
-    assert not lost, '%d of %d acknowledged messages are lost, for example %s' % (len(lost), len(acknowledged), lost[:3])
-    assert len(acknowledged) == 3 * len(holes)
-
-    answered = {}
-    for record in server.journal('results'):
-        parsed = json.loads(record['payload'])
-        key = (record['topic'], parsed['SourceTimestamp'])
-        assert answered.setdefault(key, record['payload']) == record['payload'], 'answered twice, differently'
-    silent = [hole for hole in holes if (hole.topic(KEYPOINTS), hole.stamp) not in answered]
-    assert not silent, '%d of %d holes have no answer' % (len(silent), len(holes))
-    assert len(answered) == 2 * len(holes)
+    hole_count = sum(len(box.holes) for box in boxes)
+    check_kept(server, boxes)
+    check_answered(server, boxes)
+    assert total_acknowledged(boxes) == 3 * hole_count
     assert server.dead_letters() == []
-
     audit = server.audit()
     assert {term: audit['ingest'][term] for term in terms['ingest']} == terms['ingest']
-    assert audit['ingest']['holds'] and terms['ingest']['completed'] == 3 * len(holes)
+    assert audit['ingest']['holds'] and terms['ingest']['completed'] == 3 * hole_count
 
 
 def test_holes_that_wait_survive_a_kill(spindle, connect):
