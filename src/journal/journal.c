@@ -629,6 +629,24 @@ static void *keeper_thread(void *context)
 
 /* ---- open and close ---- */
 
+/* Makes the name of the folder durable: with it all that is in it would be lost. A parent that we may not open is none in which we have
+ * made it. */
+static int sync_parent(struct disk *disk, const char *folder)
+{
+    char parent[JOURNAL_PATH_MAX];
+    size_t length = strlen(folder);
+    while (length > 1 && folder[length - 1] == '/')
+        length--;
+    while (length > 0 && folder[length - 1] != '/')
+        length--;
+    while (length > 1 && folder[length - 1] == '/')
+        length--;
+    snprintf(parent, sizeof parent, "%.*s", length ? (int)length : 1, length ? folder : ".");
+    int failed = disk->ops->sync_folder(disk, parent);
+    int error = failed ? error_from_errno(-failed) : 0;
+    return error == ERR_PERMISSION ? 0 : error;
+}
+
 int journal_open(struct journal **out, const struct journal_options *options)
 {
     struct journal *journal = calloc(1, sizeof *journal);
@@ -651,7 +669,7 @@ int journal_open(struct journal **out, const struct journal_options *options)
         error = ERR_INVALID;
     if (!error) {
         int failed = options->disk->ops->make_folder(options->disk, options->folder);
-        error = failed ? error_from_errno(-failed) : 0;
+        error = failed ? error_from_errno(-failed) : sync_parent(options->disk, options->folder);
     }
     if (!error) {
         journal->lock_handle = options->disk->ops->lock(options->disk, options->folder);
@@ -695,7 +713,9 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
 
 int journal_start(struct journal *journal)
 {
-    journal->options.disk->ops->sync_folder(journal->options.disk, journal->folder);
+    int failed = journal->options.disk->ops->sync_folder(journal->options.disk, journal->folder); /* the names of the streams' folders */
+    if (failed)
+        return error_from_errno(-failed);
     journal->group = journal->submitted;
     journal->submitted = (struct chunk_list){0};
     if (journal->options.stepped)
