@@ -1,7 +1,7 @@
 # Spindle: one Makefile for everything. `make help` lists what it can do.
 #
 # Sources are found, not listed: every src/*/*.c goes into libspindle.a, src/cli/main.c on top of it becomes the program,
-# tests/unit/test_*.c become one test program each, tests/fuzz/fuzz_*.c one fuzz target each,
+# tests/unit/test_*.c become one test program each (with the other tests/unit/*.c), tests/fuzz/fuzz_*.c one fuzz target each,
 # tests/bench/bench_*.c one measuring program each. VARIANT picks the flavour and its own build folder: release (build/), asan, tsan,
 # fuzz, clang (build/VARIANT/).
 
@@ -53,6 +53,7 @@ LIB_CXX      := $(wildcard src/*/*.cpp)
 LIB_OBJECTS  := $(LIB_SOURCES:%.c=$B/obj/%.o) $(LIB_CXX:%.cpp=$B/obj/%.o)
 MAIN_OBJECT  := $B/obj/src/cli/main.o
 UNIT_SOURCES := $(wildcard tests/unit/test_*.c)
+UNIT_HELPERS := $(filter-out $(UNIT_SOURCES),$(wildcard tests/unit/*.c))
 UNIT_TESTS   := $(UNIT_SOURCES:tests/unit/%.c=$B/tests/%)
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_TARGETS := $(FUZZ_SOURCES:tests/fuzz/%.c=$B/fuzz/%)
@@ -100,7 +101,7 @@ $B/obj/%.o: %.cpp
 	$(SAY) CXX $<
 	$(Q)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c -o $@ $<
 
-$B/tests/%: $B/obj/tests/unit/%.o $B/libspindle.a
+$B/tests/%: $B/obj/tests/unit/%.o $(UNIT_HELPERS:%.c=$B/obj/%.o) $B/libspindle.a
 	@mkdir -p $(@D)
 	$(SAY) LINK $@
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)

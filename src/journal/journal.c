@@ -69,7 +69,7 @@ struct journal {
     pthread_mutex_t lock;
     pthread_cond_t arrived;
     struct chunk_list submitted;
-    struct chunk_list first_group; /* what was submitted before the start; the group thread's from then on */
+    struct chunk_list group; /* the group thread's: what it writes, at first what was submitted before the start */
     bool sleeping, stopping, started;
 
     pthread_mutex_t keeper_lock;
@@ -364,7 +364,8 @@ static bool stall(struct journal *journal, const struct journal_stream *stream, 
         journal->stall_told = true;
     }
     struct timespec pause = {.tv_nsec = STALL_RETRY_MS * 1000000L};
-    nanosleep(&pause, NULL);
+    if (!journal->options.stepped)
+        nanosleep(&pause, NULL);
     return !atomic_load(&journal->abandoned);
 }
 
@@ -556,8 +557,9 @@ static void release_after(struct chunk_list *group, unsigned index)
     release_group(&ready);
 }
 
-static void commit_group(struct journal *journal, struct chunk_list *group)
+static void commit_group(struct journal *journal)
 {
+    struct chunk_list *group = &journal->group;
     uint64_t started = clock_monotonic_ns();
     bool care = false;
     plan_release(group);
@@ -583,39 +585,57 @@ static void commit_group(struct journal *journal, struct chunk_list *group)
         wake_keeper(journal);
 }
 
+/* Makes a group of what has arrived; `wait`: until something has, or the journal stops. Whether there is one. */
+static bool gather_group(struct journal *journal, bool wait)
+{
+    struct chunk_list *group = &journal->group;
+    if (group->first)
+        return true; /* what was sent off before the start */
+    size_t bytes = 0;
+    pthread_mutex_lock(&journal->lock);
+    while (wait && !journal->submitted.first && !journal->stopping) {
+        journal->sleeping = true;
+        pthread_cond_wait(&journal->arrived, &journal->lock);
+    }
+    journal->sleeping = false;
+    while (journal->submitted.first && (bytes == 0 || bytes + journal->submitted.first->length <= JOURNAL_GROUP_BYTES_MAX)) {
+        struct journal_chunk *chunk = list_pop(&journal->submitted);
+        bytes += chunk->length;
+        list_push(group, chunk);
+    }
+    pthread_mutex_unlock(&journal->lock);
+    return group->first;
+}
+
 static void *group_thread(void *context)
 {
     struct journal *journal = context;
-    if (journal->first_group.first)
-        commit_group(journal, &journal->first_group);
-    for (;;) {
-        struct chunk_list group = {0};
-        size_t bytes = 0;
-        pthread_mutex_lock(&journal->lock);
-        while (!journal->submitted.first && !journal->stopping) {
-            journal->sleeping = true;
-            pthread_cond_wait(&journal->arrived, &journal->lock);
-        }
-        journal->sleeping = false;
-        while (journal->submitted.first && (bytes == 0 || bytes + journal->submitted.first->length <= JOURNAL_GROUP_BYTES_MAX)) {
-            struct journal_chunk *chunk = list_pop(&journal->submitted);
-            bytes += chunk->length;
-            list_push(&group, chunk);
-        }
-        pthread_mutex_unlock(&journal->lock);
-        if (!group.first)
-            return NULL;
-        commit_group(journal, &group);
-    }
+    while (gather_group(journal, true))
+        commit_group(journal);
+    return NULL;
+}
+
+bool journal_step_group(struct journal *journal)
+{
+    bool any = gather_group(journal, false);
+    if (any)
+        commit_group(journal);
+    return any;
+}
+
+bool journal_step_keeper(struct journal *journal)
+{
+    bool worked = false;
+    for (unsigned i = 0; i < journal->stream_count; i++)
+        worked = stream_keep(journal->streams[i]) || worked;
+    return worked;
 }
 
 static void *keeper_thread(void *context)
 {
     struct journal *journal = context;
     for (;;) {
-        bool worked = false;
-        for (unsigned i = 0; i < journal->stream_count; i++)
-            worked = stream_keep(journal->streams[i]) || worked;
+        bool worked = journal_step_keeper(journal);
         pthread_mutex_lock(&journal->keeper_lock);
         while (!worked && !journal->keeper_wanted && !journal->keeper_stop)
             pthread_cond_wait(&journal->keeper_wake, &journal->keeper_lock);
@@ -628,6 +648,24 @@ static void *keeper_thread(void *context)
 }
 
 /* ---- open and close ---- */
+
+/* Makes the name of the folder durable: with it all that is in it would be lost. A parent that we may not open is none in which we have
+ * made it. */
+static int sync_parent(struct disk *disk, const char *folder)
+{
+    char parent[JOURNAL_PATH_MAX];
+    size_t length = strlen(folder);
+    while (length > 1 && folder[length - 1] == '/')
+        length--;
+    while (length > 0 && folder[length - 1] != '/')
+        length--;
+    while (length > 1 && folder[length - 1] == '/')
+        length--;
+    snprintf(parent, sizeof parent, "%.*s", length ? (int)length : 1, length ? folder : ".");
+    int failed = disk->ops->sync_folder(disk, parent);
+    int error = failed ? error_from_errno(-failed) : 0;
+    return error == ERR_PERMISSION ? 0 : error;
+}
 
 int journal_open(struct journal **out, const struct journal_options *options)
 {
@@ -651,7 +689,7 @@ int journal_open(struct journal **out, const struct journal_options *options)
         error = ERR_INVALID;
     if (!error) {
         int failed = options->disk->ops->make_folder(options->disk, options->folder);
-        error = failed ? error_from_errno(-failed) : 0;
+        error = failed ? error_from_errno(-failed) : sync_parent(options->disk, options->folder);
     }
     if (!error) {
         journal->lock_handle = options->disk->ops->lock(options->disk, options->folder);
@@ -695,9 +733,13 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
 
 int journal_start(struct journal *journal)
 {
-    journal->options.disk->ops->sync_folder(journal->options.disk, journal->folder);
-    journal->first_group = journal->submitted;
+    int failed = journal->options.disk->ops->sync_folder(journal->options.disk, journal->folder); /* the names of the streams' folders */
+    if (failed)
+        return error_from_errno(-failed);
+    journal->group = journal->submitted;
     journal->submitted = (struct chunk_list){0};
+    if (journal->options.stepped)
+        return 0;
     if (pthread_create(&journal->thread, NULL, group_thread, journal))
         return ERR_NO_MEMORY;
     if (pthread_create(&journal->keeper, NULL, keeper_thread, journal)) {
@@ -739,7 +781,7 @@ void journal_close(struct journal *journal)
     if (!journal)
         return;
     journal_stop(journal);
-    list_destroy(&journal->first_group); /* when it was never started */
+    list_destroy(&journal->group); /* when it was never started, or stepped */
     list_destroy(&journal->submitted);
     for (unsigned i = 0; i < journal->stream_count; i++) {
         stream_close(journal->streams[i]);

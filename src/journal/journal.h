@@ -33,11 +33,12 @@ enum { JOURNAL_STREAMS_MAX = 16, JOURNAL_GROUP_BYTES_MAX = 32 << 20, JOURNAL_PAT
 struct journal_options {
     struct disk *disk;
     const char *folder;    /* made when missing; locked for this process */
-    uint64_t segment_size; /* bytes of a segment file, >= 1 MiB */
+    uint64_t segment_size; /* bytes of a segment file, >= 64 KiB */
     enum journal_durability durability;
     /* Called once when the disk fails for good (a write or sync error other than a full disk): the only honest thing left is to stop the
      * process and read again what is really there. Does not return. NULL: diagnostics, then abort(). */
     void (*fatal)(const char *text);
+    bool stepped; /* journal_start starts no threads: the caller does their work, see journal_step_group */
 };
 
 struct journal;
@@ -58,6 +59,13 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
 
 /* Starts the threads. What was sent off before is a group of its own, durable before anything else. */
 int journal_start(struct journal *journal);
+
+/* The turns of the two threads, for tests that must run the same way each time: a stepped journal does on the caller's thread what
+ * they would do, with the same code. A group is what was sent off so far; a full disk is tried again at once; fatal() may leave by longjmp,
+ * and then the journal may only be closed. step_keeper may be called from within the disk's write and sync of a step_group, as the keeper
+ * runs beside the group thread. Both return whether there was something to do. Nothing may wait for a producer of a stepped journal. */
+bool journal_step_group(struct journal *journal);
+bool journal_step_keeper(struct journal *journal);
 
 /* For a stop while the disk is full: what is not durable is given up instead of waited for. Nobody is told of it, so nothing of it is
  * acknowledged; producers' backlogs become empty. Any thread. */

@@ -280,7 +280,8 @@ int stream_open(struct journal_stream *stream)
     file_path(stream, "spare.seg", spare);
     stream->disk->ops->remove(stream->disk, spare);
     atomic_store(&stream->durable, stream->next_offset);
-    error = start_segment(stream, FORMAT_SEGMENT_HEADER_SIZE + STREAM_ZERO_FIRST);
+    uint64_t first = FORMAT_SEGMENT_HEADER_SIZE + STREAM_ZERO_FIRST;
+    error = start_segment(stream, first < stream->segment_size ? first : stream->segment_size);
     return error_class(error) == ERROR_CLASS_RETRY ? 0 : error; /* the first group tries again, and says what it waits for */
 }
 
@@ -331,18 +332,23 @@ bool stream_claim(struct journal_stream *stream, uint64_t bytes)
 
 /* ---- the keeper's part ---- */
 
+static uint64_t zero_step(const struct journal_stream *stream, uint64_t from)
+{
+    return from + STREAM_ZERO_STEP < stream->segment_size ? from + STREAM_ZERO_STEP : stream->segment_size;
+}
+
 static bool zero_ahead(struct journal_stream *stream)
 {
     pthread_mutex_lock(&stream->lock);
     uint64_t from = stream->zeroed_to;
-    uint64_t room = from < stream->segment_size ? stream->segment_size - from : 0;
-    bool wanted = stream->file >= 0 && !stream->zeroing_failed && room > 0 && from < stream->position_seen + STREAM_ZERO_AHEAD;
+    bool wanted =
+        stream->file >= 0 && !stream->zeroing_failed && from < stream->segment_size && from < stream->position_seen + STREAM_ZERO_AHEAD;
     int file = stream->file;
     stream->zeroing = wanted;
     pthread_mutex_unlock(&stream->lock);
     if (!wanted)
         return false;
-    uint64_t to = from + (room < STREAM_ZERO_STEP ? room : STREAM_ZERO_STEP);
+    uint64_t to = zero_step(stream, from);
     int error = write_zeros(stream, file, from, to);
     pthread_mutex_lock(&stream->lock);
     stream->zeroing = false;
@@ -379,8 +385,11 @@ static bool prepare_next(struct journal_stream *stream)
             zeroed_to = (uint64_t)size < stream->segment_size ? (uint64_t)size : stream->segment_size;
         } else {
             /* All of it, while nobody waits for a sync of this file. */
-            for (; !error && zeroed_to < stream->segment_size; zeroed_to += STREAM_ZERO_STEP)
-                error = write_zeros(stream, file, zeroed_to, zeroed_to + STREAM_ZERO_STEP);
+            while (!error && zeroed_to < stream->segment_size) {
+                uint64_t from = zeroed_to;
+                zeroed_to = zero_step(stream, from);
+                error = write_zeros(stream, file, from, zeroed_to);
+            }
         }
         if (error) {
             /* Most likely the disk is full: what it took is needed elsewhere. */

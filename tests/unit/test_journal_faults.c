@@ -1,0 +1,100 @@
+/* The journal on a disk that fails on purpose: what it promises holds after a crash at any call, and whatever the disk does.
+ *
+ * Each test runs some seeds; SPINDLE_FAULT_RUNS=n runs n of them, SPINDLE_FAULT_SEED=s the one that a failure has named. */
+#include "unit.h"
+
+#include "base/error.h"
+#include "journal_trial.h"
+
+/* ---- a crash after every call ---- */
+
+/* What on_call is to do in a journal that starts on what a crash has left. */
+struct second_crash {
+    unsigned in; /* calls until the disk crashes once more; 0: it does not */
+};
+
+static void crash_again(struct trial *trial);
+
+/* A journal starts on what the crash has left, works, and ends. */
+static void restart(struct trial *crashed)
+{
+    struct random_source *random = &crashed->random;
+    struct second_crash second = {.in = random_below(random, 3) ? 0 : 1 + random_below(random, 40)};
+    trial_read(crashed, NULL); /* as `verify` and `cat` would, of a folder that nobody has recovered */
+    if (second.in) {
+        crashed->on_call = crash_again;
+        crashed->on_call_context = &second;
+    }
+    int error = trial_open(crashed);
+    TRIAL_CHECK(error == 0, "no start after a crash: %s", error_text(error));
+    trial_adopt(crashed);
+    trial_turns(crashed, random_below(random, 5));
+    if (random_below(random, 2)) {
+        trial_close(crashed);
+        trial_read(crashed, NULL);
+    }
+    crashed->on_call = NULL;
+}
+
+static void crash_again(struct trial *trial)
+{
+    struct second_crash *second = trial->on_call_context;
+    if (second->in == 0 || --second->in)
+        return;
+    struct trial crashed;
+    trial_init_crashed(&crashed, trial, random_u64(&trial->random));
+    trial_read(&crashed, NULL);
+    int error = trial_open(&crashed);
+    TRIAL_CHECK(error == 0, "no start after a second crash: %s", error_text(error));
+    trial_adopt(&crashed);
+    trial_turns(&crashed, 2);
+    trial_close(&crashed);
+    trial_read(&crashed, NULL);
+    trial_fini(&crashed);
+}
+
+static void crash_here(struct trial *trial)
+{
+    struct random_source *seeds = trial->on_call_context;
+    struct trial crashed;
+    trial_init_crashed(&crashed, trial, random_u64(seeds));
+    restart(&crashed);
+    trial_fini(&crashed);
+}
+
+static void crash_everywhere(uint64_t seed)
+{
+    struct trial trial;
+    trial_init(&trial, seed);
+    trial.with_large = seed % 3 == 0;
+    struct random_source seeds = {~seed};
+    for (unsigned lives = 0; lives < 3; lives++) {
+        trial.on_call = crash_here;
+        trial.on_call_context = &seeds;
+        simulated_disk_set_short(trial.disk, seed % 2 ? 20 : 0);
+        TRIAL_CHECK(trial_open(&trial) == 0, "no start");
+        trial_adopt(&trial);
+        trial_turns(&trial, 30);
+        if (lives % 2) {
+            trial_close(&trial);
+            trial_read(&trial, NULL);
+        } else {
+            trial_crash(&trial);
+        }
+    }
+    trial_fini(&trial);
+}
+
+static void after_a_crash_at_any_call_every_promise_holds(void **state)
+{
+    (void)state;
+    trial_seeds(3, crash_everywhere);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(after_a_crash_at_any_call_every_promise_holds),
+    };
+    return cmocka_run_group_tests_name("journal faults", tests, NULL, NULL);
+}
