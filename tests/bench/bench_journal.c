@@ -118,6 +118,7 @@ static void measure_append(const char *folder, struct raw *raw, size_t group_byt
     struct journal_load load;
     load_open(&load, folder, group_bytes, recycled ? RETENTION : 0, false);
     load_start(&load);
+    load_open_producer(&load);
     if (recycled)
         reach_retention(&load);
     unsigned turns = recycled ? TURNS : 1; /* new segments in one go: a pause would let the keeper work ahead for nothing */

@@ -91,10 +91,21 @@ static inline void load_open(struct journal_load *load, const char *folder, size
     load_must(journal_stream_add(load->journal, &stream, &load->stream), folder);
 }
 
+static inline void load_open_producer(struct journal_load *load)
+{
+    load_must(journal_producer_open(load->journal, load_notify, load, &load->producer), "journal_producer_open");
+}
+
+/* The last notice has returned when it returns. */
+static inline void load_close_producer(struct journal_load *load)
+{
+    journal_producer_close(load->producer);
+    load->producer = NULL;
+}
+
 static inline void load_start(struct journal_load *load)
 {
     load_must(journal_start(load->journal), "journal_start");
-    load_must(journal_producer_open(load->journal, load_notify, load, &load->producer), "journal_producer_open");
 }
 
 static inline void load_ignore(void *context, const struct journal_batch *batch)
@@ -125,13 +136,14 @@ static inline void load_append_group(struct journal_load *load)
 static inline void load_append_paced(struct journal_load *load, double rate, double seconds, atomic_bool *stop)
 {
     uint64_t interval_ns = (uint64_t)(1e9 / rate), due_ns = clock_monotonic_ns(), end_ns = due_ns + (uint64_t)(seconds * 1e9);
+    load_open_producer(load);
     for (; due_ns < end_ns && !(stop && atomic_load(stop)); due_ns += interval_ns) {
         load_sleep_until(due_ns);
         load->message.time_ns = clock_wall_ns();
         load_must(journal_append(load->producer, load->stream, &load->message, NULL, 0, clock_monotonic_ns()), "journal_append");
         journal_submit(load->producer);
     }
-    journal_producer_wait(load->producer, 0);
+    load_close_producer(load);
 }
 
 static inline void load_close(struct journal_load *load)
