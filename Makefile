@@ -164,6 +164,7 @@ benches: $(BENCHES) ## build the programs in build/bench that measure one part e
 
 bench: ## measure throughput, latency and cost beside other brokers of this machine
 	@tools/packages build bench
+	@tools/packages peers || echo "Measuring without them."
 	@$(SUBMAKE) $(PARALLEL) build benches
 	@tools/bench
 

@@ -598,7 +598,7 @@ static bool gather_group(struct journal *journal, bool wait)
         pthread_cond_wait(&journal->arrived, &journal->lock);
     }
     journal->sleeping = false;
-    while (journal->submitted.first && (bytes == 0 || bytes + journal->submitted.first->length <= JOURNAL_GROUP_BYTES_MAX)) {
+    while (journal->submitted.first && (bytes == 0 || bytes + journal->submitted.first->length <= journal->options.group_bytes_max)) {
         struct journal_chunk *chunk = list_pop(&journal->submitted);
         bytes += chunk->length;
         list_push(group, chunk);
@@ -677,6 +677,8 @@ int journal_open(struct journal **out, const struct journal_options *options)
         return ERR_NO_MEMORY;
     }
     journal->options = *options;
+    if (options->group_bytes_max == 0)
+        journal->options.group_bytes_max = JOURNAL_GROUP_BYTES_MAX;
     journal->parts = parts;
     journal->lock_handle = -1;
     pthread_mutex_init(&journal->lock, NULL);

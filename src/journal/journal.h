@@ -32,8 +32,9 @@ enum { JOURNAL_STREAMS_MAX = 16, JOURNAL_GROUP_BYTES_MAX = 32 << 20, JOURNAL_PAT
 
 struct journal_options {
     struct disk *disk;
-    const char *folder;    /* made when missing; locked for this process */
-    uint64_t segment_size; /* bytes of a segment file, >= 64 KiB */
+    const char *folder;     /* made when missing; locked for this process */
+    uint64_t segment_size;  /* bytes of a segment file, >= 64 KiB */
+    size_t group_bytes_max; /* a group ends before the chunk that would make it larger; 0: JOURNAL_GROUP_BYTES_MAX */
     enum journal_durability durability;
     /* Called once when the disk fails for good (a write or sync error other than a full disk): the only honest thing left is to stop the
      * process and read again what is really there. Does not return. NULL: diagnostics, then abort(). */

@@ -238,6 +238,44 @@ static void a_second_process_is_refused(void **state)
     journal_close(second);
 }
 
+/* Everything waits before the journal thread starts, so each group is as large as it may be. */
+static void a_group_is_no_larger_than_its_limit(void **state)
+{
+    (void)state;
+    enum { CHUNKS = 64, PAYLOAD = 1000 };
+    struct message message = make_message("t", "");
+    uint8_t payload[PAYLOAD] = {0};
+    message.payload = payload;
+    message.payload_length = PAYLOAD;
+    size_t record_bytes = format_record_size(&message, 0);
+    const struct {
+        size_t group_bytes_max, groups;
+    } cases[] = {{4 * record_bytes, CHUNKS / 4}, {5 * record_bytes - 1, CHUNKS / 4}, {1, CHUNKS}, {0, 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct journal_options options = {
+            .disk = disk_posix(), .folder = test_folder, .segment_size = 1 << 20, .group_bytes_max = cases[i].group_bytes_max};
+        struct journal_stream_options stream_options = {.name = "s"};
+        struct journal *journal;
+        struct journal_stream *stream;
+        struct journal_producer *producer;
+        assert_int_equal(journal_open(&journal, &options), 0);
+        assert_int_equal(journal_stream_add(journal, &stream_options, &stream), 0);
+        assert_int_equal(journal_producer_open(journal, no_notice, NULL, &producer), 0);
+        for (unsigned chunk = 0; chunk < CHUNKS; chunk++) {
+            assert_int_equal(journal_append(producer, stream, &message, NULL, 0, 0), 0);
+            journal_submit(producer);
+        }
+        assert_int_equal(journal_start(journal), 0);
+        journal_producer_wait(producer, 0);
+        struct journal_stats stats;
+        journal_stats(journal, &stats);
+        assert_int_equal(stats.groups, cases[i].groups);
+        assert_int_equal(stats.bytes, CHUNKS * record_bytes);
+        journal_producer_close(producer);
+        journal_close(journal);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -252,6 +290,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_torn_end_is_cut_and_writing_goes_on, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(retention_recycles_and_old_bytes_never_come_back, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(what_retention_keeps_is_whole, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(a_group_is_no_larger_than_its_limit, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(a_second_process_is_refused, test_folder_make, test_folder_remove),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
