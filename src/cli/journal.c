@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "cli/command.h"
+#include "cli/journal_audit.h"
 #include "cli/journal_tool.h"
 #include "journal/journal.h"
 #include "queue/dead_letter.h"
@@ -28,6 +29,8 @@ struct audit {
     struct queue_counts counts;
     uint64_t reasons[LEDGER_REASON_COUNT];
     char why[1024]; /* it does not hold, or cannot be known; empty: it holds */
+    const struct journal_audit_arguments *arguments;
+    struct buffer more; /* what is printed behind the terms */
 };
 
 /* The first reason stays; all are printed. */
@@ -62,6 +65,38 @@ static void object_to_own_damage(void *context, const struct reader_damage *dama
     object_to_damage(audit, audit->stream, damage);
 }
 
+static void object_to_text(void *context, const char *text)
+{
+    object(context, "%s", text);
+}
+
+/* --pending and --full. */
+static int audit_more(const char *data_dir, struct audit *audit, const struct ledger *ledger, const struct ledger_extent *extent)
+{
+    struct audit_recount recount;
+    int error = 0;
+    if (audit->arguments->full) {
+        error = audit_recount(data_dir, audit->stream, ledger, &recount, object_to_text, audit);
+        if (error == ERR_LIMIT)
+            object(audit, "more than %d messages cannot be recounted", AUDIT_MESSAGES_MAX);
+        else if (error == ERR_NOT_FOUND)
+            object(audit, "it cannot be recounted: the oldest segments of `outcomes` are missing, and no checkpoint makes up for them");
+        else if (!error)
+            error = buffer_printf(&audit->more,
+                                  audit->arguments->json
+                                      ? ",\"recount\":{\"from\":%" PRIu64 ",\"completed\":%" PRIu64 ",\"duplicates\":%" PRIu64
+                                        ",\"dead_lettered\":%" PRIu64 ",\"disagreements\":%" PRIu64 "}"
+                                      : "                recounted from offset %" PRIu64 ": completed %" PRIu64 ", duplicates %" PRIu64
+                                        ", dead-lettered %" PRIu64 "; disagreements: %" PRIu64 "\n",
+                                  recount.from, recount.completed, recount.duplicates, recount.dead_lettered, recount.disagreements);
+        if (error == ERR_LIMIT || error == ERR_NOT_FOUND)
+            error = 0;
+    }
+    if (!error && audit->arguments->pending)
+        error = audit_pending_write(data_dir, audit->stream, ledger, extent, audit->arguments->json, &audit->more);
+    return error;
+}
+
 /* Of the stream that is consumed. */
 static int audit_ledger(const char *data_dir, struct audit *audit)
 {
@@ -75,8 +110,10 @@ static int audit_ledger(const char *data_dir, struct audit *audit)
     char why[LEDGER_WHY_MAX];
     if (ledger_fits(&ledger, &extent, why) != LEDGER_FITS)
         object(audit, "%s", why);
+    else
+        error = audit_more(data_dir, audit, &ledger, &extent);
     ledger_fini(&ledger);
-    return 0;
+    return error;
 }
 
 static void audit_stream(const char *data_dir, struct audit *audit)
@@ -115,6 +152,7 @@ static bool print_audit(struct buffer *line, const struct audit *audit, bool jso
             buffer_append_text(line, ",\"why\":");
             buffer_append_json_string(line, audit->why, strlen(audit->why), 0);
         }
+        buffer_append(line, audit->more.data, audit->more.length);
         buffer_append_text(line, "}\n");
         return tool_emit(line);
     }
@@ -124,6 +162,7 @@ static bool print_audit(struct buffer *line, const struct audit *audit, bool jso
     for (unsigned i = 1; i < LEDGER_REASON_COUNT; i++)
         if (audit->reasons[i])
             buffer_printf(line, "%-13s   dead-lettered as %s: %" PRIu64 "\n", "", ledger_reason_word(i), audit->reasons[i]);
+    buffer_append(line, audit->more.data, audit->more.length);
     return tool_emit(line);
 }
 

@@ -92,8 +92,7 @@ static bool is_selected(const struct selection *selection, const struct message 
 {
     return (!selection->from.is_time || message->time_ns >= selection->from.time_ns) &&
            (!selection->to_given || !selection->to.is_time || message->time_ns < selection->to.time_ns) &&
-           (!selection->topic ||
-            mqtt_topic_matches(selection->topic, strlen(selection->topic), message->topic, message->topic_length));
+           (!selection->topic || mqtt_topic_matches(selection->topic, strlen(selection->topic), message->topic, message->topic_length));
 }
 
 /* Offsets between which all records of the selection lie: times are looked up in the headers of the segments. */
@@ -212,15 +211,15 @@ static int read_selection(const struct journal_cat_arguments *arguments, struct 
 {
     char message[VALUE_MESSAGE_MAX];
     uint64_t now_ns = clock_wall_ns();
-    *selection = (struct selection){.to_given = arguments->to_given,
-                                    .topic = arguments->topic,
-                                    .left = arguments->count_given ? arguments->count : UINT64_MAX};
+    *selection = (struct selection){
+        .to_given = arguments->to_given, .topic = arguments->topic, .left = arguments->count_given ? arguments->count : UINT64_MAX};
     if (when_parse(arguments->from, now_ns, &selection->from, message))
         return tool_refuse(command, "--from: %s", message);
     if (arguments->to_given && when_parse(arguments->to, now_ns, &selection->to, message))
         return tool_refuse(command, "--to: %s", message);
     if (arguments->topic && !mqtt_topic_filter_valid(arguments->topic, strlen(arguments->topic)))
-        return tool_refuse(command, "--topic: `%s` is no MQTT topic filter; `+` stands for one level, `#` for all that follow", arguments->topic);
+        return tool_refuse(command, "--topic: `%s` is no MQTT topic filter; `+` stands for one level, `#` for all that follow",
+                           arguments->topic);
     if (arguments->json && arguments->raw)
         return tool_refuse(command, "--json and --raw exclude each other");
     if (arguments->to_given && arguments->follow)

@@ -224,13 +224,14 @@ int command_journal_ls(const struct journal_ls_arguments *arguments)
                                     : tool_stream_folder(arguments->data_dir, *stream, folder) == ERR_NOT_FOUND)
             continue;
         if (found++ == 0 && !arguments->json)
-            printf("%-13s %8s %10s %12s %12s  %-24s  %-24s %12s %10s %10s\n", "stream", "segments", "size", "first", "next", "oldest", "newest",
-                   "cursor", "lag", "pending");
+            printf("%-13s %8s %10s %12s %12s  %-24s  %-24s %12s %10s %10s\n", "stream", "segments", "size", "first", "next", "oldest",
+                   "newest", "cursor", "lag", "pending");
         int of_stream = list_stream(arguments->data_dir, *stream, arguments, &line);
         status = of_stream > status ? of_stream : status;
     }
     buffer_fini(&line);
     if (!found)
-        status = tool_refuse_folder(command, arguments->data_dir, arguments->stream_given ? arguments->stream : tool_streams[0], ERR_NOT_FOUND);
+        status =
+            tool_refuse_folder(command, arguments->data_dir, arguments->stream_given ? arguments->stream : tool_streams[0], ERR_NOT_FOUND);
     return tool_finish_output(command, status);
 }

@@ -32,10 +32,10 @@ static int write_range(struct writing *writing)
     char age[TOOL_SIZE_TEXT_MAX];
     int error;
     if (writing->json) {
-        error = buffer_printf(writing->out,
-                              "%s{\"first\":%" PRIu64 ",\"last\":%" PRIu64 ",\"count\":%" PRIu64 ",\"time_ns\":%" PRIu64 ",\"age_s\":%.3f,\"topic\":",
-                              writing->any ? "," : "", range->first, range->next - 1, range->next - range->first, range->time_ns,
-                              (double)age_ns / 1e9);
+        error = buffer_printf(
+            writing->out,
+            "%s{\"first\":%" PRIu64 ",\"last\":%" PRIu64 ",\"count\":%" PRIu64 ",\"time_ns\":%" PRIu64 ",\"age_s\":%.3f,\"topic\":",
+            writing->any ? "," : "", range->first, range->next - 1, range->next - range->first, range->time_ns, (double)age_ns / 1e9);
         if (!error)
             error = range->time_ns ? buffer_append_json_string(writing->out, (const char *)range->topic.data, range->topic.length, 0)
                                    : buffer_append_text(writing->out, "null");
@@ -97,8 +97,8 @@ static int write_ranges(struct writing *writing, struct reader *reader, const st
     return error ? error : write_range(writing);
 }
 
-int audit_pending_write(const char *data_dir, const char *stream, const struct ledger *ledger, const struct ledger_extent *extent, bool json,
-                        struct buffer *out)
+int audit_pending_write(const char *data_dir, const char *stream, const struct ledger *ledger, const struct ledger_extent *extent,
+                        bool json, struct buffer *out)
 {
     char folder[TOOL_FOLDER_MAX];
     struct writing writing = {.out = out, .json = json, .now_ns = clock_wall_ns()};

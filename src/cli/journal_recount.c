@@ -1,7 +1,8 @@
 /* `spindle journal audit --full`: every outcome once more, one byte a message, beside the ledger.
  *
  * Beside a running server outcomes are added while this reads. So the ledger is loaded before and after: what it knew before, the recount
- * must know; what the recount knows, the ledger must know after. On the folder of a stopped server the two are equal, and so must be all. */
+ * must know; what the recount knows, the ledger must know after. On the folder of a stopped server the two are equal, and so must be all.
+ */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,7 +14,16 @@
 #include "cli/journal_tool.h"
 #include "queue/dead_letter.h"
 
-enum kind { KIND_TWO_OUTCOMES, KIND_DEAD_LETTER, KIND_RESULT, KIND_NO_DEAD_LETTER, KIND_LEDGER_ONLY, KIND_RECOUNT_ONLY, KIND_TERM, KIND_COUNT };
+enum kind {
+    KIND_TWO_OUTCOMES,
+    KIND_DEAD_LETTER,
+    KIND_RESULT,
+    KIND_NO_DEAD_LETTER,
+    KIND_LEDGER_ONLY,
+    KIND_RECOUNT_ONLY,
+    KIND_TERM,
+    KIND_COUNT
+};
 
 /* What a byte says of a message: nothing yet, an outcome, or that a checkpoint has settled it without saying how. */
 enum { MARK_NONE, MARK_COMPLETED, MARK_DUPLICATE, MARK_DEAD, MARK_SETTLED = 0x7f, MARK_HAS_LETTER = 0x80 };
@@ -244,7 +254,8 @@ static void check_ranges(struct counting *counting, enum kind kind, const struct
 static void check_term(struct counting *counting, const char *term, uint64_t before, uint64_t counted, uint64_t after)
 {
     if (counted < before || counted > after)
-        disagree(counting, KIND_TERM, "%s: the ledger says %" PRIu64 ", the recount %" PRIu64, term, counted < before ? before : after, counted);
+        disagree(counting, KIND_TERM, "%s: the ledger says %" PRIu64 ", the recount %" PRIu64, term, counted < before ? before : after,
+                 counted);
 }
 
 static int compare(struct counting *counting, const struct ledger *before)
