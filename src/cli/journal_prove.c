@@ -18,11 +18,11 @@
 #include "base/error.h"
 #include "base/histogram.h"
 #include "base/random.h"
+#include "base/terminal.h"
 #include "cli/command.h"
 #include "cli/journal_tool.h"
 #include "cli/prove_child.h"
 #include "cli/prove_load.h"
-#include "base/terminal.h"
 #include "queue/ledger.h"
 
 enum { PROVE_PATH_MAX = 4000, STARTING_KILLS = 4, STARTING_MS_MAX = 30, REMOVE_FILES_MAX = 16 };

@@ -9,10 +9,10 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/terminal.h"
 #include "cli/command.h"
 #include "cli/journal_salvage.h"
 #include "cli/journal_tool.h"
-#include "base/terminal.h"
 #include "journal/inspect.h"
 #include "queue/dead_letter.h"
 #include "queue/ledger.h"
