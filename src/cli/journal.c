@@ -1,5 +1,5 @@
-/* `spindle journal` and `spindle dead`: what lies on disk, read from the files alone. They change nothing, and work beside a running
- * server as well as on the folder of a stopped one. */
+/* `spindle journal audit` and `spindle dead`: what became of the messages, read from the files alone. They change nothing, and work beside
+ * a running server as well as on the folder of a stopped one. */
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -13,194 +13,14 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "cli/command.h"
+#include "cli/journal_audit.h"
+#include "cli/journal_tool.h"
 #include "journal/journal.h"
-#include "mqtt/packet.h"
 #include "queue/dead_letter.h"
 #include "queue/ledger.h"
 
-enum { LINE_MAX_BYTES = 1 << 30, STREAM_FOLDER_MAX = 4400 };
-
 static const char *const public_streams[] = {"ingest", "bus", "results", "dead-letters"};
 enum { PUBLIC_STREAM_COUNT = sizeof public_streams / sizeof *public_streams };
-
-static int stream_folder(const char *data_dir, const char *stream, char folder[STREAM_FOLDER_MAX])
-{
-    snprintf(folder, STREAM_FOLDER_MAX, "%s/%s", data_dir, stream);
-    struct stat status;
-    if (stat(folder, &status))
-        return error_from_errno(errno);
-    return S_ISDIR(status.st_mode) ? 0 : ERR_NOT_FOLDER;
-}
-
-static const char *reading_advice(int error)
-{
-    switch (error) {
-    case ERR_PERMISSION:
-        return "; run this as the user that the server runs as, or as root";
-    case ERR_FORMAT_VERSION:
-        return "; another version of Spindle wrote it: use that one";
-    case ERR_NOT_FOLDER:
-        return ", or something on its path is none; --data-dir names the folder that `spindle run` was given (data.dir)";
-    default:
-        return "";
-    }
-}
-
-/* Says why a stream's folder cannot be read. Returns the exit status. */
-static int refuse_folder(const char *command, const char *data_dir, const char *stream, int error)
-{
-    if (error == ERR_NOT_FOUND) {
-        fprintf(stderr, "%s: there is no stream `%s` in %s; --data-dir names the folder that `spindle run` was given (data.dir)\n", command,
-                stream, data_dir);
-        return COMMAND_USAGE;
-    }
-    fprintf(stderr, "%s: %s/%s cannot be read: %s%s\n", command, data_dir, stream, error_text(error), reading_advice(error));
-    return error == ERR_NOT_FOLDER ? COMMAND_USAGE : COMMAND_FAILED;
-}
-
-static void say_damage(void *context, const struct reader_damage *damage)
-{
-    bool *damaged = context;
-    *damaged = true;
-    char text[READER_DAMAGE_TEXT_MAX];
-    reader_damage_text(damage, text);
-    fprintf(stderr, "damage: %s\n", text);
-}
-
-/* ---- output that may fail ---- */
-
-static void begin_output(void)
-{
-    signal(SIGPIPE, SIG_DFL); /* `| head` ends it quietly */
-}
-
-static bool emit(const struct buffer *line)
-{
-    return fwrite(line->data, 1, line->length, stdout) == line->length;
-}
-
-/* The exit status: `status`, or COMMAND_FAILED when not all that was printed could be written. */
-static int finish_output(const char *command, int status)
-{
-    if (fflush(stdout) == 0 && !ferror(stdout))
-        return status;
-    fprintf(stderr, "%s: the output cannot be written: %s\n", command, strerror(errno));
-    return COMMAND_FAILED;
-}
-
-/* ---- one record a line ---- */
-
-static void append_bytes_json(struct buffer *line, const char *name, const uint8_t *bytes, size_t length)
-{
-    if (text_is_utf8((const char *)bytes, length)) {
-        buffer_printf(line, "\"%s\":", name);
-        buffer_append_json_string(line, (const char *)bytes, length, 0);
-        return;
-    }
-    buffer_printf(line, "\"%s_base64\":\"", name);
-    if (buffer_reserve(line, text_base64_size(length)) == 0) {
-        text_base64(bytes, length, (char *)line->data + line->length);
-        line->length += text_base64_size(length) - 1;
-    }
-    buffer_append_text(line, "\"");
-}
-
-/* For a terminal: what would move the cursor or end the line is shown as \xNN. */
-static void append_printable(struct buffer *line, const char *text, size_t length)
-{
-    size_t done = 0;
-    for (size_t i = 0; i < length; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (c >= 0x20 && c != 0x7f)
-            continue;
-        buffer_append(line, text + done, i - done);
-        buffer_printf(line, "\\x%02x", c);
-        done = i + 1;
-    }
-    buffer_append(line, text + done, length - done);
-}
-
-static void append_pair(struct buffer *line, bool first, struct mqtt_slice name, struct mqtt_slice value)
-{
-    buffer_append_text(line, first ? ",\"properties\":[[" : ",[");
-    buffer_append_json_string(line, (const char *)name.data, name.length, 0);
-    buffer_append_text(line, ",");
-    buffer_append_json_string(line, (const char *)value.data, value.length, 0);
-    buffer_append_text(line, "]");
-}
-
-/* The user properties of a message as it was or will be published: [[name, value], ...], since names may repeat. What `dead-letters` and
- * `outcomes` keep in their place is not published. */
-static void append_properties(struct buffer *line, const char *stream, const struct message *message)
-{
-    struct mqtt_slice raw = {message->properties, message->properties_length}, name, value;
-    bool first = true;
-    if (strcmp(stream, "results") == 0) {
-        static const char id[] = "message-id";
-        if (raw.length) {
-            append_pair(line, true, (struct mqtt_slice){(const uint8_t *)id, sizeof id - 1}, raw);
-            first = false;
-        }
-    } else if (strcmp(stream, "dead-letters") != 0 && strcmp(stream, "outcomes") != 0) {
-        for (uint32_t position = 0; mqtt_properties_next_user(raw, &position, &name, &value); first = false)
-            append_pair(line, first, name, value);
-    }
-    if (!first)
-        buffer_append_text(line, "]");
-}
-
-static bool print_record(struct buffer *line, const char *stream, const struct message *message, bool json)
-{
-    buffer_clear(line);
-    if (json) {
-        buffer_printf(line, "{\"stream\":\"%s\",\"offset\":%" PRIu64 ",\"time_ns\":%" PRIu64 ",\"topic\":", stream, message->offset,
-                      message->time_ns);
-        buffer_append_json_string(line, message->topic, message->topic_length, 0);
-        buffer_append_text(line, ",");
-        append_bytes_json(line, "payload", message->payload, message->payload_length);
-        append_properties(line, stream, message);
-        buffer_append_text(line, "}\n");
-    } else {
-        char time_text[CLOCK_TEXT_SIZE];
-        clock_wall_text(message->time_ns, time_text);
-        buffer_printf(line, "%" PRIu64 " %s ", message->offset, time_text);
-        append_printable(line, message->topic, message->topic_length);
-        buffer_append_text(line, " ");
-        if (text_is_utf8((const char *)message->payload, message->payload_length))
-            append_printable(line, (const char *)message->payload, message->payload_length);
-        else
-            buffer_printf(line, "(%u bytes that are not text; --json shows them)", message->payload_length);
-        buffer_append_text(line, "\n");
-    }
-    return emit(line);
-}
-
-int command_journal_cat(const struct journal_cat_arguments *arguments)
-{
-    static const char command[] = "spindle journal cat";
-    begin_output();
-    char folder[STREAM_FOLDER_MAX];
-    bool damaged = false;
-    struct reader *reader;
-    int error = stream_folder(arguments->data_dir, arguments->stream, folder);
-    if (!error)
-        error = reader_open(&reader, disk_posix(), folder, arguments->from, say_damage, &damaged);
-    if (error)
-        return refuse_folder(command, arguments->data_dir, arguments->stream, error);
-    struct buffer line;
-    buffer_init(&line, LINE_MAX_BYTES);
-    struct message message;
-    uint64_t left = arguments->count_given ? arguments->count : UINT64_MAX;
-    bool written = true;
-    while (written && left-- && !(error = reader_next(reader, UINT64_MAX, &message, NULL)))
-        written = print_record(&line, arguments->stream, &message, arguments->json);
-    buffer_fini(&line);
-    reader_close(reader);
-    int status = damaged ? COMMAND_FAILED : COMMAND_OK;
-    if (error && error != ERR_TRUNCATED)
-        status = refuse_folder(command, arguments->data_dir, arguments->stream, error);
-    return finish_output(command, status);
-}
 
 /* ---- the equation, counted from disk ---- */
 
@@ -209,6 +29,8 @@ struct audit {
     struct queue_counts counts;
     uint64_t reasons[LEDGER_REASON_COUNT];
     char why[1024]; /* it does not hold, or cannot be known; empty: it holds */
+    const struct journal_audit_arguments *arguments;
+    struct buffer more; /* what is printed behind the terms */
 };
 
 /* The first reason stays; all are printed. */
@@ -243,6 +65,38 @@ static void object_to_own_damage(void *context, const struct reader_damage *dama
     object_to_damage(audit, audit->stream, damage);
 }
 
+static void object_to_text(void *context, const char *text)
+{
+    object(context, "%s", text);
+}
+
+/* --pending and --full. */
+static int audit_more(const char *data_dir, struct audit *audit, const struct ledger *ledger, const struct ledger_extent *extent)
+{
+    struct audit_recount recount;
+    int error = 0;
+    if (audit->arguments->full) {
+        error = audit_recount(data_dir, audit->stream, ledger, &recount, object_to_text, audit);
+        if (error == ERR_LIMIT)
+            object(audit, "more than %d messages cannot be recounted", AUDIT_MESSAGES_MAX);
+        else if (error == ERR_NOT_FOUND)
+            object(audit, "it cannot be recounted: the oldest segments of `outcomes` are missing, and no checkpoint makes up for them");
+        else if (!error)
+            error = buffer_printf(&audit->more,
+                                  audit->arguments->json
+                                      ? ",\"recount\":{\"from\":%" PRIu64 ",\"completed\":%" PRIu64 ",\"duplicates\":%" PRIu64
+                                        ",\"dead_lettered\":%" PRIu64 ",\"disagreements\":%" PRIu64 "}"
+                                      : "                recounted from offset %" PRIu64 ": completed %" PRIu64 ", duplicates %" PRIu64
+                                        ", dead-lettered %" PRIu64 "; disagreements: %" PRIu64 "\n",
+                                  recount.from, recount.completed, recount.duplicates, recount.dead_lettered, recount.disagreements);
+        if (error == ERR_LIMIT || error == ERR_NOT_FOUND)
+            error = 0;
+    }
+    if (!error && audit->arguments->pending)
+        error = audit_pending_write(data_dir, audit->stream, ledger, extent, audit->arguments->json, &audit->more);
+    return error;
+}
+
 /* Of the stream that is consumed. */
 static int audit_ledger(const char *data_dir, struct audit *audit)
 {
@@ -256,17 +110,19 @@ static int audit_ledger(const char *data_dir, struct audit *audit)
     char why[LEDGER_WHY_MAX];
     if (ledger_fits(&ledger, &extent, why) != LEDGER_FITS)
         object(audit, "%s", why);
+    else
+        error = audit_more(data_dir, audit, &ledger, &extent);
     ledger_fini(&ledger);
-    return 0;
+    return error;
 }
 
 static void audit_stream(const char *data_dir, struct audit *audit)
 {
-    char folder[STREAM_FOLDER_MAX];
+    char folder[TOOL_FOLDER_MAX];
     uint64_t next;
-    int error = stream_folder(data_dir, audit->stream, folder);
+    int error = tool_stream_folder(data_dir, audit->stream, folder);
     if (error)
-        object(audit, "%s: %s%s", folder, error_text(error), reading_advice(error));
+        object(audit, "%s: %s%s", folder, error_text(error), tool_reading_advice(error));
     if (strcmp(audit->stream, "ingest") == 0) {
         error = audit_ledger(data_dir, audit);
     } else if (!error) {
@@ -275,7 +131,7 @@ static void audit_stream(const char *data_dir, struct audit *audit)
             audit->counts = (struct queue_counts){.accepted = next, .completed = next};
     }
     if (error && !audit->why[0])
-        object(audit, "%s cannot be read: %s%s", folder, error_text(error), reading_advice(error));
+        object(audit, "%s cannot be read: %s%s", folder, error_text(error), tool_reading_advice(error));
     const struct queue_counts *counts = &audit->counts;
     if (counts->accepted != counts->completed + counts->duplicates + counts->dead_lettered + counts->pending && !audit->why[0])
         object(audit, "the terms do not add up");
@@ -296,8 +152,9 @@ static bool print_audit(struct buffer *line, const struct audit *audit, bool jso
             buffer_append_text(line, ",\"why\":");
             buffer_append_json_string(line, audit->why, strlen(audit->why), 0);
         }
+        buffer_append(line, audit->more.data, audit->more.length);
         buffer_append_text(line, "}\n");
-        return emit(line);
+        return tool_emit(line);
     }
     buffer_printf(line, "%-13s %12" PRIu64 " = %12" PRIu64 " + %10" PRIu64 " + %10" PRIu64 " + %10" PRIu64 "   %s\n", audit->stream,
                   counts->accepted, counts->completed, counts->duplicates, counts->dead_lettered, counts->pending,
@@ -305,24 +162,25 @@ static bool print_audit(struct buffer *line, const struct audit *audit, bool jso
     for (unsigned i = 1; i < LEDGER_REASON_COUNT; i++)
         if (audit->reasons[i])
             buffer_printf(line, "%-13s   dead-lettered as %s: %" PRIu64 "\n", "", ledger_reason_word(i), audit->reasons[i]);
-    return emit(line);
+    buffer_append(line, audit->more.data, audit->more.length);
+    return tool_emit(line);
 }
 
 int command_journal_audit(const struct journal_audit_arguments *arguments)
 {
     static const char command[] = "spindle journal audit";
-    begin_output();
-    char folder[STREAM_FOLDER_MAX];
+    tool_begin_output();
+    char folder[TOOL_FOLDER_MAX];
     int error = ERR_NOT_FOUND;
     for (unsigned i = 0; i < PUBLIC_STREAM_COUNT && error == ERR_NOT_FOUND; i++)
-        error = stream_folder(arguments->data_dir, public_streams[i], folder);
+        error = tool_stream_folder(arguments->data_dir, public_streams[i], folder);
     if (error == ERR_NOT_FOUND || error == ERR_NOT_FOLDER) /* no data folder at all */
-        return refuse_folder(command, arguments->data_dir, public_streams[0], error);
+        return tool_refuse_folder(command, arguments->data_dir, public_streams[0], error);
     if (!arguments->json)
         printf("%-13s %12s = %12s + %10s + %10s + %10s\n", "stream", "accepted", "completed", "duplicates", "dead", "pending");
     int status = COMMAND_OK;
     struct buffer line;
-    buffer_init(&line, LINE_MAX_BYTES);
+    buffer_init(&line, TOOL_LINE_MAX);
     for (unsigned i = 0; i < PUBLIC_STREAM_COUNT; i++) {
         struct audit audit = {.stream = public_streams[i]};
         audit_stream(arguments->data_dir, &audit);
@@ -332,7 +190,7 @@ int command_journal_audit(const struct journal_audit_arguments *arguments)
             break;
     }
     buffer_fini(&line);
-    return finish_output(command, status);
+    return tool_finish_output(command, status);
 }
 
 /* ---- dead letters ---- */
@@ -348,18 +206,18 @@ static bool print_dead_letter(struct buffer *line, const struct message *record,
                       letter->offset, letter->time_ns);
         buffer_append_json_string(line, record->topic, record->topic_length, 0);
         buffer_append_text(line, ",");
-        append_bytes_json(line, "payload", record->payload, record->payload_length);
+        tool_append_bytes_json(line, "payload", record->payload, record->payload_length);
         buffer_append_text(line, "}\n");
     } else {
         char time_text[CLOCK_TEXT_SIZE];
         clock_wall_text(letter->time_ns, time_text);
         buffer_printf(line, "%" PRIu64 " %s %-14s ", record->offset, time_text, letter->reason);
-        append_printable(line, record->topic, record->topic_length);
+        tool_append_printable(line, record->topic, record->topic_length);
         buffer_printf(line, " (%u bytes)\n      ", record->payload_length);
-        append_printable(line, letter->error, strlen(letter->error));
+        tool_append_printable(line, letter->error, strlen(letter->error));
         buffer_append_text(line, "\n");
     }
-    return emit(line);
+    return tool_emit(line);
 }
 
 static bool is_reason(const char *word)
@@ -378,19 +236,19 @@ static int refuse_reason(const char *command, const char *word)
 int command_dead_ls(const struct dead_ls_arguments *arguments)
 {
     static const char command[] = "spindle dead ls", stream[] = "dead-letters";
-    begin_output();
+    tool_begin_output();
     if (arguments->reason && !is_reason(arguments->reason))
         return refuse_reason(command, arguments->reason);
-    char folder[STREAM_FOLDER_MAX];
+    char folder[TOOL_FOLDER_MAX];
     bool damaged = false, written = true;
     struct reader *reader;
-    int error = stream_folder(arguments->data_dir, stream, folder);
+    int error = tool_stream_folder(arguments->data_dir, stream, folder);
     if (!error)
-        error = reader_open(&reader, disk_posix(), folder, 0, say_damage, &damaged);
+        error = reader_open(&reader, disk_posix(), folder, 0, tool_say_damage, &damaged);
     if (error)
-        return refuse_folder(command, arguments->data_dir, stream, error);
+        return tool_refuse_folder(command, arguments->data_dir, stream, error);
     struct buffer line;
-    buffer_init(&line, LINE_MAX_BYTES);
+    buffer_init(&line, TOOL_LINE_MAX);
     struct message record;
     uint64_t shown = 0;
     while (written && !(error = reader_next(reader, UINT64_MAX, &record, NULL))) {
@@ -405,8 +263,8 @@ int command_dead_ls(const struct dead_ls_arguments *arguments)
     reader_close(reader);
     int status = damaged ? COMMAND_FAILED : COMMAND_OK;
     if (error && error != ERR_TRUNCATED)
-        status = refuse_folder(command, arguments->data_dir, stream, error);
+        status = tool_refuse_folder(command, arguments->data_dir, stream, error);
     else if (!arguments->json && shown == 0)
         printf("no dead letters%s%s\n", arguments->reason ? " of reason " : "", arguments->reason ? arguments->reason : "");
-    return finish_output(command, status);
+    return tool_finish_output(command, status);
 }

@@ -433,6 +433,17 @@ static bool server_ready(void *owner, struct buffer *text)
     return false;
 }
 
+static int journal_status(void *owner, struct buffer *json)
+{
+    const struct server *server = owner;
+    struct journal_stats stats;
+    journal_stats(server->journal, &stats);
+    return buffer_printf(
+        json, "{\"groups\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"stalled\":%s,\"sync_s\":{\"p50\":%.9f,\"p99\":%.9f,\"max\":%.9f}}",
+        stats.groups, stats.bytes, stats.stalled ? "true" : "false", (double)histogram_quantile(stats.sync, 0.5) / 1e9,
+        (double)histogram_quantile(stats.sync, 0.99) / 1e9, (double)__atomic_load_n(&stats.sync->max, __ATOMIC_RELAXED) / 1e9);
+}
+
 static bool journal_ready(void *owner, struct buffer *text)
 {
     const struct server *server = owner;
@@ -476,6 +487,7 @@ static int observe(struct server *server)
     int error = metrics_register(collect, server);
     error = error ? error : status_register("streams", streams_status, server);
     error = error ? error : status_register("durability", durability_status, server);
+    error = error ? error : status_register("journal", journal_status, server);
     error = error ? error : probes_register("journal", journal_ready, server);
     error = error ? error : probes_register("bus", bus_ready, server);
     if (server->pipeline)
@@ -491,6 +503,7 @@ static void observe_no_more(struct server *server)
     status_unregister("streams");
     status_unregister("durability");
     probes_unregister("server");
+    status_unregister("journal");
     probes_unregister("journal");
     probes_unregister("bus");
     probes_unregister("pipeline");

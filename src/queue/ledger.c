@@ -153,7 +153,7 @@ void ledger_counts(const struct ledger *ledger, uint64_t accepted, struct queue_
 
 /* ---- on disk ---- */
 
-static int checkpoint_decode(struct ledger *ledger, const struct message *record, uint64_t *applied)
+int ledger_checkpoint_decode(struct ledger *ledger, const struct message *record, uint64_t *applied)
 {
     const uint8_t *at = record->payload;
     size_t left = record->payload_length / 8;
@@ -204,7 +204,7 @@ int ledger_checkpoint_encode(const struct ledger *ledger, uint64_t applied, stru
     return 0;
 }
 
-static bool is_checkpoint(const struct message *record)
+bool ledger_is_checkpoint(const struct message *record)
 {
     return record->properties_length == strlen(ledger_checkpoint_mark) &&
            memcmp(record->properties, ledger_checkpoint_mark, record->properties_length) == 0;
@@ -266,8 +266,8 @@ static int load_checkpoint(struct ledger *ledger, const struct loading *loading,
         return error;
     struct message record;
     while (!(error = reader_next(reader, UINT64_MAX, &record, NULL)))
-        if (is_for(&record, stream) && is_checkpoint(&record))
-            checkpoint_decode(ledger, &record, applied);
+        if (is_for(&record, stream) && ledger_is_checkpoint(&record))
+            ledger_checkpoint_decode(ledger, &record, applied);
     reader_close(reader);
     return error == ERR_TRUNCATED ? 0 : error;
 }
@@ -282,7 +282,7 @@ static int load_entries(struct ledger *ledger, struct loading *loading, const ch
     *first = reader_offset(reader);
     struct message record;
     while (!(error = reader_next(reader, UINT64_MAX, &record, NULL))) {
-        if (!is_for(&record, stream) || is_checkpoint(&record))
+        if (!is_for(&record, stream) || ledger_is_checkpoint(&record))
             continue;
         int failed = ledger_apply(ledger, &record);
         if (failed && failed != ERR_CORRUPT) {

@@ -68,6 +68,11 @@ int ledger_apply(struct ledger *ledger, const struct message *record);
 int ledger_checkpoint_encode(const struct ledger *ledger, uint64_t applied, struct buffer *out);
 extern const char ledger_checkpoint_mark[]; /* its properties */
 
+bool ledger_is_checkpoint(const struct message *record);
+
+/* Replaces the ledger by the one that a checkpoint holds. Returns 0, or ERR_CORRUPT when it is none. */
+int ledger_checkpoint_decode(struct ledger *ledger, const struct message *record, uint64_t *applied);
+
 /* What the consumed stream holds: offsets first .. next-1. */
 struct ledger_extent {
     uint64_t first, next;

@@ -1,0 +1,54 @@
+/* What the commands have in common that look into a data folder: folders that cannot be read, damage, and output that may fail. */
+#ifndef CLI_JOURNAL_TOOL_H
+#define CLI_JOURNAL_TOOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "journal/reader.h"
+
+enum { TOOL_LINE_MAX = 1 << 30, TOOL_FOLDER_MAX = 4400, TOOL_SIZE_TEXT_MAX = 32 };
+
+/* Every stream of a data folder, in the order in which a group is written. NULL behind the last. */
+extern const char *const tool_streams[];
+
+/* The folder of a stream. 0 when there is one, else ERR_NOT_FOUND and the like; `folder` is set in any case. */
+int tool_stream_folder(const char *data_dir, const char *stream, char folder[TOOL_FOLDER_MAX]);
+
+/* What to do about an error of reading, as the end of a sentence; "" when there is nothing to say. */
+const char *tool_reading_advice(int error);
+
+/* Says why a stream's folder cannot be read. Returns the exit status. */
+int tool_refuse_folder(const char *command, const char *data_dir, const char *stream, int error);
+
+/* Says on standard error what is wrong with the command's arguments. Returns the exit status. */
+int tool_refuse(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* A reader_on_damage that says it on standard error; the context is a bool that becomes true. */
+void tool_say_damage(void *context, const struct reader_damage *damage);
+
+/* ---- output ---- */
+
+void tool_begin_output(void);
+
+/* False when it could not be written. */
+bool tool_emit(const struct buffer *line);
+
+/* The exit status: `status`, or COMMAND_FAILED (said) when not all that was printed could be written. */
+int tool_finish_output(const char *command, int status);
+
+/* Appends "name":"text", or "name_base64":"..." for what is not UTF-8. */
+void tool_append_bytes_json(struct buffer *line, const char *name, const uint8_t *bytes, size_t length);
+
+/* For a terminal: what would move the cursor or end the line is shown as \xNN. */
+void tool_append_printable(struct buffer *line, const char *text, size_t length);
+
+/* "1.5 GiB", "812 B". */
+const char *tool_size_text(uint64_t bytes, char text[TOOL_SIZE_TEXT_MAX]);
+
+/* "2.1 d", "13 s", "0.4 s". */
+const char *tool_age_text(uint64_t age_ns, char text[TOOL_SIZE_TEXT_MAX]);
+
+#endif
