@@ -441,6 +441,13 @@ static int simulated_remove(struct disk *table, const char *path)
     return 0;
 }
 
+/* Nobody meddles with this disk; and the look at a name is no call that a crash could come after. */
+static int simulated_check_name(struct disk *table, const char *path, int file)
+{
+    struct simulated_disk *disk = from(table);
+    return disk->dead ? -EIO : find(disk, path) == handle_of(disk, file)->inode ? 0 : -ESTALE;
+}
+
 static int simulated_make_folder(struct disk *table, const char *path)
 {
     struct simulated_disk *disk = from(table);
@@ -525,6 +532,7 @@ static const struct disk_ops simulated_ops = {
     .truncate = simulated_truncate,
     .rename = simulated_rename,
     .remove = simulated_remove,
+    .check_name = simulated_check_name,
     .make_folder = simulated_make_folder,
     .sync_folder = simulated_sync_folder,
     .list = simulated_list,
