@@ -25,6 +25,7 @@ enum {
     EMBEDDED_BLOCK_KEEP = 4 << 20,         /* a block that one large message made larger is given back */
     EMBEDDED_WRITER_BACKLOG_MAX = 8 << 20, /* bytes a writer may have on their way to the disk */
     EMBEDDED_CHECKPOINT_INTERVAL = 200000, /* outcomes between two checkpoints */
+    EMBEDDED_AGAIN_BLOCK = 64 << 10,       /* bytes with which the reading of one message begins */
     EMBEDDED_PLACES_MAX = 65536,           /* remembered places of the consumed stream ... */
     EMBEDDED_PLACE_STEP = 256 << 10,       /* ... at least so many bytes apart */
     EMBEDDED_ENTRIES_MAX = 4096            /* outcomes in one record */
@@ -306,6 +307,22 @@ static int embedded_fetch(struct queue *base, size_t bytes_max, unsigned timeout
     return 0;
 }
 
+/* Fills *block, which is the caller's to free, with the record of an offset, to which the reader was opened. The block is small, because
+ * a remembered place lies near; it grows to the record. */
+static int read_one(struct reader *reader, uint64_t offset, uint8_t **block, struct message *message)
+{
+    int error = ERR_LIMIT;
+    for (size_t size = EMBEDDED_AGAIN_BLOCK, count; error == ERR_LIMIT;) {
+        size = (size + 63) & ~(size_t)63;
+        free(*block);
+        *block = aligned_alloc(64, size);
+        error = *block ? reader_fill(reader, offset + 1, *block, size, message, 1, &count, &size) : ERR_NO_MEMORY;
+    }
+    if (error)
+        return error;
+    return message->offset == offset ? 0 : ERR_NOT_FOUND;
+}
+
 static int embedded_read_again(struct queue *base, struct queue_position position, struct message **copy)
 {
     struct embedded *queue = from(base);
@@ -316,9 +333,8 @@ static int embedded_read_again(struct queue *base, struct queue_position positio
     if (error)
         return error;
     struct message message;
-    error = reader_next(reader, position.offset + 1, &message, NULL);
-    if (!error && message.offset != position.offset)
-        error = ERR_NOT_FOUND;
+    uint8_t *block = NULL;
+    error = read_one(reader, position.offset, &block, &message);
     if (!error) {
         size_t size = (size_t)message.topic_length + message.properties_length + message.payload_length;
         struct message *again = malloc(sizeof *again + size + 1);
@@ -338,6 +354,7 @@ static int embedded_read_again(struct queue *base, struct queue_position positio
             error = ERR_NO_MEMORY;
         }
     }
+    free(block);
     reader_close(reader);
     return error == ERR_TRUNCATED ? ERR_NOT_FOUND : error;
 }
