@@ -9,11 +9,6 @@
 #include "base/diagnostics.h"
 #include "base/error.h"
 
-size_t connection_queued(const struct connection *connection)
-{
-    return connection->out.length + connection->sending.length + (connection->waiting.length - connection->waiting_at);
-}
-
 /* What the socket has not taken. */
 static size_t unwritten(const struct connection *connection)
 {

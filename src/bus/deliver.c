@@ -97,6 +97,8 @@ static bool has_room(struct loop *loop, struct connection *to, unsigned qos, siz
     const struct bus *bus = loop->bus;
     size_t queued = connection_queued(to), most = bus->options.outgoing_soft_max;
     enum memory_level level = memory_level(bus);
+    if (level == MEMORY_AMPLE && queued <= most)
+        return true;
     if (qos == 0 && (level >= MEMORY_FULL || queued > memory_queue_max(bus))) {
         note_drop(loop, queued > most ? DROP_QUEUE_FULL : DROP_MEMORY);
         return false;
@@ -147,7 +149,9 @@ void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_p
         return;
     }
     counter_add(&loop->counters.delivered[outgoing.qos], 1);
-    connection_note_queue(to);
+    const struct bus *bus = loop->bus;
+    if (connection_memory(to) != to->counted_out || connection_queued(to) > bus->options.outgoing_soft_max || memory_level(bus))
+        connection_note_queue(to); /* as seldom as may be: this is for every message */
     loop_mark_dirty(to);
 }
 

@@ -167,7 +167,9 @@ struct bus {
     char *ingest_filter;
     uint16_t port;
     struct router *router;
-    struct loop *loops; /* [options.loop_count] */
+    struct loop *loops;                   /* [options.loop_count] */
+    _Atomic size_t memory_out, memory_in; /* bytes of the budget in use; written seldom, read for every message, as is what stands above */
+    _Atomic uint32_t packets_waiting;     /* connections with PAUSE_PACKET */
     struct listener listeners[LOOP_LISTENERS_MAX];
     unsigned listener_count;
     uv_timer_t accept_pause; /* on loop 0 */
@@ -178,9 +180,7 @@ struct bus {
     uint64_t anonymous_count; /* under clients_lock */
     uint64_t instance;        /* random: part of assigned client identifiers */
     pthread_mutex_t publish_lock;
-    struct router_cache *publish_cache;                /* under publish_lock */
-    _Alignas(64) _Atomic size_t memory_out, memory_in; /* bytes of the budget in use; written seldom, read for every message */
-    _Atomic uint32_t packets_waiting;                  /* connections with PAUSE_PACKET */
+    struct router_cache *publish_cache; /* under publish_lock */
 };
 
 /* loop.c */
@@ -220,8 +220,15 @@ void connection_drop(struct connection *connection); /* the peer is gone */
 void connection_flush(struct connection *connection);
 void connection_end(struct connection *connection);   /* of a closing one: write and close, or close */
 void connection_retry(struct connection *connection); /* at the end of a turn: if it is paused and what held it may be gone */
-uint64_t connection_check(struct connection *connection, uint64_t now_ns); /* when to look again; now or before: soon */
-size_t connection_queued(const struct connection *connection);
+uint64_t connection_check(struct connection *connection, uint64_t now_ns);  /* when to look again; now or before: soon */
+static inline size_t connection_queued(const struct connection *connection) /* bytes that wait for it */
+{
+    return connection->out.length + connection->sending.length + (connection->waiting.length - connection->waiting_at);
+}
+static inline size_t connection_memory(const struct connection *connection) /* bytes of the buffers in which they do */
+{
+    return connection->out.capacity + connection->sending.capacity + connection->waiting.capacity;
+}
 void connection_puback(struct connection *connection, uint16_t packet_id);
 static inline uint64_t connection_key(uint32_t loop, uint32_t slot) /* for `awaited` */
 {

@@ -40,7 +40,7 @@ static void tell(struct loop *loop)
 void memory_note_out(struct connection *connection)
 {
     struct loop *loop = connection->loop;
-    size_t now = connection->shut ? 0 : connection->out.capacity + connection->sending.capacity + connection->waiting.capacity;
+    size_t now = connection->shut ? 0 : connection_memory(connection);
     if (now == connection->counted_out)
         return;
     loop->memory_out += now - connection->counted_out;
