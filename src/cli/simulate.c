@@ -31,7 +31,6 @@ int command_simulate(const struct simulate_arguments *arguments)
         .report = arguments->report,
         .json = arguments->json,
     };
-    static const enum command_status statuses[] = {
-        [SIMULATE_DONE] = COMMAND_OK, [SIMULATE_FAILED] = COMMAND_FAILED, [SIMULATE_REFUSED] = COMMAND_USAGE};
+    static const int statuses[] = {[SIMULATE_DONE] = COMMAND_OK, [SIMULATE_FAILED] = COMMAND_FAILED, [SIMULATE_REFUSED] = COMMAND_USAGE};
     return statuses[simulate(&options)];
 }
