@@ -244,7 +244,7 @@ static uint64_t read_beside_writer(struct journal_load *load, uint64_t until, do
     struct writer writer = {.load = load, .seconds = 3600};
     struct pass pass;
     pthread_t thread;
-    histogram_reset(&load->commit_ns);
+    memset(&load->commit_ns, 0, sizeof load->commit_ns);
     if (pthread_create(&thread, NULL, write_paced, &writer))
         load_must(ERR_NO_MEMORY, "a thread");
     read_records(load, until, seconds, &pass);
@@ -266,7 +266,7 @@ static void measure_read(const char *folder, struct journal_load *load, double s
     each_segment(folder, forget, NULL);
     read_records(load, until, seconds, &alone.pass);
     for (unsigned turn = 0; turn < TURNS; turn++) {
-        histogram_reset(&load->commit_ns);
+        memset(&load->commit_ns, 0, sizeof load->commit_ns);
         load_append_paced(load, WRITER_RATE, seconds / TURNS, NULL);
         histogram_merge(&nobody.commits, &load->commit_ns);
         each_segment(folder, forget, NULL);
