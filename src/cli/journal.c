@@ -110,8 +110,7 @@ static int audit_ledger(const char *data_dir, struct audit *audit)
     char why[LEDGER_WHY_MAX];
     if (ledger_fits(&ledger, &extent, why) != LEDGER_FITS)
         object(audit, "%s", why);
-    else
-        error = audit_more(data_dir, audit, &ledger, &extent);
+    error = audit_more(data_dir, audit, &ledger, &extent);
     ledger_fini(&ledger);
     return error;
 }
@@ -182,11 +181,14 @@ int command_journal_audit(const struct journal_audit_arguments *arguments)
     struct buffer line;
     buffer_init(&line, TOOL_LINE_MAX);
     for (unsigned i = 0; i < PUBLIC_STREAM_COUNT; i++) {
-        struct audit audit = {.stream = public_streams[i]};
+        struct audit audit = {.stream = public_streams[i], .arguments = arguments};
+        buffer_init(&audit.more, TOOL_LINE_MAX);
         audit_stream(arguments->data_dir, &audit);
         if (audit.why[0])
             status = COMMAND_FAILED;
-        if (!print_audit(&line, &audit, arguments->json))
+        bool written = print_audit(&line, &audit, arguments->json);
+        buffer_fini(&audit.more);
+        if (!written)
             break;
     }
     buffer_fini(&line);
