@@ -72,7 +72,7 @@ Q            := $(if $(V),,@)
 .DEFAULT_GOAL := build
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: help deps build demo unit test-programs test check asan tsan fuzz fuzz-targets benches bench layers format format-check install docs clean
+.PHONY: help deps build demo unit test-programs test check asan tsan fault fuzz fuzz-targets benches bench layers format format-check install docs clean
 
 help: ## show this list (V=1 shows the compiler's command lines)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -147,6 +147,11 @@ asan: ## run every test with address and undefined-behaviour sanitizers
 
 tsan: ## run every test with the thread sanitizer
 	@$(SUBMAKE) VARIANT=tsan test
+
+fault: ## kill the real program hundreds of times, fill its disk, take its files away (FAULT_KILLS, FAULT_SEED)
+	@tools/packages build test
+	@$(SUBMAKE) $(PARALLEL) build $(VENV)
+	@tests/run --variant $(VARIANT) --only fault
 
 fuzz: ## run each fuzz target for FUZZ_SECONDS (30)
 	@tools/packages build fuzz

@@ -30,7 +30,8 @@ enum {
     SERVER_QUIESCE_MS = 5000,
     SERVER_DRAIN_MS = 15000,
     SERVER_OUTCOMES_SEGMENT = 8 << 20,
-    SERVER_FILES_KEPT = 128, /* file descriptors that connections may not take */
+    SERVER_FILES_KEPT = HTTP_CONNECTIONS_MAX + 64, /* file descriptors that MQTT connections may not take */
+    SERVER_FILES_SHARE = 4,                        /* where there are not so many: this part of them is for MQTT connections */
     SERVER_SUBSCRIPTIONS_MAX = 1000000,
     SERVER_PROPERTIES_MAX = 1024 /* bytes */
 };
@@ -206,7 +207,9 @@ static uint32_t connections_max(const struct config *config)
     uint32_t most = config->bus_max_connections;
     if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= (rlim_t)most + SERVER_FILES_KEPT)
         return most;
-    uint32_t left = limit.rlim_cur > 2 * SERVER_FILES_KEPT ? (uint32_t)limit.rlim_cur - SERVER_FILES_KEPT : (uint32_t)limit.rlim_cur / 2;
+    uint32_t files = (uint32_t)limit.rlim_cur, left = files / SERVER_FILES_SHARE;
+    if (files > SERVER_FILES_KEPT && files - SERVER_FILES_KEPT > left)
+        left = files - SERVER_FILES_KEPT;
     diagnostics(DIAGNOSTICS_WARNING, "bus",
                 "at most %u connections instead of %u (bus.max_connections): the limit of open files is %llu; raise it (ulimit -n)", left,
                 most, (unsigned long long)limit.rlim_cur);

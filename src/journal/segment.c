@@ -88,7 +88,8 @@ static int open_file(struct disk *disk, const char *folder, uint64_t base_offset
     return 0;
 }
 
-static int read_header(struct disk *disk, int file, struct format_segment_header *header)
+/* A header of another stream is as good as none: the file was put into the wrong folder. ERR_CORRUPT. */
+static int read_header(struct disk *disk, const char *folder, int file, struct format_segment_header *header)
 {
     uint8_t block[FORMAT_SEGMENT_HEADER_SIZE] = {0};
     size_t have = 0;
@@ -100,7 +101,15 @@ static int read_header(struct disk *disk, int file, struct format_segment_header
             break;
         have += (size_t)got;
     }
-    return format_segment_header_decode(block, header);
+    struct format_segment_header read;
+    int error = format_segment_header_decode(block, &read);
+    if (error)
+        return error;
+    const char *stream = strrchr(folder, '/');
+    if (strcmp(read.stream, stream ? stream + 1 : folder) != 0)
+        return ERR_CORRUPT;
+    *header = read;
+    return 0;
 }
 
 int segment_key(struct disk *disk, const char *folder, uint64_t *key)
@@ -117,7 +126,7 @@ int segment_key(struct disk *disk, const char *folder, uint64_t *key)
         error = open_file(disk, folder, bases[i - 1], DISK_READ, &file);
         if (error)
             continue;
-        error = read_header(disk, file, &header);
+        error = read_header(disk, folder, file, &header);
         disk->ops->close(disk, file);
         if (!error)
             *key = header.key;
@@ -133,7 +142,7 @@ int segment_open(struct disk *disk, const char *folder, uint64_t base_offset, en
     if (error)
         return error;
     struct format_segment_header header = {.base_offset = base_offset};
-    error = read_header(disk, opened.file, &header);
+    error = read_header(disk, folder, opened.file, &header);
     /* A header that names another offset than the file does is right about its records. */
     opened.header_lost = error == ERR_CORRUPT || header.base_offset != base_offset;
     if (error == ERR_CORRUPT)

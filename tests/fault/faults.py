@@ -137,14 +137,14 @@ class Disk:
 
     def fill(self, leave=0):
         """Takes all space but `leave` bytes with a file `ballast`."""
-        with open(self.folder / 'ballast', 'ab') as ballast, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), open(self.folder / 'ballast', 'ab') as ballast:
             free = os.statvfs(self.folder)
             for _ in range((free.f_bavail * free.f_frsize - leave) // 65536):
                 ballast.write(bytes(65536))
             ballast.flush()
 
     def empty(self):
-        (self.folder / 'ballast').unlink()
+        (self.folder / 'ballast').unlink(missing_ok=True)
 
 
 class Clock:

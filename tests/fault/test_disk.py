@@ -63,7 +63,7 @@ def test_a_full_disk_under_load(spindle, load, connect, disk, kind):
         status, _, text = server.http('/readyz')
         assert status == 503 and 'space' in text, text
         assert server.http('/healthz')[0] == 200
-        assert 'cannot write to %s' % server.data_dir in server.stderr() and 'until there is space' in server.stderr()
+        assert 'cannot write to %s' % server.data_dir in server.stderr() and 'when there is space' in server.stderr()
         with connect(server) as reader:
             reader.subscribe('live/#')
             reader.publish('live/1', b'still served', qos=0)

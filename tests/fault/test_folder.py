@@ -77,7 +77,7 @@ def test_a_stream_is_missing_at_the_start(spindle, load):
         sender.give_up()
     ingest, away = server.data_dir / 'ingest', server.folder / 'ingest'
     ingest.rename(away)
-    server.refuses_to_start('ingest', 'files are missing', 'Put them back')
+    server.refuses_to_start('ingest', 'missing', 'Put files back')
     shutil.rmtree(ingest, ignore_errors=True)
     away.rename(ingest)
     server.start()
