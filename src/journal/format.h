@@ -56,7 +56,8 @@
  * reported with its place and passed over. If none is, the bad one lay in the last group: the segment is cut there. Writing goes on in a
  * new segment, so that what is left of a torn group can never be taken for part of the next. A stream that is closed in order ends with a
  * seal: a record without content, a group of its own, that takes no offset (it has the one of the record that would follow). So damage in
- * the last group before it is not mistaken for a torn end.
+ * the last group before it is not mistaken for a torn end. The last group is written once more by recovery, since a sync that failed may
+ * have left it in memory only.
  *
  * What damage has taken. The offsets lost are those between the last record that checks out and the next one that does, in this segment or,
  * as its name, the next. At the end of the last segment nothing tells how many there were; then none is counted, and offsets go on

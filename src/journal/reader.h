@@ -64,6 +64,7 @@ uint64_t reader_offset(const struct reader *reader);
 
 struct segment_end {
     uint64_t position;    /* behind the last record that checks out and may stand */
+    uint64_t last_group;  /* where its group begins */
     uint64_t next_offset; /* of the record that would follow */
     uint64_t records;
     bool torn; /* bytes of an unfinished group lay behind */

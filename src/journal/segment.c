@@ -276,7 +276,8 @@ static void report(const struct segment_file *segment, reader_on_damage on_damag
 static int scan(struct window *window, const struct segment_file *segment, reader_on_damage on_damage, void *context,
                 struct segment_end *end)
 {
-    struct segment_end result = {.position = FORMAT_SEGMENT_HEADER_SIZE, .next_offset = segment->base_offset};
+    struct segment_end result = {
+        .position = FORMAT_SEGMENT_HEADER_SIZE, .last_group = FORMAT_SEGMENT_HEADER_SIZE, .next_offset = segment->base_offset};
     struct segment_found found = {0};
     uint64_t looked_behind = 0; /* the position behind which `found` was found */
     for (;;) {
@@ -295,6 +296,8 @@ static int scan(struct window *window, const struct segment_file *segment, reade
                     segment, on_damage, context,
                     (struct reader_damage){.position = result.position, .first_offset = result.next_offset, .next_offset = message.offset});
             bool seal = format_record_is_seal(record);
+            if (format_record_is_group_start(record))
+                result.last_group = result.position;
             result.position += length;
             result.next_offset = message.offset + !seal;
             result.records += !seal;

@@ -185,6 +185,22 @@ static int set_aside(struct journal_stream *stream, const char *name)
     return 0;
 }
 
+/* Writes bytes of a file once more. After a sync that failed, what it was to write may stand in memory only; there it is read as if it were
+ * on disk, and another sync would find nothing to do. */
+static int write_again(struct journal_stream *stream, int file, uint64_t from, uint64_t to)
+{
+    enum { STEP = 256 << 10 };
+    uint8_t *bytes = malloc(STEP);
+    int error = bytes ? 0 : ERR_NO_MEMORY;
+    while (!error && from < to) {
+        ssize_t got = stream->disk->ops->read(stream->disk, file, bytes, to - from < STEP ? (size_t)(to - from) : STEP, from);
+        error = got > 0 ? write_fully(stream, file, bytes, (size_t)got, from) : got < 0 ? error_from_errno((int)-got) : ERR_IO;
+        from += got > 0 ? (uint64_t)got : 0;
+    }
+    free(bytes);
+    return error;
+}
+
 /* Finds where the last segment ends and cuts off what an unfinished group has left. *bytes: how long it is then, 0 when it is gone: a name
  * is needed again when its file holds no record. */
 static int recover_last(struct journal_stream *stream, uint64_t base_offset, uint64_t *bytes)
@@ -207,6 +223,10 @@ static int recover_last(struct journal_stream *stream, uint64_t base_offset, uin
     struct segment_end end = {0};
     error = segment_scan(stream->disk, &segment, stream_say_damage, stream, &end);
     bool readable = end.position > FORMAT_SEGMENT_HEADER_SIZE;
+    if (!error && readable)
+        error = write_again(stream, segment.file, end.last_group, end.position);
+    if (error == ERR_NO_SPACE)
+        error = 0; /* a full file system that copies what is written over: it is read as it is */
     if (!error && readable) {
         int failed = stream->disk->ops->truncate(stream->disk, segment.file, end.position);
         if (!failed)
@@ -408,7 +428,8 @@ static bool prepare_next(struct journal_stream *stream)
     return true;
 }
 
-/* The oldest segment may go when more than retention_size is kept without it and the guard is beyond its last record. */
+/* The oldest segment may go when more than retention_size is kept without it and the guard is beyond its last record. Only when it is gone
+ * for good may the next one go: a crash that brought back one and not the other would look as if the records between were lost. */
 static bool retire_oldest(struct journal_stream *stream)
 {
     char name[32], path[JOURNAL_PATH_MAX + 40], spare[JOURNAL_PATH_MAX + 40];
@@ -416,29 +437,34 @@ static bool retire_oldest(struct journal_stream *stream)
     uint64_t total = 0;
     for (size_t i = 0; i < stream->segment_count; i++)
         total += stream->segments[i].bytes;
-    bool wanted = stream->retention_size && stream->segment_count > 1 && total - stream->segments[0].bytes >= stream->retention_size &&
+    bool wanted = stream->retention_size && !stream->retention_stopped && stream->segment_count > 1 &&
+                  total - stream->segments[0].bytes >= stream->retention_size &&
                   (!stream->guarded || stream->segments[1].base_offset <= atomic_load(&stream->guard));
     bool keep = wanted && !stream->has_spare && stream->segments[0].bytes > stream->segment_size / 2;
-    if (wanted) {
+    if (wanted)
         segment_name(stream->segments[0].base_offset, name);
-        stream->segment_count--;
-        memmove(stream->segments, stream->segments + 1, stream->segment_count * sizeof *stream->segments);
-    }
     pthread_mutex_unlock(&stream->lock);
     if (!wanted)
         return false;
     file_path(stream, name, path);
     file_path(stream, "spare.seg", spare);
     int failed = keep ? stream->disk->ops->rename(stream->disk, path, spare) : stream->disk->ops->remove(stream->disk, path);
-    if (failed)
-        diagnostics(DIAGNOSTICS_WARNING, "journal", "stream %s: retention could not remove %s: %s", stream->name, name, strerror(-failed));
-    else
-        stream->disk->ops->sync_folder(stream->disk, stream->folder);
-    if (keep && !failed) {
-        pthread_mutex_lock(&stream->lock);
-        stream->has_spare = true;
-        pthread_mutex_unlock(&stream->lock);
+    if (failed) {
+        DIAG_LIMITED(DIAGNOSTICS_WARNING, "journal", "stream %s: retention could not remove %s: %s. It is tried again later", stream->name,
+                     name, strerror(-failed));
+        return false;
     }
+    failed = stream->disk->ops->sync_folder(stream->disk, stream->folder);
+    if (failed)
+        diagnostics(DIAGNOSTICS_ERROR, "journal",
+                    "stream %s: retention could not sync %s: %s. Nothing more is removed until the next start; look at the disk",
+                    stream->name, stream->folder, strerror(-failed));
+    pthread_mutex_lock(&stream->lock);
+    stream->retention_stopped = failed;
+    stream->has_spare = stream->has_spare || (keep && !failed);
+    stream->segment_count--;
+    memmove(stream->segments, stream->segments + 1, stream->segment_count * sizeof *stream->segments);
+    pthread_mutex_unlock(&stream->lock);
     return true;
 }
 

@@ -49,8 +49,9 @@ struct journal_stream {
     bool zeroing;           /* the keeper writes zeros behind zeroed_to right now */
     int next_file;          /* prepared segment, -1: none */
     uint64_t next_zeroed_to;
-    bool has_spare;      /* "spare.seg": a retired segment, to be made into the next one */
-    bool zeroing_failed; /* no more zeroing ahead in this segment (for example: disk full) */
+    bool has_spare;         /* "spare.seg": a retired segment, to be made into the next one */
+    bool retention_stopped; /* the disk failed at it */
+    bool zeroing_failed;    /* no more zeroing ahead in this segment (for example: disk full) */
 };
 
 /* Recovers what is there and begins a new segment. On a full disk that is left to the first group. */

@@ -297,11 +297,17 @@ int trial_open(struct trial *trial)
     return error;
 }
 
-void trial_close(struct trial *trial)
+bool trial_close(struct trial *trial)
 {
-    while (journal_step_group(trial->journal))
+    struct trial *outer = running;
+    running = trial;
+    bool alive = setjmp(trial->died) == 0;
+    while (alive && journal_step_group(trial->journal))
         continue;
-    close_journal(trial);
+    running = outer;
+    if (alive)
+        close_journal(trial);
+    return alive;
 }
 
 void trial_kill(struct trial *trial)

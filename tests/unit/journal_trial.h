@@ -55,7 +55,7 @@ struct trial {
     unsigned fail_in; /* so many calls of fail_kind from now one fails with EIO; 0: none */
     enum simulated_kind fail_kind;
     bool may_die; /* else it is an error when the journal gives up */
-    jmp_buf died; /* where trial_run continues */
+    jmp_buf died; /* where trial_turns and trial_close continue then */
 };
 
 /* Ends the test with a message, and says how to run the seed again. */
@@ -79,8 +79,10 @@ void trial_crash(struct trial *trial);
 
 /* Starts a journal. Returns its error, with nothing open. */
 int trial_open(struct trial *trial);
-void trial_close(struct trial *trial); /* in order */
-void trial_kill(struct trial *trial);  /* the process is gone, what the system holds of its files is not */
+
+/* Ends in order. False: as trial_turns. */
+bool trial_close(struct trial *trial);
+void trial_kill(struct trial *trial); /* the process is gone, what the system holds of its files is not */
 
 /* Some appends, groups and keeper's turns, as chance will have it. False: the journal has given up (may_die), and is to be killed. */
 bool trial_turns(struct trial *trial, unsigned turns);

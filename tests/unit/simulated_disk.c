@@ -478,13 +478,10 @@ static int simulated_sync_folder(struct disk *table, const char *path)
     struct inode *folder = find(disk, path);
     if (!folder)
         return -ENOENT;
-    if (error) {
-        names_survive(folder, &folder->kept, &disk->random);
-    } else {
-        for (size_t i = 0; i < folder->name_change_count; i++)
-            names_change(&folder->kept, &folder->name_changes[i]);
-    }
-    folder->name_change_count = 0;
+    for (size_t i = 0; i < folder->name_change_count && !error; i++)
+        names_change(&folder->kept, &folder->name_changes[i]);
+    if (!error)
+        folder->name_change_count = 0;
     after(disk, &call);
     return error;
 }

@@ -1,7 +1,10 @@
 /* The journal on a disk that fails on purpose: what it promises holds after a crash at any call, and whatever the disk does.
  *
- * Each test runs some seeds; SPINDLE_FAULT_RUNS=n runs n of them, SPINDLE_FAULT_SEED=s the one that a failure has named. */
+ * Each test runs some seeds; SPINDLE_FAULT_RUNS=n runs n of them, SPINDLE_FAULT_SEED=s the one that a failure has named;
+ * SPINDLE_FAULT_TEST=t runs only the tests whose names match, with * and ?. */
 #include "unit.h"
+
+#include <stdlib.h>
 
 #include "base/error.h"
 #include "journal_trial.h"
@@ -91,10 +94,97 @@ static void after_a_crash_at_any_call_every_promise_holds(void **state)
     trial_seeds(3, crash_everywhere);
 }
 
+/* ---- calls that fail ---- */
+
+/* The process has died, or is killed; with or without the machine. */
+static void end_badly(struct trial *trial)
+{
+    trial->fail_in = 0;
+    if (random_below(&trial->random, 2))
+        trial_kill(trial);
+    else
+        trial_crash(trial);
+    trial_read(trial, NULL);
+}
+
+static void start_again(struct trial *trial)
+{
+    int error = trial_open(trial);
+    if (error)
+        error = trial_open(trial); /* what had been armed has failed */
+    TRIAL_CHECK(error == 0, "no start: %s", error_text(error));
+    trial_adopt(trial);
+}
+
+static void fail_sometimes(uint64_t seed)
+{
+    static const enum simulated_kind kinds[] = {SIMULATED_SYNC,   SIMULATED_SYNC,        SIMULATED_WRITE,  SIMULATED_CREATE,
+                                                SIMULATED_RENAME, SIMULATED_SYNC_FOLDER, SIMULATED_REMOVE, SIMULATED_TRUNCATE};
+    struct trial trial;
+    trial_init(&trial, seed);
+    trial.may_die = true;
+    start_again(&trial);
+    for (unsigned lives = 0; lives < 12; lives++) {
+        trial.fail_kind = kinds[random_below(&trial.random, sizeof kinds / sizeof *kinds)];
+        trial.fail_in = 1 + random_below(&trial.random, trial.fail_kind == SIMULATED_WRITE || trial.fail_kind == SIMULATED_SYNC ? 40 : 6);
+        if (!trial_turns(&trial, 10) || random_below(&trial.random, 2) || !trial_close(&trial))
+            end_badly(&trial);
+        start_again(&trial);
+    }
+    trial_fini(&trial);
+}
+
+static void after_a_call_that_fails_every_promise_holds(void **state)
+{
+    (void)state;
+    trial_seeds(60, fail_sometimes);
+}
+
+/* ---- a full disk ---- */
+
+static void crash_now_and_then(struct trial *trial)
+{
+    struct random_source *seeds = trial->on_call_context;
+    if (random_below(seeds, 8) == 0)
+        crash_here(trial);
+}
+
+static void fill_sometimes(uint64_t seed)
+{
+    struct trial trial;
+    trial_init(&trial, seed);
+    struct random_source seeds = {~seed};
+    trial.on_call = crash_now_and_then;
+    trial.on_call_context = &seeds;
+    for (unsigned lives = 0; lives < 3; lives++) {
+        int error = trial_open(&trial);
+        while (error == ERR_NO_SPACE) /* there is no place for a folder */
+            error = trial_open(&trial);
+        TRIAL_CHECK(error == 0, "no start: %s", error_text(error));
+        trial_adopt(&trial);
+        for (unsigned i = 0; i < 8; i++) {
+            simulated_disk_fill(trial.disk, random_below(&trial.random, 30));
+            trial_turns(&trial, 3);
+        }
+        trial_close(&trial);
+        trial_read(&trial, NULL);
+    }
+    trial_fini(&trial);
+}
+
+static void a_full_disk_loses_nothing_and_writing_goes_on_afterwards(void **state)
+{
+    (void)state;
+    trial_seeds(6, fill_sometimes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(after_a_crash_at_any_call_every_promise_holds),
+        cmocka_unit_test(after_a_call_that_fails_every_promise_holds),
+        cmocka_unit_test(a_full_disk_loses_nothing_and_writing_goes_on_afterwards),
     };
+    cmocka_set_test_filter(getenv("SPINDLE_FAULT_TEST"));
     return cmocka_run_group_tests_name("journal faults", tests, NULL, NULL);
 }
