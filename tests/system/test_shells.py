@@ -14,7 +14,7 @@ from spindle import BINARY, DEADLINE_S, ROOT, run_cli
 CASES = [  # what is typed, what must be offered, what must not
     (['spindle', 'ru'], {'run'}, {'journal'}),
     (['spindle', ''], {'run', 'check', 'journal', 'dead', 'simulate', 'bench', 'completion', 'version', 'help'}, {'docs', 'cat'}),
-    (['spindle', 'journal', ''], {'cat', 'audit'}, {'run', 'ls'}),
+    (['spindle', 'journal', ''], {'cat', 'audit'}, {'run', 'check'}),
     (['spindle', 'dead', 'ls', '--js'], {'--json'}, {'--data-dir'}),
     (['spindle', 'run', '--po'], {'--port'}, {'--http-port'}),
     (['spindle', 'run', '--set', 'drilling.est'], {'drilling.estimator='}, {'bus.port='}),
