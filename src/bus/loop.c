@@ -160,7 +160,7 @@ static void check_drained(struct loop *loop)
     if (!loop->quiet || journal_producer_backlog(loop->producer))
         return;
     for (uint32_t i = 0; i < loop->slot_count; i++)
-        if (loop->slots[i] && loop->slots[i]->out.length)
+        if (loop->slots[i] && (loop->slots[i]->out.length || loop->slots[i]->writing))
             return;
     atomic_store(&loop->drained, true);
 }
