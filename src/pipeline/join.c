@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "pipeline/join_sets.h"
 
 enum { KEY_TEXT_MAX = 80, SIDES_TEXT_MAX = 96 };
 
@@ -41,353 +42,15 @@ void join_set_reload(struct join *join, join_reload reload, void *context)
     join->reload_context = context;
 }
 
-/* ---- members ---- */
-
-static void hold(struct join *join, struct join_member *member)
-{
-    if (!member->item.data)
-        return;
-    member->is_held = true;
-    join->held_bytes += member->item.held_bytes;
-    TAILQ_INSERT_TAIL(&join->held, member, held);
-}
-
-static void release_hold(struct join *join, struct join_member *member)
-{
-    if (!member->is_held)
-        return;
-    member->is_held = false;
-    join->held_bytes -= member->item.held_bytes;
-    TAILQ_REMOVE(&join->held, member, held);
-}
-
-static struct join_member *member_create(const struct join_message *message, const struct stage_item *item)
-{
-    struct join_member *member = malloc(sizeof *member);
-    if (member)
-        *member = (struct join_member){
-            .item = *item, .offset = message->offset, .arrival_ns = message->arrival_ns, .origin_ns = message->origin_ns};
-    return member;
-}
-
-static void member_free(struct join *join, struct join_member *member)
-{
-    release_hold(join, member);
-    join->waiting_count--;
-    if (!member->is_freed)
-        ops(join)->item_free(join->stage, &member->item);
-    free(member);
-}
-
-/* The content of an item goes, its name stays. */
-static void drop_content(struct join *join, struct join_member *member)
-{
-    struct stage_item content = member->item;
-    release_hold(join, member);
-    ops(join)->item_free(join->stage, &content);
-    member->item.data = NULL;
-    member->item.held_bytes = 0;
-    member->is_freed = true;
-    member->dropped = true;
-}
-
-bool join_drop_oldest_content(struct join *join)
-{
-    if (!join->reload || TAILQ_EMPTY(&join->held))
-        return false;
-    drop_content(join, TAILQ_FIRST(&join->held));
-    return true;
-}
-
-/* ---- sets ---- */
-
-static struct join_set *set_of(struct hash_node *by_id)
-{
-    return (struct join_set *)(void *)by_id;
-}
-
-static struct set_name name_of(const struct join_set *set)
-{
-    return (struct set_name){.key = set->key, .key_length = set->key_length, .key_hash = set->key_hash, .stamp = set->stamp, .id = set->id};
-}
-
-/* The lowest bits of a key's hash chose the lane, so they are equal here. */
-static uint64_t table_hash_of_key(uint64_t key_hash)
-{
-    return key_hash >> 8;
-}
-
-static struct join_key *find_key(const struct join *join, const struct set_name *name)
-{
-    struct hash_node *node = hash_table_first(&join->keys, table_hash_of_key(name->key_hash));
-    for (; node; node = hash_node_next(node)) {
-        struct join_key *key = (struct join_key *)(void *)node;
-        const struct join_set *set = TAILQ_FIRST(&key->sets);
-        if (set->key_length == name->key_length && memcmp(set->key, name->key, name->key_length) == 0)
-            return key;
-    }
-    return NULL;
-}
-
-static struct join_stamp *find_stamp(const struct join *join, const struct join_key *key, const struct set_name *name)
-{
-    struct hash_node *node = key ? hash_table_first(&join->stamps, set_stamp_hash(name)) : NULL;
-    for (; node; node = hash_node_next(node)) {
-        struct join_stamp *stamp = (struct join_stamp *)(void *)node;
-        if (stamp->of_key == key && strcmp(stamp->text, name->stamp) == 0)
-            return stamp;
-    }
-    return NULL;
-}
-
-/* Both are freed when nothing is in them, be it that the first set could not be opened. */
-static void key_put(struct join *join, struct join_key *key)
-{
-    if (TAILQ_EMPTY(&key->sets)) {
-        hash_table_remove(&join->keys, &key->node);
-        free(key);
-    }
-}
-
-static void stamp_put(struct join *join, struct join_stamp *stamp)
-{
-    if (stamp->set_count == 0) {
-        hash_table_remove(&join->stamps, &stamp->node);
-        free(stamp);
-    }
-}
-
-static struct join_key *key_open(struct join *join, const struct set_name *name)
-{
-    struct join_key *key = calloc(1, sizeof *key);
-    if (!key || hash_table_add(&join->keys, &key->node, table_hash_of_key(name->key_hash))) {
-        free(key);
-        return NULL;
-    }
-    TAILQ_INIT(&key->sets);
-    TAILQ_INIT(&key->ready);
-    return key;
-}
-
-static struct join_stamp *stamp_open(struct join *join, struct join_key *key, const struct set_name *name)
-{
-    struct join_stamp *stamp = calloc(1, sizeof *stamp);
-    if (!stamp || hash_table_add(&join->stamps, &stamp->node, set_stamp_hash(name))) {
-        free(stamp);
-        return NULL;
-    }
-    stamp->of_key = key;
-    snprintf(stamp->text, sizeof stamp->text, "%s", name->stamp);
-    for (unsigned sides = 0; sides < JOIN_SIDE_MASKS; sides++)
-        TAILQ_INIT(&stamp->by_sides[sides]);
-    return stamp;
-}
-
-/* A set without members and without id yet. */
-static struct join_set *set_create(struct join *join, const struct set_name *name, uint64_t arrival_ns)
-{
-    struct join_set *set = calloc(1, sizeof *set + name->key_length + 1);
-    if (!set)
-        return NULL;
-    set->first_ns = arrival_ns;
-    set->key_hash = name->key_hash;
-    set->key_length = name->key_length;
-    memcpy(set->key, name->key, name->key_length);
-    snprintf(set->stamp, sizeof set->stamp, "%s", name->stamp);
-    struct set_name nameless = name_of(set);
-    if (hash_table_add(&join->ids, &set->by_id, set_id_hash(&nameless))) {
-        free(set);
-        return NULL;
-    }
-    return set;
-}
-
-static struct join_set *set_open(struct join *join, const struct set_name *name, uint64_t arrival_ns)
-{
-    struct join_key *known_key = find_key(join, name), *key = known_key ? known_key : key_open(join, name);
-    struct join_stamp *known_stamp = find_stamp(join, known_key, name);
-    struct join_stamp *stamp = known_stamp || !key ? known_stamp : stamp_open(join, key, name);
-    struct join_set *set = stamp ? set_create(join, name, arrival_ns) : NULL;
-    if (!set) {
-        if (stamp)
-            stamp_put(join, stamp);
-        if (key)
-            key_put(join, key);
-        return NULL;
-    }
-    set->of_stamp = stamp;
-    stamp->set_count++;
-    TAILQ_INSERT_TAIL(&stamp->by_sides[0], set, in_stamp);
-    TAILQ_INSERT_HEAD(&key->sets, set, in_key);
-    TAILQ_INSERT_TAIL(&join->waiting, set, timer);
-    join->open_count++;
-    return set;
-}
-
-static void set_change_sides(struct join_set *set, unsigned sides)
-{
-    if (sides == set->sides)
-        return;
-    TAILQ_REMOVE(&set->of_stamp->by_sides[set->sides], set, in_stamp);
-    set->sides = sides;
-    TAILQ_INSERT_TAIL(&set->of_stamp->by_sides[sides], set, in_stamp);
-}
-
-/* Puts a member into its slot, in place of the one that may be there. */
-static void set_put(struct join *join, struct join_set *set, struct join_member *member)
-{
-    unsigned side = member->item.side;
-    if (set->members[side])
-        member_free(join, set->members[side]);
-    set->members[side] = member;
-    set_change_sides(set, set->sides | 1u << side);
-    join->waiting_count++;
-    hold(join, member);
-    if (*set->id || !*member->item.id)
-        return;
-    memcpy(set->id, member->item.id, sizeof set->id);
-    struct set_name name = name_of(set);
-    hash_table_remove(&join->ids, &set->by_id);
-    hash_table_add(&join->ids, &set->by_id, set_id_hash(&name)); /* a table that held it has its buckets: it cannot fail */
-}
-
-static void set_move(struct join *join, struct join_set *set, enum join_wait wait)
-{
-    struct join_set_list *const lists[] = {[JOIN_IN_WINDOW] = &join->waiting, [JOIN_IN_GRACE] = &join->grace, [JOIN_DUE] = &join->due};
-    TAILQ_REMOVE(lists[set->wait], set, timer);
-    set->wait = wait;
-    TAILQ_INSERT_TAIL(lists[wait], set, timer);
-}
-
-/* Whether a ready set waits for nothing more but its turn. */
-static bool is_done(const struct join *join, const struct join_set *set)
-{
-    return set->mismatched || set->sides == join->all_sides || join->options.grace_ns == 0;
-}
-
-/* Out of all lists; the members stay. What waited for its turn behind this set may be due now. */
-static void set_detach(struct join *join, struct join_set *set)
-{
-    struct join_set_list *const lists[] = {[JOIN_IN_WINDOW] = &join->waiting, [JOIN_IN_GRACE] = &join->grace, [JOIN_DUE] = &join->due};
-    struct join_stamp *stamp = set->of_stamp;
-    struct join_key *key = stamp->of_key;
-    TAILQ_REMOVE(lists[set->wait], set, timer);
-    if (set->wait != JOIN_IN_WINDOW) {
-        TAILQ_REMOVE(&key->ready, set, in_ready);
-        struct join_set *next = TAILQ_FIRST(&key->ready);
-        if (next && next->wait == JOIN_IN_GRACE && is_done(join, next))
-            set_move(join, next, JOIN_DUE);
-    }
-    hash_table_remove(&join->ids, &set->by_id);
-    TAILQ_REMOVE(&stamp->by_sides[set->sides], set, in_stamp);
-    stamp->set_count--;
-    TAILQ_REMOVE(&key->sets, set, in_key);
-    stamp_put(join, stamp);
-    key_put(join, key);
-    join->open_count--;
-}
-
-static void set_free(struct join *join, struct join_set *set)
-{
-    for (unsigned side = 0; side < STAGE_SIDES_MAX; side++)
-        if (set->members[side])
-            member_free(join, set->members[side]);
-    free(set);
-}
-
-static void set_close(struct join *join, struct join_set *set)
-{
-    set_detach(join, set);
-    set_free(join, set);
-}
-
 void join_fini(struct join *join)
 {
     struct join_set *set;
     while ((set = TAILQ_FIRST(&join->waiting)) || (set = TAILQ_FIRST(&join->grace)) || (set = TAILQ_FIRST(&join->due)))
-        set_close(join, set);
+        join_set_close(join, set);
     hash_table_fini(&join->ids);
     hash_table_fini(&join->stamps);
     hash_table_fini(&join->keys);
     finished_fini(&join->finished);
-}
-
-static bool set_is_near(const struct join *join, const struct join_set *set, const struct stage_item *item)
-{
-    for (unsigned side = 0; side < STAGE_SIDES_MAX; side++)
-        if (set->members[side])
-            return ops(join)->same_set(join->stage, &set->members[side]->item, item);
-    return false;
-}
-
-static bool slot_is_free(const struct join_set *set, const struct stage_item *item)
-{
-    return !(set->sides & 1u << item->side);
-}
-
-/* The set of this id; "" asks for the one that knows none. With near stamps a set may come by its id late, so there may be two: the one
- * with a free slot. */
-static struct join_set *find_by_id(const struct join *join, const struct join_stamp *stamp, const struct set_name *name,
-                                   const struct stage_item *item)
-{
-    struct join_set *found = NULL;
-    struct hash_node *node = hash_table_first(&join->ids, set_id_hash(name));
-    for (; node; node = hash_node_next(node)) {
-        struct join_set *set = set_of(node);
-        if (set->of_stamp == stamp && strcmp(set->id, name->id) == 0 && (!found || slot_is_free(set, item) || !slot_is_free(found, item)))
-            found = set;
-    }
-    return found;
-}
-
-static struct join_set *older(struct join_set *a, struct join_set *b)
-{
-    return !a || (b && b->first_ns < a->first_ns) ? b : a;
-}
-
-/* The oldest set of a stamp among those that have been longest with the sides that they have, `sides & mask` being equal to `value`. */
-static struct join_set *find_by_sides(const struct join_stamp *stamp, unsigned mask, unsigned value)
-{
-    struct join_set *oldest = NULL;
-    for (unsigned sides = 0; sides < JOIN_SIDE_MASKS; sides++)
-        if ((sides & mask) == value)
-            oldest = older(oldest, TAILQ_FIRST(&stamp->by_sides[sides]));
-    return oldest;
-}
-
-/* The open set of this very stamp to which an item belongs, or NULL: the one of its id, or else the one that knows no id yet; for an item
- * without id one that lacks its side, or else any. */
-static struct join_set *find_named(const struct join *join, const struct set_name *name, const struct stage_item *item)
-{
-    const struct join_stamp *stamp = find_stamp(join, find_key(join, name), name);
-    if (!stamp)
-        return NULL;
-    if (!*name->id) {
-        struct join_set *set = find_by_sides(stamp, 1u << item->side, 0);
-        return set ? set : find_by_sides(stamp, 0, 0);
-    }
-    struct set_name nameless = *name;
-    nameless.id = "";
-    struct join_set *set = find_by_id(join, stamp, name, item);
-    return set ? set : find_by_id(join, stamp, &nameless, item);
-}
-
-static bool ids_fit(const char *a, const char *b)
-{
-    return !*a || !*b || strcmp(a, b) == 0;
-}
-
-/* The same by stamps that are only near: a known and equal id before an unknown one, then the oldest. The slot must be free: a taken one
- * means the next hole, not a repeat. */
-static struct join_set *find_near(const struct join *join, const struct set_name *name, const struct stage_item *item)
-{
-    const struct join_key *key = ops(join)->same_set ? find_key(join, name) : NULL;
-    struct join_set *best = NULL, *set = key ? TAILQ_FIRST(&key->sets) : NULL;
-    for (unsigned i = 0; set && i < JOIN_NEAR_SETS_MAX; i++, set = TAILQ_NEXT(set, in_key))
-        if (slot_is_free(set, item) && ids_fit(set->id, item->id) && set_is_near(join, set, item) &&
-            (!best || !*best->id || !*item->id || *set->id))
-            best = set;
-    return best;
 }
 
 /* ---- texts ---- */
@@ -456,7 +119,7 @@ static bool load_content(struct join *join, struct join_set *set, struct join_me
     struct stage_item item;
     int error = join->reload ? join->reload(join->reload_context, set, member, &item) : ERR_NOT_SUPPORTED;
     if (error) {
-        struct set_name name = name_of(set);
+        struct set_name name = join_set_name(set);
         char after[96];
         snprintf(after, sizeof after, ": %s", error_text(error));
         explain(decisions, "the message was put aside to save memory and could not be read again, for", &name, after);
@@ -466,7 +129,7 @@ static bool load_content(struct join *join, struct join_set *set, struct join_me
         member->item.data = item.data;
         member->item.held_bytes = item.held_bytes;
         member->is_freed = false;
-        hold(join, member);
+        join_member_hold(join, member);
     }
     member->dropped = false;
     return error == 0;
@@ -477,7 +140,7 @@ static void answer(struct join *join, struct join_set *set, struct join_decision
     for (unsigned side = 0; side < ops(join)->side_count; side++)
         if (set->members[side])
             load_content(join, set, set->members[side], decisions);
-    set_detach(join, set);
+    join_set_detach(join, set);
     decisions->answer = set;
 }
 
@@ -492,14 +155,14 @@ static bool has_good_member(const struct join_set *set)
 /* All required sides are there, as of now_ns: it takes its place behind those of its key that became ready before it. */
 static void set_ready(struct join *join, struct join_set *set, uint64_t now_ns)
 {
-    set_move(join, set, JOIN_IN_GRACE);
+    join_set_move(join, set, JOIN_IN_GRACE);
     set->ready_ns = now_ns;
     TAILQ_INSERT_TAIL(&set->of_stamp->of_key->ready, set, in_ready);
 }
 
 static void answer_in_turn(struct join *join, struct join_set *set, struct join_decisions *decisions)
 {
-    if (set->wait != JOIN_IN_WINDOW && is_done(join, set) && set == TAILQ_FIRST(&set->of_stamp->of_key->ready))
+    if (set->wait != JOIN_IN_WINDOW && join_set_is_done(join, set) && set == TAILQ_FIRST(&set->of_stamp->of_key->ready))
         answer(join, set, decisions);
 }
 
@@ -562,7 +225,7 @@ static bool second_takes_slot(struct join *join, struct join_set *set, const str
     if (item->broken || first->item.broken)
         return !item->broken;
     if (join->options.duplicates != PIPELINE_DUPLICATES_REPLACE) {
-        struct set_name name = name_of(set);
+        struct set_name name = join_set_name(set);
         settle_repeat(join, message, &name, item->side, "; the first one counts", decisions);
         return false;
     }
@@ -577,29 +240,29 @@ static bool second_takes_slot(struct join *join, struct join_set *set, const str
 static bool place(struct join *join, const struct join_message *message, const struct set_name *name, const struct stage_item *item,
                   struct join_decisions *decisions)
 {
-    struct join_set *set = find_named(join, name, item);
+    struct join_set *set = join_find_named(join, name, item);
     if (!set && is_finished(join, message, name, item, FINISHED_ANY_FIT, decisions))
         return false;
     if (!set)
-        set = find_near(join, name, item);
+        set = join_find_near(join, name, item);
     bool opened = !set;
     if (!set)
-        set = set_open(join, name, message->arrival_ns);
-    struct join_member *member = set ? member_create(message, item) : NULL;
+        set = join_set_open(join, name, message->arrival_ns);
+    struct join_member *member = set ? join_member_create(message, item) : NULL;
     if (!member) {
         if (set && opened)
-            set_close(join, set);
+            join_set_close(join, set);
         if (!item->broken) {
             explain(decisions, "out of memory at the message for", name, "");
             settle(decisions, message->offset, QUEUE_DEAD_LETTERED, "internal");
         }
         return false;
     }
-    if (!slot_is_free(set, item) && !second_takes_slot(join, set, message, item, decisions)) {
+    if (!join_slot_is_free(set, item) && !second_takes_slot(join, set, message, item, decisions)) {
         free(member);
         return false;
     }
-    set_put(join, set, member);
+    join_set_put(join, set, member);
     answer_if_complete(join, set, message->arrival_ns, decisions);
     return true;
 }
@@ -612,6 +275,14 @@ void join_add(struct join *join, const struct join_message *message, struct stag
     clear(decisions);
     if (is_finished(join, message, &name, item, FINISHED_SAME_ID, decisions) || !place(join, message, &name, item, decisions))
         ops(join)->item_free(join->stage, item);
+}
+
+bool join_drop_oldest_content(struct join *join)
+{
+    if (!join->reload || TAILQ_EMPTY(&join->held))
+        return false;
+    join_member_drop_content(join, TAILQ_FIRST(&join->held));
+    return true;
 }
 
 /* ---- giving up ---- */
@@ -640,7 +311,7 @@ static bool is_mismatch(const struct join *join, const struct join_set *set, con
 static struct join_set *find_mismatch(const struct join *join, const struct join_set *set)
 {
     unsigned required = ops(join)->required, missing = required & ~set->sides;
-    struct join_set *other = missing ? find_by_sides(set->of_stamp, required, missing) : NULL, *found = NULL;
+    struct join_set *other = missing ? join_find_by_sides(set->of_stamp, required, missing) : NULL, *found = NULL;
     if (!missing || is_mismatch(join, set, other))
         return other;
     other = ops(join)->same_set ? TAILQ_FIRST(&set->of_stamp->of_key->sets) : NULL;
@@ -664,14 +335,14 @@ static void merge(struct join *join, struct join_set *set, struct join_set *othe
             settle(decisions, member->offset, QUEUE_DUPLICATE, NULL);
         }
     }
-    set_change_sides(set, set->sides | other->sides);
-    set_close(join, other);
+    join_set_change_sides(set, set->sides | other->sides);
+    join_set_close(join, other);
     set->mismatched = true;
 }
 
 static void explain_unmatched(struct join *join, const struct join_set *set, uint64_t now_ns, struct join_decisions *decisions)
 {
-    struct set_name name = name_of(set);
+    struct set_name name = join_set_name(set);
     char before[SIDES_TEXT_MAX + 16], sides[SIDES_TEXT_MAX], after[64];
     name_sides(join, ops(join)->required & ~set->sides, sides);
     snprintf(before, sizeof before, "no %s for", sides);
@@ -684,7 +355,7 @@ static void give_up(struct join *join, struct join_set *set, const char *reason,
     for (unsigned side = 0; side < STAGE_SIDES_MAX; side++)
         if (set->members[side] && !set->members[side]->item.broken)
             settle(decisions, set->members[side]->offset, QUEUE_DEAD_LETTERED, reason);
-    set_close(join, set);
+    join_set_close(join, set);
 }
 
 /* The time window of a set has passed. */
@@ -756,7 +427,7 @@ bool join_give_up_oldest(struct join *join, uint64_t now_ns, struct join_decisio
     }
     if (!set)
         return false;
-    struct set_name name = name_of(set);
+    struct set_name name = join_set_name(set);
     char after[64];
     snprintf(after, sizeof after, "; waited %.3f s", (double)(now_ns - set->first_ns) / ns_per_s);
     explain(decisions, "too many messages wait; given up:", &name, after);
@@ -769,7 +440,7 @@ bool join_give_up_oldest(struct join *join, uint64_t now_ns, struct join_decisio
 /* What a repeat of a member is called. */
 static struct set_name name_of_member(const struct join_set *set, const struct join_member *member)
 {
-    struct set_name name = name_of(set);
+    struct set_name name = join_set_name(set);
     name.stamp = member->item.stamp;
     if (*member->item.id)
         name.id = member->item.id;
@@ -799,13 +470,13 @@ void join_finish(struct join *join, struct join_set *set, uint64_t sequence)
         unsigned sides = 0;
         for (unsigned side = 0; side < STAGE_SIDES_MAX; side++) {
             const struct stage_item *item = set->members[side] ? &set->members[side]->item : NULL;
-            if (item && strcmp(item->stamp, names[i].stamp) == 0 && ids_fit(item->id, names[i].id))
+            if (item && strcmp(item->stamp, names[i].stamp) == 0 && join_ids_fit(item->id, names[i].id))
                 sides |= 1u << side;
         }
         /* Without memory a repeat of this set would be answered again: at least once is what is promised. */
         (void)finished_add(&join->finished, sequence, &names[i], sides);
     }
-    set_free(join, set);
+    join_set_free(join, set);
 }
 
 int join_remember(struct join *join, uint64_t sequence, const struct set_name *name, unsigned sides)
