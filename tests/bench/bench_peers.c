@@ -586,7 +586,7 @@ static void print_peer(const struct peer *peer, double rate, uint64_t window)
     double all_s = peer->measured_s + TURNS * WARMUP_MS / 1e3;
     printf("{\"target\":\"%s\",\"rate\":%.0f,\"window\":%llu,\"problem\":\"%s\"", peer->name, rate, (unsigned long long)window,
            peer->problem);
-    if (!peer->problem[0] && peer->measured)
+    if (!peer->problem[0])
         printf(",\"messages_per_s\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f,\"client_cpu_share\":%.2f,\"server_cpu_share\":%.2f,"
                "\"server_resident_bytes\":%llu",
                (double)peer->measured / peer->measured_s, (double)histogram_quantile(&peer->times_ns, .5) / 1e3,
@@ -616,6 +616,8 @@ int main(int count, char **words)
             take_turn(peers[i], seconds / TURNS, rate, window);
     int status = 0;
     for (unsigned i = 0; i < peer_count; i++) {
+        if (!peers[i]->measured)
+            fail(peers[i], "no acknowledgement came within the measured time; measure for longer");
         status |= peers[i]->problem[0] != 0;
         print_peer(peers[i], rate, window);
         peer_close(peers[i]);
