@@ -12,8 +12,8 @@
  *
  * What fails. A hook is asked before each call and may make it fail. A write that fails has still written a part. After a sync that fails
  * its pages are clean: readers see them as long as the disk runs, nobody will ever write them, and a part of them is lost; each handle that
- * was open is told once, by its next sync, as Linux does. A sync of a folder that fails has done nothing; the next may. A disk that is full refuses new files, and bytes in places that hold none yet.
- * Transfers can be short. A page can be made unreadable, a bit can be flipped.
+ * was open is told once, by its next sync, as Linux does. A sync of a folder that fails has done nothing; the next may. A disk that is full
+ * refuses new files, and bytes in places that hold none yet. Transfers can be short. A page can be made unreadable, a bit can be flipped.
  *
  * Everything is drawn from the seed: the same calls have the same effects. One thread at a time. */
 #ifndef TESTS_UNIT_SIMULATED_DISK_H
