@@ -170,7 +170,7 @@ static void restored_records_keep_their_offsets(void **state)
     snprintf(path, sizeof path, "%s/copy/s", test_folder); /* a segment is read in a folder of its stream's name only */
     assert_int_equal(disk_posix()->ops->make_folder(disk_posix(), path), 0);
     struct seen seen = {0}, again = {0};
-    assert_int_equal(restore_open(&seen.restore, disk_posix(), path, "t"), 0);
+    assert_int_equal(restore_open(&seen.restore, disk_posix(), path, "s"), 0);
     struct inspect_end end = inspect("s", 0, &seen);
     assert_int_equal(end.lost, missing);
     struct message early = make_message("x", "y");
