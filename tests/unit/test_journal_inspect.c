@@ -165,7 +165,9 @@ static void restored_records_keep_their_offsets(void **state)
     uint64_t missing = bases[2] - bases[1];
     free(bases);
 
-    snprintf(path, sizeof path, "%s/t", test_folder);
+    snprintf(path, sizeof path, "%s/copy", test_folder);
+    assert_int_equal(disk_posix()->ops->make_folder(disk_posix(), path), 0);
+    snprintf(path, sizeof path, "%s/copy/s", test_folder);
     assert_int_equal(disk_posix()->ops->make_folder(disk_posix(), path), 0);
     struct seen seen = {0}, again = {0};
     assert_int_equal(restore_open(&seen.restore, disk_posix(), path, "s"), 0);
@@ -176,7 +178,7 @@ static void restored_records_keep_their_offsets(void **state)
     assert_int_equal(restore_add(seen.restore, &early, NULL, 0), ERR_INVALID);
     assert_int_equal(restore_finish(seen.restore, end.next_offset + 10), 0);
 
-    struct inspect_end copied = inspect("t", 0, &again);
+    struct inspect_end copied = inspect("copy/s", 0, &again);
     assert_true(copied.records == end.records && copied.lost == missing + 10 && copied.next_offset == end.next_offset + 10);
     assert_true(again.findings[INSPECT_MISSING] == 2 && damages(&again) == 2 && again.findings[INSPECT_TORN] == 0);
 }
