@@ -1,7 +1,7 @@
 """Fixtures of the fault tests: those of the system tests, and what makes a machine fail.
 
-    FAULT_SEED   the random choices of a run; printed at its start, so that a failing one can be repeated as far as time allows
-    FAULT_KILLS  how often test_kills.py kills (300)
+    FAULT_SEED     the random choices of a run; printed at its start, so that a failing one can be repeated as far as time allows
+    FAULT_KILLS    how often test_kills.py kills (300)
     FAULT_DAMAGES  damaged copies of each kind that test_damage.py looks at (12)
 """
 import contextlib
@@ -25,7 +25,7 @@ pytest_runtest_makereport = system_fixtures.pytest_runtest_makereport
 connect = system_fixtures.connect
 
 import faults  # noqa: E402
-from toolbox import Feeder, Toolbox, hold  # noqa: E402
+from toolbox import Feeder, Toolbox  # noqa: E402
 
 SEED = int(os.environ.get('FAULT_SEED') or random.SystemRandom().randrange(1 << 32))
 
@@ -103,6 +103,3 @@ def disk(tmp_path):
             stack.callback(made.destroy)
             return made
         yield make
-
-
-__all__ = ['connect', 'hold', 'pytest_runtest_makereport', 'pytest_sessionstart']

@@ -165,6 +165,3 @@ def run_journal(*arguments):
     done = run_cli(*arguments, check=False, text=False)
     assert done.returncode >= 0, '%s: ended by signal %d\n%s' % (arguments, -done.returncode, done.stderr.decode())
     return done
-
-
-
