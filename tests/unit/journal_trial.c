@@ -193,12 +193,13 @@ static int before_call(void *context, const struct simulated_call *call)
 {
     struct trial *trial = context;
     bool unlocked = call->kind == SIMULATED_WRITE || call->kind == SIMULATED_SYNC;
-    if (trial->in_group && !trial->in_keeper && unlocked && random_below(&trial->random, 4) == 0) {
+    if (trial->in_group && !trial->in_keeper && unlocked && random_below(&trial->random, trial->keeper_one_in) == 0) {
         trial->in_keeper = true;
         journal_step_keeper(trial->journal);
         trial->in_keeper = false;
     }
-    if (trial->fail_in && call->kind == trial->fail_kind && --trial->fail_in == 0)
+    bool counts = call->kind == trial->fail_kind && (trial->in_keeper || !trial->fail_keeper);
+    if (trial->fail_in && counts && --trial->fail_in == 0)
         return -EIO;
     return 0;
 }
@@ -224,13 +225,14 @@ static void take_disk(struct trial *trial, struct simulated_disk *disk)
 
 void trial_init(struct trial *trial, uint64_t seed)
 {
-    *trial = (struct trial){.random = {seed}};
+    *trial = (struct trial){.random = {seed}, .segment_size = TRIAL_SEGMENT_SIZE, .keeper_one_in = 4};
     take_disk(trial, simulated_disk_create(random_u64(&trial->random)));
 }
 
 void trial_init_crashed(struct trial *crashed, const struct trial *trial, uint64_t seed)
 {
-    *crashed = (struct trial){.random = {seed}, .readings = trial->readings};
+    *crashed = (struct trial){
+        .random = {seed}, .segment_size = trial->segment_size, .keeper_one_in = trial->keeper_one_in, .readings = trial->readings};
     for (unsigned i = 0; i < TRIAL_STREAMS; i++) {
         struct trial_stream *stream = &crashed->streams[i];
         *stream = trial->streams[i];
@@ -276,7 +278,7 @@ int trial_open(struct trial *trial)
 {
     struct journal_options options = {.disk = simulated_disk_table(trial->disk),
                                       .folder = "/data",
-                                      .segment_size = TRIAL_SEGMENT_SIZE,
+                                      .segment_size = trial->segment_size,
                                       .fatal = on_fatal,
                                       .stepped = true};
     int error = journal_open(&trial->journal, &options);

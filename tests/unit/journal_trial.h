@@ -38,7 +38,9 @@ struct trial {
     struct trial_stream streams[TRIAL_STREAMS];
     struct random_source random;
     unsigned readings;
-    bool with_large; /* some records are larger than a chunk of the journal */
+    uint64_t segment_size;
+    uint32_t keeper_one_in; /* of the group thread's writes and syncs one has the keeper at work beside it */
+    bool with_large;        /* some records are larger than a chunk of the journal */
 
     struct journal *journal;
     struct journal_stream *journal_streams[TRIAL_STREAMS];
@@ -54,8 +56,9 @@ struct trial {
     void *on_call_context;
     unsigned fail_in; /* so many calls of fail_kind from now one fails with EIO; 0: none */
     enum simulated_kind fail_kind;
-    bool may_die; /* else it is an error when the journal gives up */
-    jmp_buf died; /* where trial_turns and trial_close continue then */
+    bool fail_keeper; /* only of the calls that the keeper makes while a group is written */
+    bool may_die;     /* else it is an error when the journal gives up */
+    jmp_buf died;     /* where trial_turns and trial_close continue then */
 };
 
 /* Ends the test with a message, and says how to run the seed again. */

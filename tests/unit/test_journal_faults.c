@@ -126,7 +126,10 @@ static void fail_sometimes(uint64_t seed)
     start_again(&trial);
     for (unsigned lives = 0; lives < 12; lives++) {
         trial.fail_kind = kinds[random_below(&trial.random, sizeof kinds / sizeof *kinds)];
-        trial.fail_in = 1 + random_below(&trial.random, trial.fail_kind == SIMULATED_WRITE || trial.fail_kind == SIMULATED_SYNC ? 40 : 6);
+        trial.fail_keeper = random_below(&trial.random, 3) == 0;
+        trial.fail_in =
+            1 + random_below(&trial.random,
+                             !trial.fail_keeper && (trial.fail_kind == SIMULATED_WRITE || trial.fail_kind == SIMULATED_SYNC) ? 40 : 6);
         if (!trial_turns(&trial, 10) || random_below(&trial.random, 2) || !trial_close(&trial))
             end_badly(&trial);
         start_again(&trial);
@@ -138,6 +141,30 @@ static void after_a_call_that_fails_every_promise_holds(void **state)
 {
     (void)state;
     trial_seeds(60, fail_sometimes);
+}
+
+/* The system tells each handle of a failed sync once. If the keeper shared the group thread's, it would take the bad news away from it. */
+static void a_sync_that_fails_for_the_keeper_fails_for_the_group(uint64_t seed)
+{
+    struct trial trial;
+    trial_init(&trial, seed);
+    trial.segment_size = 64 << 20; /* much to be zeroed ahead */
+    trial.keeper_one_in = 1;
+    trial.may_die = trial.fail_keeper = true;
+    trial.fail_kind = SIMULATED_SYNC;
+    trial.fail_in = 2; /* the keeper's first turn is beside the group's write, its second beside the group's sync */
+    start_again(&trial);
+    TRIAL_CHECK(!trial_turns(&trial, 20), "the group's sync has not failed");
+    trial_crash(&trial);
+    trial_read(&trial, NULL);
+    start_again(&trial);
+    trial_fini(&trial);
+}
+
+static void the_keeper_does_not_swallow_a_failed_sync(void **state)
+{
+    (void)state;
+    trial_seeds(3, a_sync_that_fails_for_the_keeper_fails_for_the_group);
 }
 
 /* ---- a full disk ---- */
@@ -183,6 +210,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(after_a_crash_at_any_call_every_promise_holds),
         cmocka_unit_test(after_a_call_that_fails_every_promise_holds),
+        cmocka_unit_test(the_keeper_does_not_swallow_a_failed_sync),
         cmocka_unit_test(a_full_disk_loses_nothing_and_writing_goes_on_afterwards),
     };
     cmocka_set_test_filter(getenv("SPINDLE_FAULT_TEST"));
