@@ -11,7 +11,7 @@
 #include "journal/journal.h"
 #include "simulated_disk.h"
 
-enum { TRIAL_STREAMS = 3, TRIAL_PRODUCERS = 2, TRIAL_SEGMENT_SIZE = 64 << 10, TRIAL_DAMAGE_MAX = 64 };
+enum { TRIAL_STREAMS = 3, TRIAL_PRODUCERS = 2, TRIAL_SEGMENT_SIZE = 64 << 10 };
 
 enum trial_state {
     TRIAL_SENT,    /* may be there after a crash */
@@ -90,15 +90,10 @@ void trial_kill(struct trial *trial); /* the process is gone, what the system ho
 /* Some appends, groups and keeper's turns, as chance will have it. False: the journal has given up (may_die), and is to be killed. */
 bool trial_turns(struct trial *trial, unsigned turns);
 
-struct trial_damage {
-    struct reader_damage list[TRIAL_DAMAGE_MAX];
-    unsigned count;
-};
-
-/* Reads all streams and holds them against the promises. Durable records may only be missing where `damage` (NULL: nowhere) tells, and
- * nothing that is told missing may be there. trial_adopt also makes what was read the promise for the future: after a recovery. */
-void trial_read(struct trial *trial, struct trial_damage *damage);
-void trial_adopt(struct trial *trial);
+/* Reads all streams and holds them against the promises. Without `damaged` no damage may be told; with it durable records may be missing,
+ * but only those that are told, and all of those. trial_adopt also makes what was read the promise for the future: after a recovery. */
+void trial_read(struct trial *trial, bool damaged);
+void trial_adopt(struct trial *trial, bool damaged);
 
 /* The folder of a stream. */
 void trial_folder(unsigned stream, char folder[64]);

@@ -12,8 +12,8 @@
  *
  * What fails. A hook is asked before each call and may make it fail. A write that fails has still written a part. After a sync that fails
  * its pages are clean: readers see them as long as the disk runs, nobody will ever write them, and a part of them is lost; each handle that
- * was open is told once, by its next sync, as Linux does. A sync of a folder that fails has done nothing; the next may. A disk that is full refuses new files, and bytes in places that hold none yet.
- * Transfers can be short. A page can be made unreadable, a bit can be flipped.
+ * was open is told once, by its next sync, as Linux does. A sync of a folder that fails has done nothing; the next may. A disk that is full
+ * refuses new files, and bytes in places that hold none yet. Transfers can be short. A page can be made unreadable, a bit can be flipped.
  *
  * Everything is drawn from the seed: the same calls have the same effects. One thread at a time. */
 #ifndef TESTS_UNIT_SIMULATED_DISK_H
@@ -25,7 +25,7 @@
 #include "base/random.h"
 #include "journal/disk.h"
 
-enum { SIMULATED_PATH_MAX = 256 };
+enum { SIMULATED_PAGE_SIZE = 4096, SIMULATED_SECTOR_SIZE = 512, SIMULATED_PATH_MAX = 256 };
 
 enum simulated_kind {
     SIMULATED_OPEN,
@@ -85,7 +85,8 @@ int64_t simulated_disk_file_size(const struct simulated_disk *disk, const char *
 /* Changes a bit, on the disk and for readers. `bit` counts from the file's beginning and must lie within it. */
 void simulated_disk_flip(struct simulated_disk *disk, const char *path, uint64_t bit);
 
-/* Reads that touch the page of this byte fail with EIO from now on; one that begins before it is short. */
+/* Reads that touch the page of this byte fail with EIO from now on; one that begins before it is short. Until it is healed. */
 void simulated_disk_make_unreadable(struct simulated_disk *disk, const char *path, uint64_t position);
+void simulated_disk_heal(struct simulated_disk *disk, const char *path);
 
 #endif
