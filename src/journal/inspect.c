@@ -74,15 +74,8 @@ static int compare_files(const void *a, const void *b)
 
 static int read_block(struct disk *disk, int file, uint8_t *block, size_t size, uint64_t position, size_t *have)
 {
-    for (*have = 0; *have < size;) {
-        ssize_t got = disk->ops->read(disk, file, block + *have, size - *have, position + *have);
-        if (got < 0)
-            return error_from_errno((int)-got);
-        if (got == 0)
-            break;
-        *have += (size_t)got;
-    }
-    return 0;
+    uint64_t unreadable_to;
+    return segment_read(disk, file, block, size, position, have, &unreadable_to);
 }
 
 /* Size and time of creation. ERR_NOT_FOUND: it has just been taken away. */
@@ -304,6 +297,8 @@ static int judge(struct inspection *in, bool begun, bool *again)
     if (error)
         return error;
     in->damage = in->found.any && (in->found.later_group || !in->last);
+    if (in->last && !in->damage && in->found.unreadable)
+        return ERR_IO;
     if (!in->damage && !in->found.any && !begun)
         return 0;
     bool there;

@@ -154,16 +154,8 @@ void reader_close(struct reader *reader)
 
 static int read_fully(struct reader *reader, uint8_t *block, size_t size, uint64_t position, size_t *have)
 {
-    *have = 0;
-    while (*have < size) {
-        ssize_t got = reader->disk->ops->read(reader->disk, reader->segment.file, block + *have, size - *have, position + *have);
-        if (got < 0)
-            return error_from_errno((int)-got);
-        if (got == 0)
-            break;
-        *have += (size_t)got;
-    }
-    return 0;
+    uint64_t unreadable_to;
+    return segment_read(reader->disk, reader->segment.file, block, size, position, have, &unreadable_to);
 }
 
 /* Whether a record stands at the reader's position after all: the writer may have been at it when it was read. */
@@ -219,6 +211,8 @@ static int pass_over(struct reader *reader)
     }
     if (has_later)
         return open_next(reader, true); /* the loss, if there is one, lies at the end of this segment */
+    if (found.unreadable)
+        return ERR_IO;
     if (segment->header_lost && reader->position == FORMAT_SEGMENT_HEADER_SIZE)
         pass_unreadable(reader, segment->base_offset, NULL);
     return ERR_TRUNCATED;

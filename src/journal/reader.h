@@ -80,7 +80,8 @@ struct segment_file {
 int segment_open(struct disk *disk, const char *folder, uint64_t base_offset, enum disk_open how, struct segment_file *segment);
 
 /* Reads a whole open segment as recovery does (format.h, "Groups and recovery"). Damage is reported but for the end, where what does not
- * check out is taken for a torn group; a lost header with nothing readable behind it is damage that is unbounded. */
+ * check out is taken for a torn group (ERR_IO when it cannot be read, so that nothing is cut that may be there); a lost header with nothing
+ * readable behind it is damage that is unbounded. */
 int segment_scan(struct disk *disk, const struct segment_file *segment, reader_on_damage on_damage, void *context, struct segment_end *end);
 
 /* The offset behind the last record of the stream in this folder: 0 when there is none. Only the last segment is read. */
@@ -94,10 +95,15 @@ struct segment_found {
     uint64_t position; /* of the first such */
     uint64_t offset;
     bool later_group; /* one of them is the first of its group, so what lay before had been synced */
+    bool unreadable;  /* some of what was looked at could not be read, so more may be there */
 };
 
 /* Looks for records at or behind byte `from`. */
 int segment_resynchronise(struct disk *disk, int file, uint64_t from, uint64_t salt, uint64_t least_offset, struct segment_found *found);
+
+/* Reads `size` bytes, fewer only at the end of the file. What the disk fails to read is filled with zeros, of which no record consists;
+ * *unreadable_to becomes the byte behind the last such place, if there is one. */
+int segment_read(struct disk *disk, int file, uint8_t *bytes, size_t size, uint64_t position, size_t *have, uint64_t *unreadable_to);
 
 /* Names: "%020llu.seg". parse returns false for any other name. */
 void segment_name(uint64_t base_offset, char name[32]);

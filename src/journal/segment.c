@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "journal/reader.h"
 
-enum { SCAN_BLOCK_SIZE = 4 << 20, SEGMENT_PATH_MAX = 4200 };
+enum { SCAN_BLOCK_SIZE = 4 << 20, SEGMENT_PATH_MAX = 4200, UNREADABLE_STEP = 4096 };
 
 void segment_name(uint64_t base_offset, char name[32])
 {
@@ -88,21 +88,44 @@ static int open_file(struct disk *disk, const char *folder, uint64_t base_offset
     return 0;
 }
 
+int segment_read(struct disk *disk, int file, uint8_t *bytes, size_t size, uint64_t position, size_t *have, uint64_t *unreadable_to)
+{
+    bool whole = true; /* read as much as there is; after a failure to the end of the page, so that no more is given up than must be */
+    *have = 0;
+    while (*have < size) {
+        uint64_t at = position + *have;
+        size_t page = (size_t)(UNREADABLE_STEP - at % UNREADABLE_STEP), left = size - *have;
+        size_t wanted = whole || left < page ? left : page;
+        ssize_t got = disk->ops->read(disk, file, bytes + *have, wanted, at);
+        if (got == 0)
+            break;
+        if (got < 0 && (got != -EIO))
+            return error_from_errno((int)-got);
+        if (got < 0 && whole) {
+            whole = false;
+            continue;
+        }
+        if (got < 0) {
+            memset(bytes + *have, 0, wanted);
+            *unreadable_to = at + wanted;
+            got = (ssize_t)wanted;
+        }
+        *have += (size_t)got;
+        whole = true;
+    }
+    return 0;
+}
+
 /* A header of another stream is as good as none: the file was put into the wrong folder. ERR_CORRUPT. */
 static int read_header(struct disk *disk, const char *folder, int file, struct format_segment_header *header)
 {
     uint8_t block[FORMAT_SEGMENT_HEADER_SIZE] = {0};
-    size_t have = 0;
-    while (have < sizeof block) {
-        ssize_t got = disk->ops->read(disk, file, block + have, sizeof block - have, have);
-        if (got < 0)
-            return error_from_errno((int)-got);
-        if (got == 0)
-            break;
-        have += (size_t)got;
-    }
+    size_t have;
+    uint64_t unreadable_to;
     struct format_segment_header read;
-    int error = format_segment_header_decode(block, &read);
+    int error = segment_read(disk, file, block, sizeof block, 0, &have, &unreadable_to);
+    if (!error)
+        error = format_segment_header_decode(block, &read);
     if (error)
         return error;
     const char *stream = strrchr(folder, '/');
@@ -177,6 +200,7 @@ struct window {
     uint8_t *block;
     size_t capacity, have;
     uint64_t position;
+    uint64_t unreadable_to; /* segment_read; of all that was shown */
 };
 
 /* Makes `wanted` bytes from `at` available; fewer only at the end of the file. */
@@ -195,16 +219,9 @@ static int window_show(struct window *window, uint64_t at, size_t wanted, const 
         window->capacity = wanted;
     }
     window->position = at;
-    window->have = 0;
-    while (window->have < window->capacity) {
-        ssize_t got = window->disk->ops->read(window->disk, window->file, window->block + window->have, window->capacity - window->have,
-                                              at + window->have);
-        if (got < 0)
-            return error_from_errno((int)-got);
-        if (got == 0)
-            break;
-        window->have += (size_t)got;
-    }
+    int error = segment_read(window->disk, window->file, window->block, window->capacity, at, &window->have, &window->unreadable_to);
+    if (error)
+        return error;
     *bytes = window->block;
     *available = window->have;
     return 0;
@@ -252,6 +269,7 @@ static int resynchronise(struct window *window, uint64_t from, uint64_t salt, ui
         result.later_group = format_record_is_group_start(bytes);
         position += length;
     }
+    result.unreadable = window->unreadable_to > from;
     *found = result;
     return 0;
 }
@@ -307,7 +325,9 @@ static int scan(struct window *window, const struct segment_file *segment, reade
             error = resynchronise(window, result.position + 8, segment->salt, result.next_offset, &found);
             if (error)
                 return error;
-            if (!found.any || !found.later_group)
+            if (!found.later_group && window->unreadable_to > result.position)
+                return ERR_IO;
+            if (!found.later_group)
                 break;
             /* It stood behind what is there now, so it is there now: the writer may have been at it when it was read. */
             looked_behind = result.position;

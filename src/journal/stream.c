@@ -95,7 +95,7 @@ static int activate(struct journal_stream *stream, int file, const char *made, u
     file_path(stream, name, to);
     int old = -1;
     pthread_mutex_lock(&stream->lock);
-    while (stream->zeroing) /* the keeper is at work in the file that is about to be closed */
+    while (stream->zeroing) /* the keeper is at work in the file that is about to be left */
         pthread_cond_wait(&stream->zero_done, &stream->lock);
     error = add_segment(stream, base_offset, FORMAT_SEGMENT_HEADER_SIZE);
     if (!error) {
@@ -357,19 +357,33 @@ static uint64_t zero_step(const struct journal_stream *stream, uint64_t from)
     return from + STREAM_ZERO_STEP < stream->segment_size ? from + STREAM_ZERO_STEP : stream->segment_size;
 }
 
+/* Through a handle of its own: the system tells each handle of a failed sync once, and what failed may have been the group's pages. */
+static int zero_active(struct journal_stream *stream, uint64_t base_offset, uint64_t from, uint64_t to)
+{
+    char name[32], path[JOURNAL_PATH_MAX + 40];
+    segment_name(base_offset, name);
+    file_path(stream, name, path);
+    int file = stream->disk->ops->open(stream->disk, path, DISK_WRITE);
+    if (file < 0)
+        return error_from_errno(-file);
+    int error = write_zeros(stream, file, from, to);
+    stream->disk->ops->close(stream->disk, file);
+    return error;
+}
+
 static bool zero_ahead(struct journal_stream *stream)
 {
     pthread_mutex_lock(&stream->lock);
     uint64_t from = stream->zeroed_to;
     bool wanted =
         stream->file >= 0 && !stream->zeroing_failed && from < stream->segment_size && from < stream->position_seen + STREAM_ZERO_AHEAD;
-    int file = stream->file;
+    uint64_t base_offset = wanted ? stream->segments[stream->segment_count - 1].base_offset : 0;
     stream->zeroing = wanted;
     pthread_mutex_unlock(&stream->lock);
     if (!wanted)
         return false;
     uint64_t to = zero_step(stream, from);
-    int error = write_zeros(stream, file, from, to);
+    int error = zero_active(stream, base_offset, from, to);
     pthread_mutex_lock(&stream->lock);
     stream->zeroing = false;
     if (error)

@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "unit.h"
 
-enum { NOISE_SIZE = 4 << 20, LARGE_SIZE = 1200 << 10, TOPIC_MAX = 24, SOURCES_MAX = 3 };
+enum { NOISE_SIZE = 4 << 20, LARGE_SIZE = 1200 << 10, TOPIC_MAX = 24, SOURCES_MAX = 3, DAMAGE_MAX = 64 };
 
 static const struct journal_stream_options stream_options[TRIAL_STREAMS] = {
     {.name = "first", .retention_size = 96 << 10},
@@ -193,12 +193,13 @@ static int before_call(void *context, const struct simulated_call *call)
 {
     struct trial *trial = context;
     bool unlocked = call->kind == SIMULATED_WRITE || call->kind == SIMULATED_SYNC;
-    if (trial->in_group && !trial->in_keeper && unlocked && random_below(&trial->random, 4) == 0) {
+    if (trial->in_group && !trial->in_keeper && unlocked && random_below(&trial->random, trial->keeper_one_in) == 0) {
         trial->in_keeper = true;
         journal_step_keeper(trial->journal);
         trial->in_keeper = false;
     }
-    if (trial->fail_in && call->kind == trial->fail_kind && --trial->fail_in == 0)
+    bool counts = call->kind == trial->fail_kind && (trial->in_keeper || !trial->fail_keeper);
+    if (trial->fail_in && counts && --trial->fail_in == 0)
         return -EIO;
     return 0;
 }
@@ -224,13 +225,14 @@ static void take_disk(struct trial *trial, struct simulated_disk *disk)
 
 void trial_init(struct trial *trial, uint64_t seed)
 {
-    *trial = (struct trial){.random = {seed}};
+    *trial = (struct trial){.random = {seed}, .segment_size = TRIAL_SEGMENT_SIZE, .keeper_one_in = 4};
     take_disk(trial, simulated_disk_create(random_u64(&trial->random)));
 }
 
 void trial_init_crashed(struct trial *crashed, const struct trial *trial, uint64_t seed)
 {
-    *crashed = (struct trial){.random = {seed}, .readings = trial->readings};
+    *crashed = (struct trial){
+        .random = {seed}, .segment_size = trial->segment_size, .keeper_one_in = trial->keeper_one_in, .readings = trial->readings};
     for (unsigned i = 0; i < TRIAL_STREAMS; i++) {
         struct trial_stream *stream = &crashed->streams[i];
         *stream = trial->streams[i];
@@ -276,7 +278,7 @@ int trial_open(struct trial *trial)
 {
     struct journal_options options = {.disk = simulated_disk_table(trial->disk),
                                       .folder = "/data",
-                                      .segment_size = TRIAL_SEGMENT_SIZE,
+                                      .segment_size = trial->segment_size,
                                       .fatal = on_fatal,
                                       .stepped = true};
     int error = journal_open(&trial->journal, &options);
@@ -365,14 +367,19 @@ void trial_folder(unsigned stream, char folder[64])
     snprintf(folder, 64, "/data/%s", stream_options[stream].name);
 }
 
+struct damage_list {
+    struct reader_damage list[DAMAGE_MAX];
+    unsigned count;
+};
+
 static void note_damage(void *context, const struct reader_damage *damage)
 {
-    struct trial_damage *noted = context;
-    TRIAL_CHECK(noted->count < TRIAL_DAMAGE_MAX, "too much damage to note");
+    struct damage_list *noted = context;
+    TRIAL_CHECK(noted->count < DAMAGE_MAX, "too much damage to note");
     noted->list[noted->count++] = *damage;
 }
 
-static bool is_damaged(const struct trial_damage *damage, uint64_t offset)
+static bool is_damaged(const struct damage_list *damage, uint64_t offset)
 {
     for (unsigned i = 0; i < damage->count; i++)
         if (offset >= damage->list[i].first_offset && (offset < damage->list[i].next_offset || damage->list[i].unbounded))
@@ -382,7 +389,7 @@ static bool is_damaged(const struct trial_damage *damage, uint64_t offset)
 
 /* What was read is what was appended, at an offset that follows the last one's but for damage. */
 static void check_record(struct trial *trial, unsigned index, const struct message *message, const uint8_t *stored, uint64_t expected,
-                         const struct trial_damage *damage)
+                         const struct damage_list *damage)
 {
     static uint8_t payload[LARGE_SIZE];
     unsigned long long offset = message->offset;
@@ -413,7 +420,7 @@ static void check_record(struct trial *trial, unsigned index, const struct messa
         record->offset = message->offset;
 }
 
-static void read_stream(struct trial *trial, unsigned index, struct trial_damage *damage)
+static uint64_t read_stream(struct trial *trial, unsigned index, struct damage_list *damage)
 {
     struct disk *disk = simulated_disk_table(trial->disk);
     struct trial_stream *stream = &trial->streams[index];
@@ -446,23 +453,36 @@ static void read_stream(struct trial *trial, unsigned index, struct trial_damage
                         "stream %u: the durable record at offset %llu of %llu to %llu is not there", index,
                         (unsigned long long)record->offset, (unsigned long long)first, (unsigned long long)expected);
     }
+    return first;
 }
 
-void trial_read(struct trial *trial, struct trial_damage *damage)
+/* What is told lost had been there. */
+static void check_damage(const struct trial_stream *stream, unsigned index, const struct damage_list *damage, uint64_t first)
 {
-    trial->readings++;
-    for (unsigned i = 0; i < TRIAL_STREAMS; i++) {
-        struct trial_damage found = {0};
-        read_stream(trial, i, damage ? &damage[i] : &found);
-        TRIAL_CHECK(found.count == 0, "stream %u: damage is reported at offsets %llu to %llu of %s, byte %llu", i,
-                    (unsigned long long)found.list[0].first_offset, (unsigned long long)found.list[0].next_offset, found.list[0].segment,
-                    (unsigned long long)found.list[0].position);
+    for (unsigned i = 0; i < damage->count; i++) {
+        const struct reader_damage *one = &damage->list[i];
+        TRIAL_CHECK(one->first_offset >= first && one->first_offset <= one->next_offset && one->next_offset <= stream->next,
+                    "stream %u: damage is told at offsets %llu to %llu, of %llu to %llu", index, (unsigned long long)one->first_offset,
+                    (unsigned long long)one->next_offset, (unsigned long long)first, (unsigned long long)stream->next);
     }
 }
 
-void trial_adopt(struct trial *trial)
+void trial_read(struct trial *trial, bool damaged)
 {
-    trial_read(trial, NULL);
+    trial->readings++;
+    for (unsigned i = 0; i < TRIAL_STREAMS; i++) {
+        struct damage_list damage = {0};
+        uint64_t first = read_stream(trial, i, &damage);
+        TRIAL_CHECK(damaged || damage.count == 0, "stream %u: damage is told at offsets %llu to %llu of %s, byte %llu", i,
+                    (unsigned long long)damage.list[0].first_offset, (unsigned long long)damage.list[0].next_offset, damage.list[0].segment,
+                    (unsigned long long)damage.list[0].position);
+        check_damage(&trial->streams[i], i, &damage, first);
+    }
+}
+
+void trial_adopt(struct trial *trial, bool damaged)
+{
+    trial_read(trial, damaged);
     for (unsigned i = 0; i < TRIAL_STREAMS; i++) {
         struct trial_stream *stream = &trial->streams[i];
         for (size_t r = 0; r < stream->count; r++)

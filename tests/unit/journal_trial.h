@@ -11,7 +11,7 @@
 #include "journal/journal.h"
 #include "simulated_disk.h"
 
-enum { TRIAL_STREAMS = 3, TRIAL_PRODUCERS = 2, TRIAL_SEGMENT_SIZE = 64 << 10, TRIAL_DAMAGE_MAX = 64 };
+enum { TRIAL_STREAMS = 3, TRIAL_PRODUCERS = 2, TRIAL_SEGMENT_SIZE = 64 << 10 };
 
 enum trial_state {
     TRIAL_SENT,    /* may be there after a crash */
@@ -38,7 +38,9 @@ struct trial {
     struct trial_stream streams[TRIAL_STREAMS];
     struct random_source random;
     unsigned readings;
-    bool with_large; /* some records are larger than a chunk of the journal */
+    uint64_t segment_size;
+    uint32_t keeper_one_in; /* of the group thread's writes and syncs one has the keeper at work beside it */
+    bool with_large;        /* some records are larger than a chunk of the journal */
 
     struct journal *journal;
     struct journal_stream *journal_streams[TRIAL_STREAMS];
@@ -54,8 +56,9 @@ struct trial {
     void *on_call_context;
     unsigned fail_in; /* so many calls of fail_kind from now one fails with EIO; 0: none */
     enum simulated_kind fail_kind;
-    bool may_die; /* else it is an error when the journal gives up */
-    jmp_buf died; /* where trial_turns and trial_close continue then */
+    bool fail_keeper; /* only of the calls that the keeper makes while a group is written */
+    bool may_die;     /* else it is an error when the journal gives up */
+    jmp_buf died;     /* where trial_turns and trial_close continue then */
 };
 
 /* Ends the test with a message, and says how to run the seed again. */
@@ -87,15 +90,10 @@ void trial_kill(struct trial *trial); /* the process is gone, what the system ho
 /* Some appends, groups and keeper's turns, as chance will have it. False: the journal has given up (may_die), and is to be killed. */
 bool trial_turns(struct trial *trial, unsigned turns);
 
-struct trial_damage {
-    struct reader_damage list[TRIAL_DAMAGE_MAX];
-    unsigned count;
-};
-
-/* Reads all streams and holds them against the promises. Durable records may only be missing where `damage` (NULL: nowhere) tells, and
- * nothing that is told missing may be there. trial_adopt also makes what was read the promise for the future: after a recovery. */
-void trial_read(struct trial *trial, struct trial_damage *damage);
-void trial_adopt(struct trial *trial);
+/* Reads all streams and holds them against the promises. Without `damaged` no damage may be told; with it durable records may be missing,
+ * but only those that are told, and all of those. trial_adopt also makes what was read the promise for the future: after a recovery. */
+void trial_read(struct trial *trial, bool damaged);
+void trial_adopt(struct trial *trial, bool damaged);
 
 /* The folder of a stream. */
 void trial_folder(unsigned stream, char folder[64]);

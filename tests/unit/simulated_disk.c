@@ -625,3 +625,8 @@ void simulated_disk_make_unreadable(struct simulated_disk *disk, const char *pat
     assert(inode->unreadable);
     inode->unreadable[inode->unreadable_count++] = position / SIMULATED_PAGE_SIZE;
 }
+
+void simulated_disk_heal(struct simulated_disk *disk, const char *path)
+{
+    find(disk, path)->unreadable_count = 0;
+}

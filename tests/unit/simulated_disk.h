@@ -25,7 +25,7 @@
 #include "base/random.h"
 #include "journal/disk.h"
 
-enum { SIMULATED_PATH_MAX = 256 };
+enum { SIMULATED_PAGE_SIZE = 4096, SIMULATED_SECTOR_SIZE = 512, SIMULATED_PATH_MAX = 256 };
 
 enum simulated_kind {
     SIMULATED_OPEN,
@@ -85,7 +85,8 @@ int64_t simulated_disk_file_size(const struct simulated_disk *disk, const char *
 /* Changes a bit, on the disk and for readers. `bit` counts from the file's beginning and must lie within it. */
 void simulated_disk_flip(struct simulated_disk *disk, const char *path, uint64_t bit);
 
-/* Reads that touch the page of this byte fail with EIO from now on; one that begins before it is short. */
+/* Reads that touch the page of this byte fail with EIO from now on; one that begins before it is short. Until it is healed. */
 void simulated_disk_make_unreadable(struct simulated_disk *disk, const char *path, uint64_t position);
+void simulated_disk_heal(struct simulated_disk *disk, const char *path);
 
 #endif

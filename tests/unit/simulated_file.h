@@ -6,9 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/random.h"
-
-enum { SIMULATED_PAGE_SIZE = 4096, SIMULATED_SECTOR_SIZE = 512 };
+#include "simulated_disk.h"
 
 struct simulated_page;
 struct simulated_change;

@@ -4,6 +4,7 @@
  * SPINDLE_FAULT_TEST=t runs only the tests whose names match, with * and ?. */
 #include "unit.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/error.h"
@@ -23,18 +24,18 @@ static void restart(struct trial *crashed)
 {
     struct random_source *random = &crashed->random;
     struct second_crash second = {.in = random_below(random, 3) ? 0 : 1 + random_below(random, 40)};
-    trial_read(crashed, NULL); /* as `verify` and `cat` would, of a folder that nobody has recovered */
+    trial_read(crashed, false); /* as `verify` and `cat` would, of a folder that nobody has recovered */
     if (second.in) {
         crashed->on_call = crash_again;
         crashed->on_call_context = &second;
     }
     int error = trial_open(crashed);
     TRIAL_CHECK(error == 0, "no start after a crash: %s", error_text(error));
-    trial_adopt(crashed);
+    trial_adopt(crashed, false);
     trial_turns(crashed, random_below(random, 5));
     if (random_below(random, 2)) {
         trial_close(crashed);
-        trial_read(crashed, NULL);
+        trial_read(crashed, false);
     }
     crashed->on_call = NULL;
 }
@@ -46,13 +47,13 @@ static void crash_again(struct trial *trial)
         return;
     struct trial crashed;
     trial_init_crashed(&crashed, trial, random_u64(&trial->random));
-    trial_read(&crashed, NULL);
+    trial_read(&crashed, false);
     int error = trial_open(&crashed);
     TRIAL_CHECK(error == 0, "no start after a second crash: %s", error_text(error));
-    trial_adopt(&crashed);
+    trial_adopt(&crashed, false);
     trial_turns(&crashed, 2);
     trial_close(&crashed);
-    trial_read(&crashed, NULL);
+    trial_read(&crashed, false);
     trial_fini(&crashed);
 }
 
@@ -76,11 +77,11 @@ static void crash_everywhere(uint64_t seed)
         trial.on_call_context = &seeds;
         simulated_disk_set_short(trial.disk, seed % 2 ? 20 : 0);
         TRIAL_CHECK(trial_open(&trial) == 0, "no start");
-        trial_adopt(&trial);
+        trial_adopt(&trial, false);
         trial_turns(&trial, 30);
         if (lives % 2) {
             trial_close(&trial);
-            trial_read(&trial, NULL);
+            trial_read(&trial, false);
         } else {
             trial_crash(&trial);
         }
@@ -104,16 +105,16 @@ static void end_badly(struct trial *trial)
         trial_kill(trial);
     else
         trial_crash(trial);
-    trial_read(trial, NULL);
+    trial_read(trial, false);
 }
 
-static void start_again(struct trial *trial)
+static void start_again(struct trial *trial, bool damaged)
 {
     int error = trial_open(trial);
     if (error)
         error = trial_open(trial); /* what had been armed has failed */
     TRIAL_CHECK(error == 0, "no start: %s", error_text(error));
-    trial_adopt(trial);
+    trial_adopt(trial, damaged);
 }
 
 static void fail_sometimes(uint64_t seed)
@@ -123,13 +124,16 @@ static void fail_sometimes(uint64_t seed)
     struct trial trial;
     trial_init(&trial, seed);
     trial.may_die = true;
-    start_again(&trial);
+    start_again(&trial, false);
     for (unsigned lives = 0; lives < 12; lives++) {
         trial.fail_kind = kinds[random_below(&trial.random, sizeof kinds / sizeof *kinds)];
-        trial.fail_in = 1 + random_below(&trial.random, trial.fail_kind == SIMULATED_WRITE || trial.fail_kind == SIMULATED_SYNC ? 40 : 6);
+        trial.fail_keeper = random_below(&trial.random, 3) == 0;
+        trial.fail_in =
+            1 + random_below(&trial.random,
+                             !trial.fail_keeper && (trial.fail_kind == SIMULATED_WRITE || trial.fail_kind == SIMULATED_SYNC) ? 40 : 6);
         if (!trial_turns(&trial, 10) || random_below(&trial.random, 2) || !trial_close(&trial))
             end_badly(&trial);
-        start_again(&trial);
+        start_again(&trial, false);
     }
     trial_fini(&trial);
 }
@@ -138,6 +142,131 @@ static void after_a_call_that_fails_every_promise_holds(void **state)
 {
     (void)state;
     trial_seeds(60, fail_sometimes);
+}
+
+/* The system tells each handle of a failed sync once. If the keeper shared the group thread's, it would take the bad news away from it. */
+static void a_sync_that_fails_for_the_keeper_fails_for_the_group(uint64_t seed)
+{
+    struct trial trial;
+    trial_init(&trial, seed);
+    trial.segment_size = 64 << 20; /* much to be zeroed ahead */
+    trial.keeper_one_in = 1;
+    trial.may_die = trial.fail_keeper = true;
+    trial.fail_kind = SIMULATED_SYNC;
+    trial.fail_in = 2; /* the keeper's first turn is beside the group's write, its second beside the group's sync */
+    start_again(&trial, false);
+    TRIAL_CHECK(!trial_turns(&trial, 20), "the group's sync has not failed");
+    trial_crash(&trial);
+    trial_read(&trial, false);
+    start_again(&trial, false);
+    trial_fini(&trial);
+}
+
+static void the_keeper_does_not_swallow_a_failed_sync(void **state)
+{
+    (void)state;
+    trial_seeds(3, a_sync_that_fails_for_the_keeper_fails_for_the_group);
+}
+
+/* ---- damage ---- */
+
+static void segment_path(unsigned stream, uint64_t base_offset, char path[SIMULATED_PATH_MAX])
+{
+    char folder[64], name[32];
+    trial_folder(stream, folder);
+    segment_name(base_offset, name);
+    snprintf(path, SIMULATED_PATH_MAX, "%s/%s", folder, name);
+}
+
+static void newest_segment(struct trial *trial, unsigned stream, char path[SIMULATED_PATH_MAX])
+{
+    char folder[64];
+    trial_folder(stream, folder);
+    uint64_t *bases;
+    size_t count;
+    assert_int_equal(segment_list(simulated_disk_table(trial->disk), folder, &bases, &count), 0);
+    segment_path(stream, bases[count - 1], path);
+    free(bases);
+}
+
+/* A segment of the stream and the bytes in it that hold something but for a seal: without that nobody can tell damage in the last group
+ * from a torn end. */
+static uint64_t draw_segment(struct trial *trial, unsigned stream, char path[SIMULATED_PATH_MAX], bool *last)
+{
+    char folder[64];
+    trial_folder(stream, folder);
+    uint64_t *bases;
+    size_t count;
+    assert_int_equal(segment_list(simulated_disk_table(trial->disk), folder, &bases, &count), 0);
+    size_t pick = random_below(&trial->random, (uint32_t)count);
+    *last = pick + 1 == count;
+    segment_path(stream, bases[pick], path);
+    free(bases);
+    return (uint64_t)simulated_disk_file_size(trial->disk, path) - (*last ? FORMAT_RECORD_HEADER_SIZE : 0);
+}
+
+static void damage_sometimes(uint64_t seed)
+{
+    struct trial trial;
+    trial_init(&trial, seed);
+    for (unsigned lives = 0; lives < 2; lives++) {
+        start_again(&trial, false);
+        trial_turns(&trial, 15);
+        TRIAL_CHECK(trial_close(&trial), "the journal gave up");
+    }
+    trial_adopt(&trial, false);
+    for (uint32_t places = 1 + random_below(&trial.random, 4); places > 0; places--) {
+        char path[SIMULATED_PATH_MAX];
+        bool last;
+        uint64_t size = draw_segment(&trial, random_below(&trial.random, TRIAL_STREAMS), path, &last);
+        uint64_t position = random_below(&trial.random, (uint32_t)size);
+        if (!last && random_below(&trial.random, 3) == 0)
+            simulated_disk_make_unreadable(trial.disk, path, position);
+        else
+            simulated_disk_flip(trial.disk, path, position * 8 + random_below(&trial.random, 8));
+    }
+    trial_read(&trial, true);
+    start_again(&trial, true);
+    trial_turns(&trial, 5);
+    trial_read(&trial, true);
+    trial_crash(&trial);
+    trial_read(&trial, true);
+    start_again(&trial, true);
+    trial_fini(&trial);
+}
+
+/* What cannot be read may be acknowledged. It is no torn end, to be cut off and forgotten. */
+static void unreadable_end(uint64_t seed)
+{
+    struct trial trial;
+    trial_init(&trial, seed);
+    start_again(&trial, false);
+    do
+        trial_turns(&trial, 1);
+    while (trial.streams[0].next < 3);
+    trial_kill(&trial);
+    char path[SIMULATED_PATH_MAX];
+    newest_segment(&trial, 0, path);
+    uint64_t position = FORMAT_SEGMENT_HEADER_SIZE; /* so that all pages with records are unreadable */
+    for (; position < (uint64_t)simulated_disk_file_size(trial.disk, path); position += SIMULATED_PAGE_SIZE)
+        simulated_disk_make_unreadable(trial.disk, path, position);
+    assert_int_equal(trial_open(&trial), ERR_IO);
+    assert_int_equal(trial_open(&trial), ERR_IO);
+    simulated_disk_heal(trial.disk, path);
+    start_again(&trial, false);
+    trial_fini(&trial);
+}
+
+static void what_cannot_be_read_is_not_cut_off(void **state)
+{
+    (void)state;
+    trial_seeds(3, unreadable_end);
+}
+
+static void damage_is_told_exactly_and_the_rest_is_intact(void **state)
+{
+    (void)state;
+    trial_seeds(40, damage_sometimes);
 }
 
 /* ---- a full disk ---- */
@@ -161,13 +290,13 @@ static void fill_sometimes(uint64_t seed)
         while (error == ERR_NO_SPACE) /* there is no place for a folder */
             error = trial_open(&trial);
         TRIAL_CHECK(error == 0, "no start: %s", error_text(error));
-        trial_adopt(&trial);
+        trial_adopt(&trial, false);
         for (unsigned i = 0; i < 8; i++) {
             simulated_disk_fill(trial.disk, random_below(&trial.random, 30));
             trial_turns(&trial, 3);
         }
         trial_close(&trial);
-        trial_read(&trial, NULL);
+        trial_read(&trial, false);
     }
     trial_fini(&trial);
 }
@@ -183,6 +312,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(after_a_crash_at_any_call_every_promise_holds),
         cmocka_unit_test(after_a_call_that_fails_every_promise_holds),
+        cmocka_unit_test(the_keeper_does_not_swallow_a_failed_sync),
+        cmocka_unit_test(damage_is_told_exactly_and_the_rest_is_intact),
+        cmocka_unit_test(what_cannot_be_read_is_not_cut_off),
         cmocka_unit_test(a_full_disk_loses_nothing_and_writing_goes_on_afterwards),
     };
     cmocka_set_test_filter(getenv("SPINDLE_FAULT_TEST"));

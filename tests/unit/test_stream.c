@@ -19,7 +19,7 @@ struct slow_disk {
     pthread_cond_t changed;
     bool armed, zeroing, rolled;
     uint64_t zeroed_from; /* where the keeper began in the file in which it zeroed last */
-    int zeroed_file;
+    ino_t zeroed_inode;
 };
 
 static struct slow_disk slow;
@@ -50,8 +50,10 @@ static ssize_t slow_write(struct disk *disk, int file, const struct iovec *parts
 {
     pthread_mutex_lock(&slow.lock);
     bool by_keeper = slow.keeper && pthread_equal(pthread_self(), slow.keeper);
-    if (by_keeper && slow.zeroed_file != file) {
-        slow.zeroed_file = file;
+    struct stat status;
+    assert_int_equal(fstat(file, &status), 0);
+    if (by_keeper && slow.zeroed_inode != status.st_ino) {
+        slow.zeroed_inode = status.st_ino;
         slow.zeroed_from = position;
     }
     if (by_keeper && !slow.zeroing) {
@@ -101,10 +103,10 @@ static void a_roll_waits_for_the_zeroing_of_the_old_segment(void **state)
 
     assert_int_equal(stream.segment_count, 2);
     assert_false(stream.zeroing_failed); /* it did not write to a file that was closed under it */
-    assert_int_equal(slow.zeroed_file, stream.file);
-    assert_int_equal(slow.zeroed_from, FORMAT_SEGMENT_HEADER_SIZE); /* it began anew in the new segment */
     struct stat status;
     assert_int_equal(fstat(stream.file, &status), 0);
+    assert_int_equal(slow.zeroed_inode, status.st_ino);
+    assert_int_equal(slow.zeroed_from, FORMAT_SEGMENT_HEADER_SIZE); /* it began anew in the new segment */
     assert_int_equal(status.st_size, stream.zeroed_to);
     stream_close(&stream);
 }
