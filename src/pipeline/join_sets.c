@@ -38,7 +38,7 @@ struct join_member *join_member_create(const struct join_message *message, const
     return member;
 }
 
-void join_member_free(struct join *join, struct join_member *member)
+static void member_free(struct join *join, struct join_member *member)
 {
     release_hold(join, member);
     join->waiting_count--;
@@ -196,7 +196,7 @@ void join_set_put(struct join *join, struct join_set *set, struct join_member *m
 {
     unsigned side = member->item.side;
     if (set->members[side])
-        join_member_free(join, set->members[side]);
+        member_free(join, set->members[side]);
     set->members[side] = member;
     join_set_change_sides(set, set->sides | 1u << side);
     join->waiting_count++;
@@ -247,7 +247,7 @@ void join_set_free(struct join *join, struct join_set *set)
 {
     for (unsigned side = 0; side < STAGE_SIDES_MAX; side++)
         if (set->members[side])
-            join_member_free(join, set->members[side]);
+            member_free(join, set->members[side]);
     free(set);
 }
 

@@ -9,7 +9,6 @@
 
 /* With the content of *item; NULL without memory. It is the caller's until join_set_put(). */
 struct join_member *join_member_create(const struct join_message *message, const struct stage_item *item);
-void join_member_free(struct join *join, struct join_member *member); /* one that was put into a set */
 
 /* Counts content that is in memory, and lets it go; the name of the item stays. */
 void join_member_hold(struct join *join, struct join_member *member);
