@@ -2,29 +2,16 @@
 import contextlib
 import os
 import pathlib
-import random
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 
-from spindle import Spindle, run_cli, wait_until
+from spindle import Spindle, free_port, run_cli, wait_until
 
 SETTINGS = {'drilling.estimator': 'gradient', 'pipeline.grace_s': 1, 'mqtt.listener.time_window': 120, 'journal.segment_size': '1MiB'}
-PORTS = range(15000, 32000)  # below those that the system gives to connections: nobody takes them while a server is down
 ABORTED = -signal.SIGABRT
 KILLED = -signal.SIGKILL
-
-
-def free_port():
-    while True:
-        port = random.choice(PORTS)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(('127.0.0.1', port))
-                return port
 
 
 class Server(Spindle):

@@ -3,9 +3,11 @@ import ctypes
 import json
 import os
 import pathlib
+import random
 import re
 import selectors
 import signal
+import socket
 import subprocess
 import time
 import urllib.error
@@ -15,6 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BINARY = pathlib.Path(os.environ.get('SPINDLE_BINARY', ROOT / 'build' / 'spindle'))
 SANITIZED = BINARY.parent.name in ('asan', 'tsan')
 DEADLINE_S = 60 if SANITIZED else 20  # for anything that should happen at once
+PORTS = range(15000, 32000)
 READY = re.compile(r'^ready mqtt=(\d+) http=(\d+)$')
 SAMPLE = re.compile(r'^([a-z_:][a-z0-9_:]*)(?:\{(.*)\})? (\S+)$')
 LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"')
@@ -32,6 +35,20 @@ def wait_until(condition, what, deadline_s=DEADLINE_S):
             return value
         assert time.monotonic() < end, 'waited %.0f s in vain: %s' % (deadline_s, what() if callable(what) else what)
         time.sleep(0.01)
+
+
+def free_port():
+    """A port for a server that is restarted under load. It lies below those that the system gives to connections: while the server is down,
+    a client that tries to connect could otherwise be given that very port."""
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(('127.0.0.1', port))
+                return port
+            except OSError:
+                continue
 
 
 def die_with_parent():

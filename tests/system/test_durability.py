@@ -6,7 +6,7 @@ import time
 import pytest
 
 from holes import ANSWERS, KEYPOINTS, Hole
-from spindle import SANITIZED, wait_until
+from spindle import SANITIZED, free_port, wait_until
 from toolbox import Toolbox, check_answered, check_kept, total_acknowledged
 
 KILLS = 5 if SANITIZED else 20
@@ -16,7 +16,9 @@ SETTINGS = {'drilling.estimator': 'gradient', 'pipeline.grace_s': 0.2, 'mqtt.lis
 @pytest.mark.timeout(600)
 def test_killed_under_load(spindle):
     """The short form of tests/fault/test_kills.py."""
-    server = spindle(settings=SETTINGS).start()
+    server = spindle(settings=SETTINGS)
+    server.port = free_port()
+    server.start()
     chance = random.Random(11)
     boxes = [Toolbox(server, i) for i in range(3)]
     for box in boxes:
