@@ -801,6 +801,11 @@ void journal_close(struct journal *journal)
 
 /* ---- what others may know ---- */
 
+struct disk *journal_disk(const struct journal *journal)
+{
+    return journal->options.disk;
+}
+
 struct journal_stream *journal_stream_at(struct journal *journal, unsigned index)
 {
     return index < journal->stream_count ? journal->streams[index] : NULL;

@@ -147,6 +147,8 @@ struct journal_stats {
 };
 void journal_stats(struct journal *journal, struct journal_stats *stats);
 
+struct disk *journal_disk(const struct journal *journal);
+
 struct journal_stream *journal_stream_at(struct journal *journal, unsigned index); /* in order of adding; NULL behind the last */
 
 struct metrics_writer;

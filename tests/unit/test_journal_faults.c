@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "journal_trial.h"
@@ -17,7 +18,7 @@ struct second_crash {
     unsigned in; /* calls until the disk crashes once more; 0: it does not */
 };
 
-static void crash_again(struct trial *trial);
+static void crash_again(struct trial *trial, const struct simulated_call *call);
 
 /* A journal starts on what the crash has left, works, and ends. */
 static void restart(struct trial *crashed)
@@ -40,8 +41,9 @@ static void restart(struct trial *crashed)
     crashed->on_call = NULL;
 }
 
-static void crash_again(struct trial *trial)
+static void crash_again(struct trial *trial, const struct simulated_call *call)
 {
+    (void)call;
     struct second_crash *second = trial->on_call_context;
     if (second->in == 0 || --second->in)
         return;
@@ -57,8 +59,9 @@ static void crash_again(struct trial *trial)
     trial_fini(&crashed);
 }
 
-static void crash_here(struct trial *trial)
+static void crash_here(struct trial *trial, const struct simulated_call *call)
 {
+    (void)call;
     struct random_source *seeds = trial->on_call_context;
     struct trial crashed;
     trial_init_crashed(&crashed, trial, random_u64(seeds));
@@ -93,6 +96,87 @@ static void after_a_crash_at_any_call_every_promise_holds(void **state)
 {
     (void)state;
     trial_seeds(3, crash_everywhere);
+}
+
+/* ---- what the runs are made of ---- */
+
+/* What a run's calls have done to segments, and whether each had its name for good before it was written to. */
+struct habits {
+    unsigned rolls, from_prepared, from_next, retired, removed, reused;
+    char unsynced[SIMULATED_PATH_MAX]; /* a segment whose folder has not been synced since it got its name */
+};
+
+static bool ends_with(const char *path, const char *name)
+{
+    size_t length = strlen(path), wanted = strlen(name);
+    return length >= wanted && strcmp(path + length - wanted, name) == 0;
+}
+
+static bool is_segment(const char *path)
+{
+    uint64_t base_offset;
+    return segment_name_parse(strrchr(path, '/') + 1, &base_offset);
+}
+
+static void watch(struct trial *trial, const struct simulated_call *call)
+{
+    struct habits *habits = trial->on_call_context;
+    if (call->kind == SIMULATED_RENAME && is_segment(call->to)) {
+        habits->rolls++;
+        habits->from_prepared += ends_with(call->path, "/prepared.seg");
+        habits->from_next += ends_with(call->path, "/next.seg");
+        snprintf(habits->unsynced, sizeof habits->unsynced, "%s", call->to);
+    }
+    habits->retired += call->kind == SIMULATED_RENAME && is_segment(call->path) && ends_with(call->to, "/spare.seg");
+    habits->reused += call->kind == SIMULATED_RENAME && ends_with(call->path, "/spare.seg");
+    habits->removed += call->kind == SIMULATED_REMOVE && is_segment(call->path);
+    size_t length = strlen(call->path);
+    if (call->kind == SIMULATED_SYNC_FOLDER && strncmp(habits->unsynced, call->path, length) == 0 && habits->unsynced[length] == '/')
+        habits->unsynced[0] = 0;
+    TRIAL_CHECK(call->kind != SIMULATED_WRITE || strcmp(call->path, habits->unsynced) != 0, "%s has no name for good yet", call->path);
+}
+
+static uint64_t run_watched(uint64_t seed, struct habits *habits)
+{
+    struct trial trial;
+    trial_init(&trial, seed);
+    for (unsigned lives = 0; lives < 3; lives++) {
+        trial.on_call = watch;
+        trial.on_call_context = habits;
+        TRIAL_CHECK(trial_open(&trial) == 0, "no start");
+        trial_adopt(&trial, false);
+        trial_turns(&trial, 30);
+        trial_crash(&trial);
+    }
+    trial_fini(&trial);
+    return trial.calls_sum;
+}
+
+static void watch_a_run(uint64_t seed)
+{
+    struct habits habits = {0};
+    run_watched(seed, &habits);
+    TRIAL_CHECK(habits.rolls > 9 && habits.from_prepared && habits.from_next > 9, "too few segments are begun");
+    TRIAL_CHECK(habits.retired && habits.removed && habits.reused, "too little is retired, or used again");
+}
+
+static void a_segment_has_its_name_for_good_before_a_record_goes_into_it(void **state)
+{
+    (void)state;
+    trial_seeds(3, watch_a_run);
+}
+
+static void run_twice(uint64_t seed)
+{
+    struct habits habits = {0};
+    uint64_t first = run_watched(seed, &habits);
+    TRIAL_CHECK(run_watched(seed, &habits) == first, "the second run was another one");
+}
+
+static void the_same_seed_makes_the_same_calls(void **state)
+{
+    (void)state;
+    trial_seeds(3, run_twice);
 }
 
 /* ---- calls that fail ---- */
@@ -271,11 +355,11 @@ static void damage_is_told_exactly_and_the_rest_is_intact(void **state)
 
 /* ---- a full disk ---- */
 
-static void crash_now_and_then(struct trial *trial)
+static void crash_now_and_then(struct trial *trial, const struct simulated_call *call)
 {
     struct random_source *seeds = trial->on_call_context;
     if (random_below(seeds, 8) == 0)
-        crash_here(trial);
+        crash_here(trial, call);
 }
 
 static void fill_sometimes(uint64_t seed)
@@ -311,6 +395,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(after_a_crash_at_any_call_every_promise_holds),
+        cmocka_unit_test(a_segment_has_its_name_for_good_before_a_record_goes_into_it),
+        cmocka_unit_test(the_same_seed_makes_the_same_calls),
         cmocka_unit_test(after_a_call_that_fails_every_promise_holds),
         cmocka_unit_test(the_keeper_does_not_swallow_a_failed_sync),
         cmocka_unit_test(damage_is_told_exactly_and_the_rest_is_intact),
