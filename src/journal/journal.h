@@ -1,15 +1,18 @@
-/* The journal: durable streams, written in groups by one thread.
+/* The journal: durable streams, written in groups.
  *
  *   journal_open -> journal_stream_add (each stream, in the order in which a group is to become durable) -> journal_start
  *
  * A thread that appends has a producer of its own. It encodes records straight into the producer's open chunk (no lock, no
- * allocation), and sends the chunk off once a turn. The journal thread takes all chunks that have arrived, gives the records their offsets,
- * writes each stream's part with one call, syncs, and then tells each producer. While it does, the next group gathers; so
+ * allocation), and sends the chunk off once a turn. A scribe, the thread that writes, takes all chunks that have arrived, gives the records
+ * their offsets, writes each stream's part with one call, syncs, and then tells each producer. While it does, the next group gathers; so
  * nobody waits for a timer, and a group is as large as what arrived during the last sync.
  *
  * Within a group streams are written and synced in the order in which they were added, each before the next: what a later stream says of an
  * earlier one is true on disk at every instant. A chunk is told durable as soon as the last of its own streams is, and every chunk that its
- * producer has sent off before it: a producer is told in the order of submission, and waits for no stream that it does not use. */
+ * producer has sent off before it: a producer is told in the order of submission.
+ *
+ * There are two scribes, with streams, producers and groups of their own; neither waits for the other. So messages that arrive do not wait
+ * for the syncs of what is written about older ones. A producer appends to streams of one scribe only. */
 #ifndef JOURNAL_JOURNAL_H
 #define JOURNAL_JOURNAL_H
 
@@ -28,7 +31,7 @@ enum journal_durability {
     JOURNAL_DURABLE_MEMORY /* as OS here; whoever appends does not wait to be told */
 };
 
-enum { JOURNAL_STREAMS_MAX = 16, JOURNAL_GROUP_BYTES_MAX = 32 << 20, JOURNAL_PATH_MAX = 4096 };
+enum { JOURNAL_SCRIBES = 2, JOURNAL_STREAMS_MAX = 16, JOURNAL_GROUP_BYTES_MAX = 32 << 20, JOURNAL_PATH_MAX = 4096 };
 
 struct journal_options {
     struct disk *disk;
@@ -52,19 +55,20 @@ struct journal_stream_options {
     const char *name;
     uint64_t segment_size;   /* 0: the journal's */
     uint64_t retention_size; /* bytes kept at least, older segments are recycled; 0: all */
+    unsigned scribe;         /* who writes it: 0 or 1 */
     bool guarded;            /* nothing at or beyond journal_stream_set_guard() is removed; the guard starts at 0 */
 };
 
 /* Opens and recovers a stream. Damage that recovery passes over is reported by diagnostics. */
 int journal_stream_add(struct journal *journal, const struct journal_stream_options *options, struct journal_stream **stream);
 
-/* Starts the threads. What was sent off before is a group of its own, durable before anything else. */
+/* Starts the threads. What was sent off before is a group of its own, durable before anything else of its scribe. */
 int journal_start(struct journal *journal);
 
-/* The turns of the two threads, for tests that must run the same way each time: a stepped journal does on the caller's thread what
+/* The turns of the scribes and the keeper, for tests that must run the same way each time: a stepped journal does on the caller's thread what
  * they would do, with the same code. A group is what was sent off so far; a full disk is tried again at once; fatal() may leave by longjmp,
  * and then the journal may only be closed. step_keeper may be called from within the disk's write and sync of a step_group, as the keeper
- * runs beside the group thread. Both return whether there was something to do. Nothing may wait for a producer of a stepped journal. */
+ * runs beside the scribe. Both return whether there was something to do. Nothing may wait for a producer of a stepped journal. */
 bool journal_step_group(struct journal *journal);
 bool journal_step_keeper(struct journal *journal);
 
@@ -85,10 +89,10 @@ const char *journal_stream_folder(const struct journal_stream *stream);
 uint64_t journal_stream_durable(const struct journal_stream *stream); /* offset behind the last durable record; any thread */
 void journal_stream_set_guard(struct journal_stream *stream, uint64_t offset);
 
-/* Called on the journal thread after the stream's durable offset has advanced. One per stream; set before journal_start. */
+/* Called on the stream's scribe after its durable offset has advanced. One per stream; set before journal_start. */
 void journal_stream_on_durable(struct journal_stream *stream, void (*notify)(void *context), void *context);
 
-/* Called on the journal thread for each record that has become durable, in order of offset, before producers are told; must not block.
+/* Called on the stream's scribe for each record that has become durable, in order of offset, before producers are told; must not block.
  * One per stream; set before journal_start. */
 void journal_stream_on_record(struct journal_stream *stream, void (*each)(void *context, const struct message *record), void *context);
 
@@ -104,11 +108,11 @@ int journal_stream_reader_at(struct journal_stream *stream, const struct reader_
 
 /* ---- producers ---- */
 
-/* `notify` is called on the journal thread whenever chunks of this producer have become durable; it should wake the owner, who
+/* `notify` is called on the scribe whenever chunks of this producer have become durable; it should wake the owner, who
  * then calls journal_producer_poll. It must not block. */
 int journal_producer_open(struct journal *journal, void (*notify)(void *context), void *context, struct journal_producer **producer);
 
-/* Waits until what was sent off is durable and notify has returned; before journal_close. Accepts NULL. Not on the journal thread. */
+/* Waits until what was sent off is durable and notify has returned; before journal_close. Accepts NULL. Not on a scribe. */
 void journal_producer_close(struct journal_producer *producer);
 
 /* Encodes a record into the open chunk. `token` (0: none) comes back when it is durable. ERR_NO_MEMORY, ERR_LIMIT (record too large);
@@ -135,14 +139,14 @@ size_t journal_producer_backlog(const struct journal_producer *producer);
 /* Bytes in the open chunk; the owner's thread. */
 size_t journal_producer_gathered(const struct journal_producer *producer);
 
-/* Blocks until the backlog is at most `bytes`. Not for loop threads, nor for the journal thread. */
+/* Blocks until the backlog is at most `bytes`. Not for loop threads, nor for a scribe. */
 void journal_producer_wait(struct journal_producer *producer, size_t bytes);
 
 /* ---- state ---- */
 
 struct journal_stats {
     uint64_t groups, bytes;
-    const struct histogram *sync; /* ns of write and sync of a group, all its streams; live, one writer */
+    const struct histogram *sync; /* ns of write and sync of a group, all its streams; live */
     bool stalled;                 /* appends wait, for example because the disk is full */
 };
 void journal_stats(struct journal *journal, struct journal_stats *stats);

@@ -17,7 +17,7 @@
 #include "base/diagnostics.h"
 #include "base/error.h"
 
-/* Two names, so that the journal thread never waits for what the keeper prepares, nor takes it half done. */
+/* Two names, so that a scribe never waits for what the keeper prepares, nor takes it half done. */
 static const char made_by_keeper[] = "prepared.seg", made_in_haste[] = "next.seg";
 
 static void file_path(const struct journal_stream *stream, const char *name, char path[JOURNAL_PATH_MAX + 40])

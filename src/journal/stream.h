@@ -1,6 +1,6 @@
 /* The files of one stream: recovery, the segment being written, the one prepared for after it, and retention.
  *
- * The journal thread writes; the keeper thread zeroes ahead, prepares and removes. What both touch is under `lock`, which is
+ * The scribe writes; the keeper thread zeroes ahead, prepares and removes. What both touch is under `lock`, which is
  * never held across a system call but for the short step that changes names. */
 #ifndef JOURNAL_STREAM_H
 #define JOURNAL_STREAM_H
@@ -24,13 +24,13 @@ struct journal_stream {
     uint64_t segment_size, retention_size;
     uint64_t key; /* format.h */
     bool guarded;
-    unsigned index;
+    unsigned index, scribe;
     void (*notify)(void *context);
     void *notify_context;
     void (*on_record)(void *context, const struct message *record);
     void *on_record_context;
 
-    /* The journal thread's. */
+    /* The scribe's. */
     int file;                         /* -1: none yet, since the disk was full at the start */
     char path[JOURNAL_PATH_MAX + 40]; /* of `file` */
     uint64_t position;                /* where the next group goes */
@@ -58,10 +58,10 @@ struct journal_stream {
 int stream_open(struct journal_stream *stream);
 void stream_close(struct journal_stream *stream);
 
-/* Journal thread. Makes room for a group of `bytes`: rolls to a new segment when it does not fit. Negative error: nothing changed. */
+/* Scribe. Makes room for a group of `bytes`: rolls to a new segment when it does not fit. Negative error: nothing changed. */
 int stream_make_room(struct journal_stream *stream, uint64_t bytes);
 
-/* Journal thread. Claims [position, position + bytes) against the keeper's zeroing. Returns whether the keeper has something to do. */
+/* Scribe. Claims [position, position + bytes) against the keeper's zeroing. Returns whether the keeper has something to do. */
 bool stream_claim(struct journal_stream *stream, uint64_t bytes);
 
 /* Tells the operator of damage; a reader_on_damage whose context is the stream. */

@@ -1,6 +1,6 @@
 /* The queue interface over the journal.
  *
- * Everything that says what became of a message is applied to the ledger only when it is durable, on the journal thread; so the
+ * Everything that says what became of a message is applied to the ledger only when it is durable, on the scribe of the outcomes; so the
  * counts that a scrape sees are those that a restart would find. */
 #include "queue/embedded.h"
 
@@ -62,7 +62,7 @@ struct embedded {
     pthread_mutex_t ledger_lock;
     struct ledger ledger;
 
-    /* Journal thread. */
+    /* The scribe's. */
     struct journal_producer *checkpoints;
     uint64_t outcomes_applied; /* outcomes below it are in the ledger */
     uint64_t since_checkpoint;
@@ -395,7 +395,7 @@ static void embedded_counts(struct queue *base, struct queue_counts *counts)
 
 /* ---- settling ---- */
 
-/* Both run on the journal thread, record by record in order of offset: the answers of a key leave in the order in which they were
+/* Both run on one scribe, record by record in order of offset: the answers of a key leave in the order in which they were
  * given, whichever workers gave them. */
 static void on_result(void *context, const struct message *record)
 {

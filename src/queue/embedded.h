@@ -1,7 +1,7 @@
 /* The embedded queue: the durable tier on this machine's journal.
  *
  * It consumes one stream (`ingest`), keeps results in `results`, dead letters in `dead-letters` and outcomes in `outcomes`. The
- * streams must have been added to the journal in that order, outcomes last. */
+ * streams must have been added to the journal in that order, outcomes last; the last three belong to one scribe. */
 #ifndef QUEUE_EMBEDDED_H
 #define QUEUE_EMBEDDED_H
 
@@ -12,7 +12,7 @@ struct queue_embedded_options {
     struct journal *journal;
     const char *data_folder; /* the journal's */
     struct journal_stream *ingest, *results, *dead_letters, *outcomes;
-    /* Called for each result once it is durable, in order of commit per writer, on the journal thread; must not block. */
+    /* Called for each result once it is durable, in order of commit per writer, on the scribe of the results; must not block. */
     void (*publish)(void *context, const struct message *result);
     void *publish_context;
 };

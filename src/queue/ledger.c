@@ -326,7 +326,8 @@ static int load_sources(struct ledger *ledger, struct loading *loading, bool dea
     loading->least = count ? bases[count > LEDGER_TAIL_SEGMENTS ? count - LEDGER_TAIL_SEGMENTS : 0] : 0;
     free(bases);
     struct reader *reader;
-    error = reader_open(&reader, loading->disk, loading->folder, loading->least, pass_damage_on, loading);
+    bool all_settled = ledger->cursor >= accepted; /* nothing follows from damage then */
+    error = reader_open(&reader, loading->disk, loading->folder, loading->least, all_settled ? NULL : pass_damage_on, loading);
     if (error)
         return error;
     struct message record;

@@ -45,11 +45,11 @@ static void start(struct fixture *fixture)
     assert_int_equal(journal_open(&fixture->journal, &options), 0);
     struct journal_stream_options stream = {.name = "ingest", .retention_size = 1, .guarded = true};
     assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->ingest), 0);
-    stream = (struct journal_stream_options){.name = "results"};
+    stream = (struct journal_stream_options){.name = "results", .scribe = 1};
     assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->results), 0);
     stream.name = "dead-letters";
     assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->dead_letters), 0);
-    stream = (struct journal_stream_options){.name = "outcomes", .retention_size = 1, .guarded = true};
+    stream = (struct journal_stream_options){.name = "outcomes", .retention_size = 1, .guarded = true, .scribe = 1};
     assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->outcomes), 0);
     struct queue_embedded_options queue = {
         .journal = fixture->journal,
@@ -245,7 +245,7 @@ static void removed_files_are_noticed(void **state)
     assert_int_equal(journal_open(&journal, &options), 0);
     static const char *const names[] = {"ingest", "results", "dead-letters", "outcomes"};
     for (unsigned i = 0; i < 4; i++) {
-        struct journal_stream_options stream = {.name = names[i]};
+        struct journal_stream_options stream = {.name = names[i], .scribe = i > 0};
         assert_int_equal(journal_stream_add(journal, &stream, &streams[i]), 0);
     }
     struct queue *queue;
@@ -416,6 +416,35 @@ static void damage_to_the_outcomes_is_said_and_their_messages_are_pending_again(
     ledger_fini(&ledger);
 }
 
+static void damage_to_answers_counts_only_while_a_message_is_open(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    start(&fixture);
+    accept_messages(&fixture, 2);
+    struct queue_batch *batch;
+    assert_int_equal(fixture.queue->ops->fetch(fixture.queue, 1 << 20, 1000, &batch), 0);
+    settle_one(&fixture, &batch->messages[0], QUEUE_COMPLETED);
+    flush(&fixture);
+    settle_one(&fixture, &batch->messages[1], QUEUE_COMPLETED);
+    flush(&fixture);
+    queue_batch_release(batch);
+    stop(&fixture);
+    overwrite("results", 0, FORMAT_SEGMENT_HEADER_SIZE, 16);
+    struct ledger ledger;
+    struct ledger_extent extent;
+    struct reports reports = {0};
+    assert_int_equal(ledger_load(&ledger, disk_posix(), test_folder, "ingest", &extent, note_damage, &reports), 0);
+    assert_int_equal(reports.others, 0);
+    ledger_fini(&ledger);
+    start(&fixture);
+    accept_messages(&fixture, 1);
+    stop(&fixture);
+    assert_int_equal(ledger_load(&ledger, disk_posix(), test_folder, "ingest", &extent, note_damage, &reports), 0);
+    assert_int_equal(reports.others, 1);
+    ledger_fini(&ledger);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -425,6 +454,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(removed_files_are_noticed, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(messages_that_damage_took_are_settled_and_the_terms_add_up, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(messages_of_a_missing_first_segment_do_not_stay_pending, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(damage_to_answers_counts_only_while_a_message_is_open, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(a_message_is_found_again_by_its_offset, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(damage_to_the_outcomes_is_said_and_their_messages_are_pending_again, test_folder_make,
                                         test_folder_remove),

@@ -92,8 +92,8 @@ struct group {
     struct journal_producer *producers[2];
 };
 
-/* held: the stream whose next syncs wait, -1: none. Nothing is started yet. */
-static void open_group(struct group *group, int held)
+/* held: the stream whose next syncs wait, -1: none. apart: each stream has a scribe of its own. Nothing is started yet. */
+static void open_streams(struct group *group, int held, bool apart)
 {
     static const char *const names[STREAMS] = {"first", "second"};
     faulty = (struct faulty_disk){
@@ -107,12 +107,17 @@ static void open_group(struct group *group, int held)
     struct journal_options options = {.disk = &faulty.disk, .folder = test_folder, .segment_size = 1 << 20};
     assert_int_equal(journal_open(&group->journal, &options), 0);
     for (unsigned i = 0; i < STREAMS; i++) {
-        struct journal_stream_options stream = {.name = names[i]};
+        struct journal_stream_options stream = {.name = names[i], .scribe = apart ? i : 0};
         assert_int_equal(journal_stream_add(group->journal, &stream, &group->streams[i]), 0);
     }
     for (unsigned i = 0; i < 2; i++)
         assert_int_equal(journal_producer_open(group->journal, notice, NULL, &group->producers[i]), 0);
     hold = held >= 0;
+}
+
+static void open_group(struct group *group, int held)
+{
+    open_streams(group, held, false);
 }
 
 static void close_group(struct group *group)
@@ -165,6 +170,30 @@ static void a_chunk_does_not_wait_for_streams_that_it_does_not_use(void **state)
     let_go();
     journal_producer_wait(group.producers[1], 0);
     assert_int_equal(told_of(&group, 1).count, 1);
+    close_group(&group);
+}
+
+static void groups_of_one_scribe_do_not_wait_for_the_other(void **state)
+{
+    (void)state;
+    struct group group;
+    open_streams(&group, 1, true);
+    post(&group, 1, 1, 1);
+    assert_int_equal(journal_start(group.journal), 0);
+    wait_for(true, 0);
+    for (uint64_t token = 1; token <= 5; token++) {
+        post(&group, 0, 0, token);
+        journal_producer_wait(group.producers[0], 0); /* each a group of its own */
+    }
+    assert_int_equal(told_of(&group, 0).count, 5);
+    assert_int_equal(told_of(&group, 1).count, 0);
+    assert_int_equal(journal_stream_durable(group.streams[1]), 0);
+    let_go();
+    journal_producer_wait(group.producers[1], 0);
+    assert_int_equal(told_of(&group, 1).count, 1);
+    struct journal_stats stats;
+    journal_stats(group.journal, &stats);
+    assert_true(stats.groups >= 5);
     close_group(&group);
 }
 
@@ -353,6 +382,7 @@ int main(void)
 #define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, test_folder_make, test_folder_remove)
     const struct CMUnitTest tests[] = {
         WITH_FOLDER(a_chunk_does_not_wait_for_streams_that_it_does_not_use),
+        WITH_FOLDER(groups_of_one_scribe_do_not_wait_for_the_other),
         WITH_FOLDER(a_producer_is_told_in_the_order_in_which_it_sent_off),
         WITH_FOLDER(records_are_shown_in_the_order_of_offsets_and_producers_told_in_theirs),
         WITH_FOLDER(what_is_sent_off_before_the_start_is_a_group_of_its_own),

@@ -1,4 +1,4 @@
-/* The journal thread and the keeper at one stream at the same time. */
+/* A scribe and the keeper at one stream at the same time. */
 #include "unit.h"
 
 #include <pthread.h>
@@ -9,7 +9,7 @@
 #include "folder.h"
 #include "journal/stream.h"
 
-/* The operating system's disk, with a keeper that begins to zero while the journal thread makes a new segment, and is slow at it. */
+/* The operating system's disk, with a keeper that begins to zero while the scribe makes a new segment, and is slow at it. */
 struct slow_disk {
     struct disk disk;
     struct disk_ops ops;

@@ -1,0 +1,441 @@
+/* Taking what has arrived, writing it stream by stream, and telling the producers. The files are stream.c's. */
+#include "journal/scribe.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/diagnostics.h"
+#include "base/error.h"
+
+enum { STALL_RETRY_MS = 100, STALL_SAY_INTERVAL_S = 60 };
+
+void chunk_list_push(struct chunk_list *list, struct journal_chunk *chunk)
+{
+    chunk->next = NULL;
+    if (list->last)
+        list->last->next = chunk;
+    else
+        list->first = chunk;
+    list->last = chunk;
+    list->count++;
+}
+
+struct journal_chunk *chunk_list_pop(struct chunk_list *list)
+{
+    struct journal_chunk *chunk = list->first;
+    if (chunk) {
+        list->first = chunk->next;
+        if (!list->first)
+            list->last = NULL;
+        list->count--;
+    }
+    return chunk;
+}
+
+void chunk_destroy(struct journal_chunk *chunk)
+{
+    if (!chunk)
+        return;
+    free(chunk->bytes);
+    free(chunk->tokens);
+    free(chunk->runs);
+    free(chunk);
+}
+
+void chunk_list_destroy(struct chunk_list *list)
+{
+    struct journal_chunk *chunk;
+    while ((chunk = chunk_list_pop(list)))
+        chunk_destroy(chunk);
+}
+
+static void stop_process(struct scribe *scribe, const char *text)
+{
+    if (scribe->options->fatal)
+        scribe->options->fatal(text);
+    diagnostics(DIAGNOSTICS_ERROR, "journal", "%s", text);
+    abort();
+}
+
+static void fatal(struct scribe *scribe, const char *what, const struct journal_stream *stream, const char *reason)
+{
+    char text[JOURNAL_PATH_MAX + 512];
+    snprintf(text, sizeof text,
+             "%s of stream %s in %s failed: %s. Nothing that was not acknowledged may be believed any more, so the process stops; start it "
+             "again "
+             "when the disk is well, it will read what is really there",
+             what, stream->name, stream->folder, reason);
+    stop_process(scribe, text);
+}
+
+/* What was just written is durable, but of use only where the next start looks for it. Where that cannot be told (no memory, no rights) the
+ * next group looks again. */
+static void check_in_place(struct scribe *scribe, const struct journal_stream *stream)
+{
+    if (stream->disk->ops->check_name(stream->disk, stream->path, stream->file) != -ESTALE)
+        return;
+    char text[2 * JOURNAL_PATH_MAX];
+    snprintf(text, sizeof text,
+             "stream %s: %s was deleted, moved or replaced while it was in use. What was written to it last is not acknowledged, and the "
+             "process stops. Put the data folder back as it was and start again; what is missing in it then is lost",
+             stream->name, stream->path);
+    stop_process(scribe, text);
+}
+
+/* Whether it is to be said now that a scribe waits, and for how long one does. */
+static bool begin_stall(struct scribe *scribe, uint64_t *lasting_ns)
+{
+    struct scribe_shared *shared = scribe->shared;
+    uint64_t now_ns = clock_monotonic_ns();
+    pthread_mutex_lock(&shared->lock);
+    if (!scribe->stalled && shared->stalled++ == 0) {
+        shared->stalled_ns = now_ns;
+        shared->told = false;
+    }
+    scribe->stalled = true;
+    bool say = !shared->said_ns || now_ns - shared->said_ns >= STALL_SAY_INTERVAL_S * 1000000000ull;
+    if (say) {
+        shared->said_ns = now_ns;
+        shared->told = true;
+    }
+    *lasting_ns = now_ns - shared->stalled_ns;
+    pthread_mutex_unlock(&shared->lock);
+    return say;
+}
+
+/* Waits a little for a full disk to have space again. False when waiting is to end. A disk at its limit stops and goes on many times a
+ * second; that is said once a minute. */
+static bool stall(struct scribe *scribe, const struct journal_stream *stream, int error)
+{
+    uint64_t lasting_ns;
+    if (begin_stall(scribe, &lasting_ns)) {
+        char lasting[64] = "";
+        if (lasting_ns >= 1000000000u)
+            snprintf(lasting, sizeof lasting, ", for %" PRIu64 " s now", lasting_ns / 1000000000u);
+        diagnostics(DIAGNOSTICS_ERROR, "journal",
+                    "stream %s: cannot write to %s: %s%s. Nothing is lost: acknowledgements wait, senders are held back, and what is on "
+                    "disk is served. It goes on by itself when there is space; free some",
+                    stream->name, stream->folder, error_text(error), lasting);
+    }
+    struct timespec pause = {.tv_nsec = STALL_RETRY_MS * 1000000L};
+    if (!scribe->options->stepped)
+        nanosleep(&pause, NULL);
+    return !atomic_load(&scribe->abandoned);
+}
+
+static void end_stall(struct scribe *scribe)
+{
+    if (!scribe->stalled)
+        return;
+    struct scribe_shared *shared = scribe->shared;
+    pthread_mutex_lock(&shared->lock);
+    scribe->stalled = false;
+    bool say = --shared->stalled == 0 && shared->told;
+    uint64_t lasting_ns = clock_monotonic_ns() - shared->stalled_ns;
+    pthread_mutex_unlock(&shared->lock);
+    if (say)
+        diagnostics(DIAGNOSTICS_INFO, "journal", "writing goes on after %.1f s", (double)lasting_ns / 1e9);
+}
+
+static bool write_parts(struct scribe *scribe, struct journal_stream *stream, struct iovec *parts, size_t count, uint64_t *position)
+{
+    size_t first = 0;
+    while (first < count) {
+        ssize_t written = stream->disk->ops->write(stream->disk, stream->file, parts + first, (int)(count - first), *position);
+        if (written <= 0) {
+            int error = error_from_errno(written < 0 ? (int)-written : ENOSPC);
+            if (error_class(error) != ERROR_CLASS_RETRY)
+                fatal(scribe, "a write", stream, strerror((int)-written));
+            if (!stall(scribe, stream, error))
+                return false;
+            continue;
+        }
+        *position += (uint64_t)written;
+        size_t left = (size_t)written;
+        while (left && left >= parts[first].iov_len)
+            left -= parts[first++].iov_len;
+        if (left) {
+            parts[first].iov_base = (char *)parts[first].iov_base + left;
+            parts[first].iov_len -= left;
+        }
+    }
+    return true;
+}
+
+enum commit { COMMIT_NOTHING, COMMIT_DONE, COMMIT_ABANDONED };
+
+/* Writes and syncs what the group's chunks hold for one stream. */
+static enum commit commit_stream(struct scribe *scribe, struct journal_stream *stream, const struct chunk_list *group, bool *care)
+{
+    uint64_t bytes = 0;
+    for (const struct journal_chunk *chunk = group->first; chunk; chunk = chunk->next)
+        for (size_t i = 0; i < chunk->run_count; i++)
+            if (chunk->runs[i].stream == stream)
+                bytes += chunk->runs[i].bytes;
+    if (bytes == 0)
+        return COMMIT_NOTHING;
+    int error;
+    while ((error = stream_make_room(stream, bytes))) {
+        if (error_class(error) != ERROR_CLASS_RETRY)
+            fatal(scribe, "a new segment", stream, error_text(error));
+        if (!stall(scribe, stream, error))
+            return COMMIT_ABANDONED;
+    }
+    *care = stream_claim(stream, bytes) || *care;
+    uint64_t position = stream->position, offset = stream->next_offset;
+    bool group_start = true;
+    size_t part_count = 0;
+    for (struct journal_chunk *chunk = group->first; chunk; chunk = chunk->next) {
+        for (size_t i = 0; i < chunk->run_count; i++) {
+            const struct chunk_run *run = &chunk->runs[i];
+            if (run->stream != stream)
+                continue;
+            uint8_t *record = chunk->bytes + run->start, *end = record + run->bytes;
+            while (record < end) {
+                record += format_record_seal(record, offset++, stream->salt, group_start);
+                group_start = false;
+            }
+            scribe->parts[part_count++] = (struct iovec){chunk->bytes + run->start, run->bytes};
+            if (part_count == SCRIBE_PARTS_MAX) {
+                if (!write_parts(scribe, stream, scribe->parts, part_count, &position))
+                    return COMMIT_ABANDONED;
+                part_count = 0;
+            }
+        }
+    }
+    if (!write_parts(scribe, stream, scribe->parts, part_count, &position))
+        return COMMIT_ABANDONED;
+    if (scribe->options->durability == JOURNAL_DURABLE_DISK) {
+        int failed;
+        while ((failed = stream->disk->ops->sync(stream->disk, stream->file)) == -EINTR) {
+        }
+        if (failed)
+            fatal(scribe, "a sync", stream, strerror(-failed));
+    }
+    check_in_place(scribe, stream);
+    assert(position == stream->position + bytes);
+    stream->position = position;
+    stream->next_offset = offset;
+    atomic_store_explicit(&stream->durable, offset, memory_order_release);
+    atomic_fetch_add_explicit(&scribe->byte_count, bytes, memory_order_relaxed);
+    return COMMIT_DONE;
+}
+
+/* Hands the chunks back to their producers and tells each producer once. */
+static void release_group(struct chunk_list *group)
+{
+    struct journal_producer *touched = NULL;
+    struct journal_chunk *chunk;
+    while ((chunk = chunk_list_pop(group))) {
+        struct journal_producer *producer = chunk->producer;
+        pthread_mutex_lock(&producer->lock);
+        chunk_list_push(&producer->durable, chunk);
+        atomic_fetch_sub(&producer->backlog, chunk->length);
+        if (!producer->touched) {
+            producer->touched = true;
+            producer->touched_next = touched;
+            touched = producer;
+        }
+        if (producer->waiting)
+            pthread_cond_broadcast(&producer->drained);
+        pthread_mutex_unlock(&producer->lock);
+    }
+    while (touched) {
+        struct journal_producer *producer = touched;
+        touched = producer->touched_next;
+        producer->notify(producer->context);
+        pthread_mutex_lock(&producer->lock);
+        producer->touched = false;
+        if (producer->waiting)
+            pthread_cond_broadcast(&producer->drained);
+        pthread_mutex_unlock(&producer->lock); /* its owner may close it from here on */
+    }
+}
+
+/* Throws the chunks away, telling nobody. */
+static void discard_group(struct chunk_list *group)
+{
+    struct journal_chunk *chunk;
+    while ((chunk = chunk_list_pop(group))) {
+        struct journal_producer *producer = chunk->producer;
+        pthread_mutex_lock(&producer->lock);
+        atomic_fetch_sub(&producer->backlog, chunk->length);
+        if (producer->waiting)
+            pthread_cond_broadcast(&producer->drained);
+        pthread_mutex_unlock(&producer->lock);
+        chunk_destroy(chunk);
+    }
+}
+
+/* Shows the group's records of one stream to whoever watches it. */
+static void show_records(const struct journal_stream *stream, const struct chunk_list *group)
+{
+    for (const struct journal_chunk *chunk = group->first; chunk; chunk = chunk->next) {
+        for (size_t i = 0; i < chunk->run_count; i++) {
+            const struct chunk_run *run = &chunk->runs[i];
+            if (run->stream != stream)
+                continue;
+            const uint8_t *record = chunk->bytes + run->start, *end = record + run->bytes;
+            for (; record < end; record += format_record_length(record)) {
+                struct message message;
+                format_record_decode(record, &message);
+                stream->on_record(stream->on_record_context, &message);
+            }
+        }
+    }
+}
+
+/* Finds out for each chunk after which stream it may be told durable. */
+static void plan_release(const struct chunk_list *group)
+{
+    for (const struct journal_chunk *chunk = group->first; chunk; chunk = chunk->next)
+        chunk->producer->release_after = 0;
+    for (struct journal_chunk *chunk = group->first; chunk; chunk = chunk->next) {
+        unsigned *after = &chunk->producer->release_after;
+        for (size_t i = 0; i < chunk->run_count; i++)
+            if (chunk->runs[i].stream->index > *after)
+                *after = chunk->runs[i].stream->index;
+        chunk->release_after = *after;
+    }
+}
+
+/* Tells the producers of those chunks that had to wait for the stream with this index and for none behind it. */
+static void release_after(struct chunk_list *group, unsigned index)
+{
+    struct chunk_list ready = {0}, rest = {0};
+    struct journal_chunk *chunk;
+    while ((chunk = chunk_list_pop(group)))
+        chunk_list_push(chunk->release_after <= index ? &ready : &rest, chunk);
+    *group = rest;
+    release_group(&ready);
+}
+
+static void commit_group(struct scribe *scribe)
+{
+    struct chunk_list *group = &scribe->group;
+    uint64_t started = clock_monotonic_ns();
+    bool care = false;
+    plan_release(group);
+    for (unsigned i = 0; i < scribe->stream_count && group->first; i++) {
+        struct journal_stream *stream = scribe->streams[i];
+        enum commit done = atomic_load(&scribe->abandoned) ? COMMIT_ABANDONED : commit_stream(scribe, stream, group, &care);
+        if (done == COMMIT_ABANDONED) {
+            discard_group(group);
+            return;
+        }
+        if (done == COMMIT_NOTHING)
+            continue;
+        if (stream->on_record)
+            show_records(stream, group);
+        release_after(group, stream->index);
+        if (stream->notify)
+            stream->notify(stream->notify_context);
+    }
+    assert(!group->first); /* every chunk has a run, and was released after the last stream of its runs */
+    pthread_mutex_lock(&scribe->shared->lock);
+    histogram_record(&scribe->shared->sync, clock_monotonic_ns() - started);
+    pthread_mutex_unlock(&scribe->shared->lock);
+    atomic_fetch_add_explicit(&scribe->group_count, 1, memory_order_relaxed);
+    end_stall(scribe);
+    if (care)
+        scribe->wake_keeper(scribe->journal);
+}
+
+/* Makes a group of what has arrived; `wait`: until something has, or the scribe stops. Whether there is one. */
+static bool gather_group(struct scribe *scribe, bool wait)
+{
+    struct chunk_list *group = &scribe->group;
+    if (group->first)
+        return true; /* what was sent off before the start */
+    size_t bytes = 0;
+    pthread_mutex_lock(&scribe->lock);
+    while (wait && !scribe->submitted.first && !scribe->stopping) {
+        scribe->sleeping = true;
+        pthread_cond_wait(&scribe->arrived, &scribe->lock);
+    }
+    scribe->sleeping = false;
+    while (scribe->submitted.first && (bytes == 0 || bytes + scribe->submitted.first->length <= scribe->options->group_bytes_max)) {
+        struct journal_chunk *chunk = chunk_list_pop(&scribe->submitted);
+        bytes += chunk->length;
+        chunk_list_push(group, chunk);
+    }
+    pthread_mutex_unlock(&scribe->lock);
+    return group->first;
+}
+
+static void *write_groups(void *context)
+{
+    struct scribe *scribe = context;
+    while (gather_group(scribe, true))
+        commit_group(scribe);
+    return NULL;
+}
+
+bool scribe_step(struct scribe *scribe)
+{
+    bool any = gather_group(scribe, false);
+    if (any)
+        commit_group(scribe);
+    return any;
+}
+
+/* ---- open and close ---- */
+
+int scribe_init(struct scribe *scribe)
+{
+    pthread_mutex_init(&scribe->lock, NULL);
+    pthread_cond_init(&scribe->arrived, NULL);
+    scribe->parts = calloc(SCRIBE_PARTS_MAX, sizeof *scribe->parts);
+    return scribe->parts ? 0 : ERR_NO_MEMORY;
+}
+
+void scribe_fini(struct scribe *scribe)
+{
+    scribe_stop(scribe);
+    chunk_list_destroy(&scribe->group);
+    chunk_list_destroy(&scribe->submitted);
+    pthread_cond_destroy(&scribe->arrived);
+    pthread_mutex_destroy(&scribe->lock);
+    free(scribe->parts);
+}
+
+int scribe_start(struct scribe *scribe)
+{
+    scribe->group = scribe->submitted;
+    scribe->submitted = (struct chunk_list){0};
+    if (scribe->options->stepped)
+        return 0;
+    if (pthread_create(&scribe->thread, NULL, write_groups, scribe))
+        return ERR_NO_MEMORY;
+    scribe->running = true;
+    return 0;
+}
+
+void scribe_stop(struct scribe *scribe)
+{
+    if (!scribe->running)
+        return;
+    pthread_mutex_lock(&scribe->lock);
+    scribe->stopping = true;
+    pthread_cond_signal(&scribe->arrived);
+    pthread_mutex_unlock(&scribe->lock);
+    pthread_join(scribe->thread, NULL);
+    scribe->running = false;
+}
+
+void scribe_submit(struct scribe *scribe, struct journal_chunk *chunk)
+{
+    pthread_mutex_lock(&scribe->lock);
+    chunk_list_push(&scribe->submitted, chunk);
+    bool wake = scribe->sleeping;
+    scribe->sleeping = false;
+    pthread_mutex_unlock(&scribe->lock);
+    if (wake)
+        pthread_cond_signal(&scribe->arrived);
+}

@@ -1,0 +1,101 @@
+/* A scribe: the thread that writes the groups of some of the streams (journal.h tells what a group is).
+ *
+ * There are two, so that what waits for its acknowledgement does not wait for the syncs of what the pipeline writes about older messages.
+ * They share nothing but counters. A producer belongs to one of them: that of the stream to which it appends first. */
+#ifndef JOURNAL_SCRIBE_H
+#define JOURNAL_SCRIBE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "journal/stream.h"
+
+/* A stretch of a chunk whose records all belong to one stream. */
+struct chunk_run {
+    struct journal_stream *stream;
+    size_t start, bytes;
+    size_t records;
+};
+
+struct journal_chunk {
+    struct journal_chunk *next;
+    struct journal_producer *producer;
+    uint8_t *bytes;
+    size_t length, capacity;
+    uint64_t *tokens;
+    size_t token_count, token_capacity;
+    struct chunk_run *runs;
+    size_t run_count, run_capacity;
+    unsigned release_after; /* scribe: index of the stream after which it may be told durable */
+};
+
+struct chunk_list {
+    struct journal_chunk *first, *last;
+    size_t count;
+};
+
+struct journal_producer {
+    struct journal *journal;
+    struct scribe *scribe; /* of the streams that it appends to; NULL until the first append */
+    void (*notify)(void *context);
+    void *context;
+    struct journal_chunk *open; /* owner's */
+    pthread_mutex_t lock;
+    pthread_cond_t drained;
+    unsigned waiting;
+    struct chunk_list idle;    /* under lock: chunks to use again */
+    struct chunk_list durable; /* under lock */
+    _Atomic size_t backlog;
+    bool touched; /* under lock: its scribe is about to tell it */
+    struct journal_producer *touched_next;
+    unsigned release_after; /* scribe: of its newest chunk in the group */
+};
+
+/* What the scribes of a journal have in common. */
+struct scribe_shared {
+    pthread_mutex_t lock;
+    struct histogram sync;    /* written under lock */
+    _Atomic unsigned stalled; /* how many wait for the disk; written under lock */
+    /* Under lock, monotonic: since when one waits; when that was said last (0: never); whether it was said of this time. */
+    uint64_t stalled_ns, said_ns;
+    bool told;
+};
+
+struct scribe {
+    const struct journal_options *options;
+    struct journal_stream *streams[JOURNAL_STREAMS_MAX]; /* in the order in which a group is written */
+    unsigned stream_count;
+    void (*wake_keeper)(struct journal *journal);
+    struct journal *journal;
+
+    pthread_mutex_t lock;
+    pthread_cond_t arrived;
+    struct chunk_list submitted;
+    struct chunk_list group; /* the thread's: what it writes, at first what was submitted before the start */
+    bool sleeping, stopping, running;
+
+    pthread_t thread;
+    struct iovec *parts; /* [SCRIBE_PARTS_MAX] */
+    _Atomic uint64_t group_count, byte_count;
+    atomic_bool abandoned;
+    bool stalled; /* thread: it waits for the disk */
+    struct scribe_shared *shared;
+};
+
+enum { SCRIBE_PARTS_MAX = 1024 };
+
+/* In zeroed memory. fini throws away what was submitted and never written; start and stop may be left out before it. */
+int scribe_init(struct scribe *scribe);
+void scribe_fini(struct scribe *scribe);
+int scribe_start(struct scribe *scribe);
+bool scribe_step(struct scribe *scribe); /* journal_step_group */
+void scribe_stop(struct scribe *scribe); /* writes what was submitted first */
+
+void scribe_submit(struct scribe *scribe, struct journal_chunk *chunk); /* takes the chunk; any thread */
+
+void chunk_list_push(struct chunk_list *list, struct journal_chunk *chunk);
+struct journal_chunk *chunk_list_pop(struct chunk_list *list); /* NULL: empty */
+void chunk_list_destroy(struct chunk_list *list);
+void chunk_destroy(struct journal_chunk *chunk); /* accepts NULL */
+
+#endif
