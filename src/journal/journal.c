@@ -328,7 +328,7 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
     stream->guarded = options->guarded;
     stream->index = journal->stream_count;
     stream->scribe = options->scribe;
-    stream->file = stream->next_file = -1;
+    stream->file = stream->left_file = stream->next_file = -1;
     snprintf(stream->name, sizeof stream->name, "%s", options->name);
     int length = snprintf(stream->folder, sizeof stream->folder, "%s/%s", journal->folder, options->name);
     int error = length < 0 || (size_t)length >= sizeof stream->folder ? ERR_INVALID : stream_open(stream);

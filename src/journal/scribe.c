@@ -13,7 +13,7 @@
 #include "base/diagnostics.h"
 #include "base/error.h"
 
-enum { STALL_RETRY_MS = 100, STALL_SAY_INTERVAL_S = 60 };
+enum { STALL_RETRY_MS = 100, STALL_SAY_INTERVAL_S = 60, SEAL_PREFETCH_BYTES = 2048 };
 
 void chunk_list_push(struct chunk_list *list, struct journal_chunk *chunk)
 {
@@ -198,6 +198,7 @@ static enum commit commit_stream(struct scribe *scribe, struct journal_stream *s
                 continue;
             uint8_t *record = chunk->bytes + run->start, *end = record + run->bytes;
             while (record < end) {
+                __builtin_prefetch(record + SEAL_PREFETCH_BYTES, 1); /* another core has written it */
                 record += format_record_seal(record, offset++, stream->salt, group_start);
                 group_start = false;
             }
@@ -209,6 +210,10 @@ static enum commit commit_stream(struct scribe *scribe, struct journal_stream *s
             }
         }
     }
+    static uint8_t zeros[STREAM_PAGE_SIZE];
+    uint64_t padding = stream_padding(stream, bytes);
+    if (padding)
+        scribe->parts[part_count++] = (struct iovec){zeros, padding};
     if (!write_parts(scribe, stream, scribe->parts, part_count, &position))
         return COMMIT_ABANDONED;
     if (scribe->options->durability == JOURNAL_DURABLE_DISK) {
@@ -219,8 +224,8 @@ static enum commit commit_stream(struct scribe *scribe, struct journal_stream *s
             fatal(scribe, "a sync", stream, strerror(-failed));
     }
     check_in_place(scribe, stream);
-    assert(position == stream->position + bytes);
-    stream->position = position;
+    assert(position == stream->position + bytes + padding);
+    stream->position += bytes;
     stream->next_offset = offset;
     atomic_store_explicit(&stream->durable, offset, memory_order_release);
     atomic_fetch_add_explicit(&scribe->byte_count, bytes, memory_order_relaxed);

@@ -107,7 +107,9 @@ static int activate(struct journal_stream *stream, int file, const char *made, u
             stream->segment_count--;
     }
     if (!error) {
-        old = stream->file;
+        old = stream->left_file;
+        stream->left_file = stream->file;
+        stream->left_unread = stream->guarded && atomic_load(&stream->guard) != base_offset;
         stream->file = file;
         memcpy(stream->path, to, sizeof to);
         if (made == made_by_keeper)
@@ -118,13 +120,8 @@ static int activate(struct journal_stream *stream, int file, const char *made, u
         stream->zeroing_failed = false;
     }
     pthread_mutex_unlock(&stream->lock);
-    if (old >= 0) {
-        /* Memory that a full segment leaves is used again for the next, which is cheaper than taking fresh memory for ever. What a
-         * consumer has still to read stays. */
-        if (!stream->guarded || atomic_load(&stream->guard) == base_offset)
-            stream->disk->ops->forget(stream->disk, old);
+    if (old >= 0) /* the keeper has not come to it */
         stream->disk->ops->close(stream->disk, old);
-    }
     return error;
 }
 
@@ -318,9 +315,11 @@ void stream_close(struct journal_stream *stream)
         stream->disk->ops->sync(stream->disk, stream->file);
         stream->disk->ops->close(stream->disk, stream->file);
     }
+    if (stream->left_file >= 0)
+        stream->disk->ops->close(stream->disk, stream->left_file);
     if (stream->next_file >= 0)
         stream->disk->ops->close(stream->disk, stream->next_file);
-    stream->file = stream->next_file = -1;
+    stream->file = stream->left_file = stream->next_file = -1;
     free(stream->segments);
     stream->segments = NULL;
     pthread_cond_destroy(&stream->zero_done);
@@ -334,20 +333,26 @@ int stream_make_room(struct journal_stream *stream, uint64_t bytes)
     return start_segment(stream, 0);
 }
 
+uint64_t stream_padding(const struct journal_stream *stream, uint64_t bytes)
+{
+    return -(stream->position + bytes) % STREAM_PAGE_SIZE;
+}
+
 bool stream_claim(struct journal_stream *stream, uint64_t bytes)
 {
     pthread_mutex_lock(&stream->lock);
-    uint64_t end = stream->position + bytes;
-    while (end > stream->zeroed_to && stream->zeroing)
+    uint64_t end = stream->position + bytes, padded_end = end + stream_padding(stream, bytes);
+    while (padded_end > stream->zeroed_to && stream->zeroing)
         pthread_cond_wait(&stream->zero_done, &stream->lock);
-    if (end > stream->zeroed_to)
-        stream->zeroed_to = end;
+    if (padded_end > stream->zeroed_to)
+        stream->zeroed_to = padded_end;
     stream->position_seen = end;
     stream->segments[stream->segment_count - 1].bytes = end;
     bool low = stream->zeroed_to < stream->segment_size && end + STREAM_ZERO_AHEAD / 2 > stream->zeroed_to && !stream->zeroing_failed;
     bool unprepared = end > stream->segment_size / 2 && stream->next_file < 0;
+    bool left = stream->left_file >= 0;
     pthread_mutex_unlock(&stream->lock);
-    return low || unprepared;
+    return low || unprepared || left;
 }
 
 /* ---- the keeper's part ---- */
@@ -392,6 +397,23 @@ static bool zero_ahead(struct journal_stream *stream)
         stream->zeroed_to = to;
     pthread_cond_broadcast(&stream->zero_done);
     pthread_mutex_unlock(&stream->lock);
+    return true;
+}
+
+/* Memory that a full segment leaves is used again for the next, which is cheaper than taking fresh memory for ever. What a consumer has
+ * still to read stays. */
+static bool close_left(struct journal_stream *stream)
+{
+    pthread_mutex_lock(&stream->lock);
+    int file = stream->left_file;
+    bool unread = stream->left_unread;
+    stream->left_file = -1;
+    pthread_mutex_unlock(&stream->lock);
+    if (file < 0)
+        return false;
+    if (!unread)
+        stream->disk->ops->forget(stream->disk, file);
+    stream->disk->ops->close(stream->disk, file);
     return true;
 }
 
@@ -485,6 +507,8 @@ static bool retire_oldest(struct journal_stream *stream)
 bool stream_keep(struct journal_stream *stream)
 {
     bool worked = zero_ahead(stream);
+    if (!worked)
+        worked = close_left(stream);
     if (!worked)
         worked = retire_oldest(stream);
     if (!worked)

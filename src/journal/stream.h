@@ -10,7 +10,7 @@
 
 #include "journal/journal.h"
 
-enum { STREAM_ZERO_STEP = 1 << 20, STREAM_ZERO_AHEAD = 8 << 20, STREAM_ZERO_FIRST = 1 << 20 };
+enum { STREAM_ZERO_STEP = 1 << 20, STREAM_ZERO_AHEAD = 8 << 20, STREAM_ZERO_FIRST = 1 << 20, STREAM_PAGE_SIZE = 4096 };
 
 struct stream_segment {
     uint64_t base_offset;
@@ -47,6 +47,8 @@ struct journal_stream {
     uint64_t position_seen; /* position, for the keeper */
     uint64_t zeroed_to;     /* bytes of the active file that hold data or zeros already */
     bool zeroing;           /* the keeper writes zeros behind zeroed_to right now */
+    int left_file;          /* the segment that was full, to be closed by the keeper; -1: none */
+    bool left_unread;       /* somebody has still to read it */
     int next_file;          /* prepared segment, -1: none */
     uint64_t next_zeroed_to;
     bool has_spare;         /* "spare.seg": a retired segment, to be made into the next one */
@@ -61,7 +63,12 @@ void stream_close(struct journal_stream *stream);
 /* Scribe. Makes room for a group of `bytes`: rolls to a new segment when it does not fit. Negative error: nothing changed. */
 int stream_make_room(struct journal_stream *stream, uint64_t bytes);
 
-/* Scribe. Claims [position, position + bytes) against the keeper's zeroing. Returns whether the keeper has something to do. */
+/* Scribe. Zeros to be written behind a group of `bytes`, up to the end of its last page: only a page that is written whole need not be
+ * read first when the file was used before. The next group is written over them. */
+uint64_t stream_padding(const struct journal_stream *stream, uint64_t bytes);
+
+/* Scribe. Claims [position, position + bytes) and the padding against the keeper's zeroing. Returns whether the keeper has something to
+ * do. */
 bool stream_claim(struct journal_stream *stream, uint64_t bytes);
 
 /* Tells the operator of damage; a reader_on_damage whose context is the stream. */
