@@ -10,9 +10,12 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/terminal.h"
 #include "cli/journal_audit.h"
 #include "cli/journal_tool.h"
 #include "queue/dead_letter.h"
+
+enum { PROGRESS_RECORDS = 1 << 18 }; /* between two showings */
 
 enum kind {
     KIND_TWO_OUTCOMES,
@@ -99,7 +102,7 @@ static uint8_t mark_at(const struct counting *counting, uint64_t offset)
 
 /* Calls `each` for every record of a stream from `from` on. *first: the offset of the first that is kept. */
 static int for_each(struct counting *counting, const char *stream, uint64_t from, uint64_t *first,
-                    int (*each)(struct counting *counting, const struct message *record, const uint8_t *bytes))
+                    void (*each)(struct counting *counting, const struct message *record, const uint8_t *bytes))
 {
     char folder[TOOL_FOLDER_MAX];
     struct reader *reader;
@@ -112,11 +115,14 @@ static int for_each(struct counting *counting, const char *stream, uint64_t from
     if (error)
         return error == ERR_NOT_FOUND ? 0 : error;
     *first = reader_offset(reader);
-    int stop = 0;
-    while (!stop && !(error = reader_next(reader, UINT64_MAX, &record, &bytes)))
-        stop = each(counting, &record, bytes);
+    for (uint64_t records = 1; !(error = reader_next(reader, UINT64_MAX, &record, &bytes)); records++) {
+        each(counting, &record, bytes);
+        if (records % PROGRESS_RECORDS == 0)
+            terminal_progress("%s: %" PRIu64 " records counted", stream, records);
+    }
+    terminal_progress_end();
     reader_close(reader);
-    return stop ? stop : error == ERR_TRUNCATED ? 0 : error;
+    return error == ERR_TRUNCATED ? 0 : error;
 }
 
 /* ---- what it begins with ---- */
@@ -173,12 +179,12 @@ static int begin(struct counting *counting)
 
 /* ---- what is kept ---- */
 
-static int take_outcomes(struct counting *counting, const struct message *record, const uint8_t *bytes)
+static void take_outcomes(struct counting *counting, const struct message *record, const uint8_t *bytes)
 {
     (void)bytes;
     if (ledger_is_checkpoint(record) || record->topic_length != strlen(counting->stream) ||
         memcmp(record->topic, counting->stream, record->topic_length) != 0)
-        return 0;
+        return;
     for (uint32_t i = 0; i + 8 <= record->payload_length; i += 8) {
         uint64_t entry;
         char had[64], has[64];
@@ -191,24 +197,22 @@ static int take_outcomes(struct counting *counting, const struct message *record
             disagree(counting, KIND_TWO_OUTCOMES, "offset %" PRIu64 " has two outcomes: %s, then (record %" PRIu64 " of outcomes) %s",
                      (uint64_t)(entry >> 16), mark_text(mark_at(counting, entry >> 16), had), record->offset, mark_text(mark, has));
     }
-    return 0;
 }
 
-static int take_letter(struct counting *counting, const struct message *record, const uint8_t *bytes)
+static void take_letter(struct counting *counting, const struct message *record, const uint8_t *bytes)
 {
     const uint64_t *sources;
     if (format_record_sources(bytes, &sources) == 0 || sources[0] < counting->from || sources[0] >= counting->next)
-        return 0;
+        return;
     char had[64];
     uint8_t mark = mark_of(QUEUE_DEAD_LETTERED, dead_letter_reason(record));
     if (!take_outcome(counting, sources[0], mark))
         disagree(counting, KIND_DEAD_LETTER, "dead letter %" PRIu64 " is the message at offset %" PRIu64 ", which is %s", record->offset,
                  sources[0], mark_text(mark_at(counting, sources[0]), had));
     counting->marks[sources[0] - counting->from] |= MARK_HAS_LETTER;
-    return 0;
 }
 
-static int take_result(struct counting *counting, const struct message *record, const uint8_t *bytes)
+static void take_result(struct counting *counting, const struct message *record, const uint8_t *bytes)
 {
     const uint64_t *sources;
     size_t source_count = format_record_sources(bytes, &sources);
@@ -217,7 +221,6 @@ static int take_result(struct counting *counting, const struct message *record, 
         if (!take_outcome(counting, sources[i], MARK_COMPLETED))
             disagree(counting, KIND_RESULT, "result %" PRIu64 " answers the message at offset %" PRIu64 ", which is %s", record->offset,
                      sources[i], mark_text(mark_at(counting, sources[i]), had));
-    return 0;
 }
 
 static void check_letters(struct counting *counting)
