@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "journal/reader.h"
 
-enum { SCAN_BLOCK_SIZE = 4 << 20, SEGMENT_PATH_MAX = 4200, UNREADABLE_STEP = 4096 };
+enum { SCAN_BLOCK_LEAST = 64 << 10, SCAN_BLOCK_MOST = 4 << 20, SEGMENT_PATH_MAX = 4200, UNREADABLE_STEP = 4096 };
 
 void segment_name(uint64_t base_offset, char name[32])
 {
@@ -203,6 +203,15 @@ struct window {
     uint64_t unreadable_to; /* segment_read; of all that was shown */
 };
 
+/* As large as the file, within limits. */
+static bool window_open(struct window *window, struct disk *disk, int file)
+{
+    int64_t size = disk->ops->size(disk, file);
+    size_t capacity = size < SCAN_BLOCK_LEAST ? SCAN_BLOCK_LEAST : size > SCAN_BLOCK_MOST ? SCAN_BLOCK_MOST : (size_t)size;
+    *window = (struct window){.disk = disk, .file = file, .block = malloc(capacity), .capacity = capacity};
+    return window->block;
+}
+
 /* Makes `wanted` bytes from `at` available; fewer only at the end of the file. */
 static int window_show(struct window *window, uint64_t at, size_t wanted, const uint8_t **bytes, size_t *available)
 {
@@ -276,8 +285,8 @@ static int resynchronise(struct window *window, uint64_t from, uint64_t salt, ui
 
 int segment_resynchronise(struct disk *disk, int file, uint64_t from, uint64_t salt, uint64_t least_offset, struct segment_found *found)
 {
-    struct window window = {.disk = disk, .file = file, .block = malloc(SCAN_BLOCK_SIZE), .capacity = SCAN_BLOCK_SIZE};
-    if (!window.block)
+    struct window window;
+    if (!window_open(&window, disk, file))
         return ERR_NO_MEMORY;
     int error = resynchronise(&window, from, salt, least_offset, found);
     free(window.block);
@@ -349,8 +358,8 @@ static int scan(struct window *window, const struct segment_file *segment, reade
 
 int segment_scan(struct disk *disk, const struct segment_file *segment, reader_on_damage on_damage, void *context, struct segment_end *end)
 {
-    struct window window = {.disk = disk, .file = segment->file, .block = malloc(SCAN_BLOCK_SIZE), .capacity = SCAN_BLOCK_SIZE};
-    if (!window.block)
+    struct window window;
+    if (!window_open(&window, disk, segment->file))
         return ERR_NO_MEMORY;
     int error = scan(&window, segment, on_damage, context, end);
     free(window.block);

@@ -388,7 +388,7 @@ static void fill_sometimes(uint64_t seed)
 static void a_full_disk_loses_nothing_and_writing_goes_on_afterwards(void **state)
 {
     (void)state;
-    trial_seeds(6, fill_sometimes);
+    trial_seeds(3, fill_sometimes);
 }
 
 int main(void)

@@ -310,7 +310,7 @@ static void keep_books(uint64_t seed)
 static void after_a_crash_at_any_call_the_books_are_right(void **state)
 {
     (void)state;
-    trial_seeds(3, keep_books);
+    trial_seeds(2, keep_books);
 }
 
 /* ---- what is no outcome ---- */
