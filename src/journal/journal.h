@@ -65,10 +65,10 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
 /* Starts the threads. What was sent off before is a group of its own, durable before anything else of its scribe. */
 int journal_start(struct journal *journal);
 
-/* The turns of the scribes and the keeper, for tests that must run the same way each time: a stepped journal does on the caller's thread what
- * they would do, with the same code. A group is what was sent off so far; a full disk is tried again at once; fatal() may leave by longjmp,
- * and then the journal may only be closed. step_keeper may be called from within the disk's write and sync of a step_group, as the keeper
- * runs beside the scribe. Both return whether there was something to do. Nothing may wait for a producer of a stepped journal. */
+/* The turns of the scribes and the keeper, for tests that must run the same way each time: a stepped journal does on the caller's thread
+ * what they would do, with the same code. A group is what was sent off so far; a full disk is tried again at once; fatal() may leave by
+ * longjmp, and then the journal may only be closed. step_keeper may be called from within the disk's write and sync of a step_group, as the
+ * keeper runs beside the scribe. Both return whether there was something to do. Nothing may wait for a producer of a stepped journal. */
 bool journal_step_group(struct journal *journal);
 bool journal_step_keeper(struct journal *journal);
 
