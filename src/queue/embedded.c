@@ -62,10 +62,13 @@ struct embedded {
 
     pthread_mutex_t ledger_lock;
     struct ledger ledger;
+    _Atomic uint64_t cursor; /* the ledger's, for the consumer thread */
+    atomic_bool held_back;   /* the consumer thread waits for it to move */
 
     /* The scribe's. */
     struct journal_producer *checkpoints;
     uint64_t outcomes_applied; /* outcomes below it are in the ledger */
+    bool outcomes_failed;      /* the one at outcomes_applied is not, nor may be what follows */
     uint64_t since_checkpoint;
     uint64_t checkpoint_covers; /* what the checkpoint on its way includes */
 };
@@ -142,7 +145,7 @@ static void embedded_batch_free(struct queue_batch *freed)
     }
 }
 
-static void on_ingest_durable(void *context)
+static void wake_consumer(void *context)
 {
     struct embedded *queue = context;
     pthread_mutex_lock(&queue->lock);
@@ -160,21 +163,40 @@ static void embedded_interrupt(struct queue *base)
     pthread_mutex_unlock(&queue->lock);
 }
 
-/* Waits until the stream holds more than was read. Returns the durable offset. */
+/* The offset before which messages may be handed out: what is durable, as far as the ledger can take their outcomes. */
+static uint64_t readable(struct embedded *queue)
+{
+    uint64_t durable = journal_stream_durable(queue->options.ingest);
+    uint64_t limit = atomic_load(&queue->cursor) + queue->options.window;
+    if (durable <= limit)
+        return durable;
+    if (limit > queue->expected || atomic_load(&queue->held_back))
+        return limit;
+    DIAG_LIMITED(DIAGNOSTICS_WARNING, "queue",
+                 "stream %s: the message at offset %" PRIu64 " has no outcome yet, and %" PRIu64
+                 " behind it were read. Nothing more is read "
+                 "until it has one. If the pipeline could not read or write it, a restart handles it again",
+                 journal_stream_name(queue->options.ingest), limit - queue->options.window, queue->options.window);
+    atomic_store(&queue->held_back, true); /* whoever moves the cursor from now on wakes this thread */
+    return atomic_load(&queue->cursor) + queue->options.window;
+}
+
+/* Waits until there is more to be read than was read. Returns the offset behind it. */
 static uint64_t wait_for_more(struct embedded *queue, unsigned timeout_ms)
 {
     uint64_t deadline_ns = clock_monotonic_ns() + timeout_ms * 1000000ull;
     struct timespec deadline = {.tv_sec = (time_t)(deadline_ns / 1000000000u), .tv_nsec = (long)(deadline_ns % 1000000000u)};
-    uint64_t durable;
+    uint64_t until;
     pthread_mutex_lock(&queue->lock);
     queue->waiting = true;
-    while ((durable = journal_stream_durable(queue->options.ingest)) <= queue->expected && !queue->interrupted && timeout_ms)
+    while ((until = readable(queue)) <= queue->expected && !queue->interrupted && timeout_ms)
         if (pthread_cond_timedwait(&queue->more, &queue->lock, &deadline))
             timeout_ms = 0;
     queue->waiting = false;
     queue->interrupted = false;
+    atomic_store(&queue->held_back, false);
     pthread_mutex_unlock(&queue->lock);
-    return durable;
+    return until;
 }
 
 /* Where the reader stands is worth remembering when it is far enough from what was remembered last. */
@@ -247,28 +269,28 @@ static int settle_gaps(struct embedded *queue, const struct embedded_batch *batc
 }
 
 /* Records were counted as durable, but none of them can be found: the reader goes on behind them. */
-static int pass_lost_end(struct embedded *queue, uint64_t durable)
+static int pass_lost_end(struct embedded *queue, uint64_t until)
 {
     struct reader *reader;
-    int error = give_up_damaged(queue, durable);
+    int error = give_up_damaged(queue, until);
     if (!error)
-        error = journal_stream_reader(queue->options.ingest, durable, &reader);
+        error = journal_stream_reader(queue->options.ingest, until, &reader);
     if (error)
         return error;
     reader_close(queue->reader);
     queue->reader = reader;
-    atomic_store(&queue->read_offset, durable);
+    atomic_store(&queue->read_offset, until);
     return 0;
 }
 
-static int fill_batch(struct embedded *queue, size_t bytes_max, uint64_t durable, struct embedded_batch **out)
+static int fill_batch(struct embedded *queue, size_t bytes_max, uint64_t until, struct embedded_batch **out)
 {
     size_t count = 0, bytes = bytes_max;
     for (;;) {
         struct embedded_batch *batch = batch_take(queue, bytes);
         if (!batch)
             return ERR_NO_MEMORY;
-        int error = reader_fill(queue->reader, durable, batch->block, bytes, batch->messages, EMBEDDED_BATCH_MESSAGES_MAX, &count, &bytes);
+        int error = reader_fill(queue->reader, until, batch->block, bytes, batch->messages, EMBEDDED_BATCH_MESSAGES_MAX, &count, &bytes);
         if (!error || error == ERR_TRUNCATED) {
             batch->batch.count = error ? 0 : count;
             *out = batch;
@@ -283,13 +305,13 @@ static int fill_batch(struct embedded *queue, size_t bytes_max, uint64_t durable
 static int embedded_fetch(struct queue *base, size_t bytes_max, unsigned timeout_ms, struct queue_batch **out)
 {
     struct embedded *queue = from(base);
-    uint64_t durable = wait_for_more(queue, timeout_ms);
+    uint64_t until = wait_for_more(queue, timeout_ms);
     struct embedded_batch *batch;
     remember_place(queue);
-    int error = fill_batch(queue, bytes_max, durable, &batch);
+    int error = fill_batch(queue, bytes_max, until, &batch);
     if (error)
         return error;
-    error = batch->batch.count ? settle_gaps(queue, batch) : queue->expected < durable ? pass_lost_end(queue, durable) : 0;
+    error = batch->batch.count ? settle_gaps(queue, batch) : queue->expected < until ? pass_lost_end(queue, until) : 0;
     if (error) {
         embedded_batch_free(&batch->batch);
         return error;
@@ -408,16 +430,24 @@ static void on_result(void *context, const struct message *record)
 static void on_outcomes(void *context, const struct message *record)
 {
     struct embedded *queue = context;
-    queue->outcomes_applied = record->offset + 1;
-    if (record->properties_length)
-        return; /* a checkpoint says nothing new */
+    int error = 0;
     pthread_mutex_lock(&queue->ledger_lock);
-    int error = ledger_apply(&queue->ledger, record);
+    if (record->properties_length == 0) /* a checkpoint says nothing new */
+        error = ledger_apply(&queue->ledger, record);
     uint64_t cursor = queue->ledger.cursor;
     pthread_mutex_unlock(&queue->ledger_lock);
     if (error)
-        DIAG_LIMITED(DIAGNOSTICS_ERROR, "queue",
-                     "outcomes could not be taken into the ledger: %s; they are on disk and count after a restart", error_text(error));
+        DIAG_LIMITED(
+            DIAGNOSTICS_ERROR, "queue",
+            "outcomes could not be taken into the ledger: %s; they are on disk and stay there until a restart, after which they count",
+            error_text(error));
+    /* No checkpoint may claim what the ledger does not have. That it has some of what follows does no harm: outcomes are applied once. */
+    queue->outcomes_failed = queue->outcomes_failed || error;
+    if (!queue->outcomes_failed)
+        queue->outcomes_applied = record->offset + 1;
+    atomic_store(&queue->cursor, cursor);
+    if (atomic_load(&queue->held_back))
+        wake_consumer(queue);
     journal_stream_set_guard(queue->options.ingest, cursor);
     queue->since_checkpoint += record->payload_length / 8;
 }
@@ -687,6 +717,12 @@ static int load_ledger(struct embedded *queue)
                             &extent, say_damage, &queue->options);
     if (error)
         return error;
+    if (queue->ledger.left_out)
+        diagnostics(DIAGNOSTICS_ERROR, "queue",
+                    "%" PRIu64
+                    " outcomes speak of messages more than %u behind the oldest without one, and are left out: those messages are "
+                    "handled again, so answers may be published twice (with the same message id)",
+                    queue->ledger.left_out, (unsigned)LEDGER_WINDOW_MAX);
     extent.next = journal_stream_durable(options->ingest);
     switch (ledger_fits(&queue->ledger, &extent, why)) {
     case LEDGER_FITS:
@@ -712,6 +748,8 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
         return ERR_NO_MEMORY;
     queue->queue.ops = &embedded_ops;
     queue->options = *options;
+    if (queue->options.window == 0)
+        queue->options.window = EMBEDDED_WINDOW_MAX;
     pthread_mutex_init(&queue->lock, NULL);
     pthread_mutex_init(&queue->ledger_lock, NULL);
     pthread_mutex_init(&queue->places_lock, NULL);
@@ -723,6 +761,7 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     int error = load_ledger(queue);
     queue->recovered = journal_stream_durable(options->ingest);
     queue->expected = queue->ledger.cursor;
+    atomic_store(&queue->cursor, queue->ledger.cursor);
     if (!error)
         error = journal_stream_reader(options->ingest, queue->ledger.cursor, &queue->reader);
     if (!error)
@@ -739,7 +778,7 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     atomic_store(&queue->read_offset, queue->ledger.cursor);
     queue->outcomes_applied = journal_stream_durable(options->outcomes);
     journal_stream_set_guard(options->ingest, queue->ledger.cursor);
-    journal_stream_on_durable(options->ingest, on_ingest_durable, queue);
+    journal_stream_on_durable(options->ingest, wake_consumer, queue);
     journal_stream_on_record(options->results, on_result, queue);
     journal_stream_on_record(options->outcomes, on_outcomes, queue);
     /* Before anything else: what the ledger has from the newest results and dead letters must stand before there are newer ones. */

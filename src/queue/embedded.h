@@ -6,6 +6,7 @@
 #define QUEUE_EMBEDDED_H
 
 #include "journal/journal.h"
+#include "queue/ledger.h"
 #include "queue/queue.h"
 
 struct queue_embedded_options {
@@ -15,7 +16,12 @@ struct queue_embedded_options {
     /* Called for each result once it is durable, in order of commit per writer, on the scribe of the results; must not block. */
     void (*publish)(void *context, const struct message *result);
     void *publish_context;
+    /* How far beyond the oldest message without an outcome messages are handed out; 0: EMBEDDED_WINDOW_MAX. Less is for tests. */
+    uint64_t window;
 };
+
+/* So far the ledger reaches from any cursor; it counts in words of 64. */
+enum { EMBEDDED_WINDOW_MAX = LEDGER_WINDOW_MAX - 64 };
 
 /* After all streams were added and before journal_start; to be closed after journal_stop and before journal_close. Rebuilds the ledger from
  * disk, and sends off a checkpoint of it, which so is durable before anything else. ERR_CORRUPT when the ledger knows of more messages

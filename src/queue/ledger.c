@@ -214,6 +214,7 @@ int ledger_apply(struct ledger *ledger, const struct message *record)
 {
     if (record->properties_length || record->payload_length % 8)
         return ERR_CORRUPT;
+    int result = 0;
     for (uint32_t i = 0; i < record->payload_length; i += 8) {
         uint64_t entry;
         memcpy(&entry, record->payload + i, 8);
@@ -221,10 +222,14 @@ int ledger_apply(struct ledger *ledger, const struct message *record)
         if (outcome < QUEUE_COMPLETED || outcome > QUEUE_DEAD_LETTERED)
             return ERR_CORRUPT;
         int error = ledger_settle(ledger, entry >> 16, (enum queue_outcome)outcome, entry & 0xff);
-        if (error < 0)
+        if (error == ERR_LIMIT) {
+            ledger->left_out++;
+            result = error;
+        } else if (error < 0) {
             return error;
+        }
     }
-    return 0;
+    return result;
 }
 
 static bool is_for(const struct message *record, const char *stream)
@@ -285,7 +290,7 @@ static int load_entries(struct ledger *ledger, struct loading *loading, const ch
         if (!is_for(&record, stream) || ledger_is_checkpoint(&record))
             continue;
         int failed = ledger_apply(ledger, &record);
-        if (failed && failed != ERR_CORRUPT) {
+        if (failed && failed != ERR_CORRUPT && failed != ERR_LIMIT) {
             error = failed;
             break;
         }

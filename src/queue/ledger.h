@@ -38,6 +38,7 @@ struct ledger {
     uint64_t dead_lettered[LEDGER_REASON_COUNT];
     uint64_t beyond;   /* settled offsets beyond the cursor */
     uint64_t highest;  /* offset behind the highest settled one */
+    uint64_t left_out; /* outcomes that ledger_apply could not take, beyond LEDGER_WINDOW_MAX */
     uint64_t *words;   /* ring of bits: offset o is bit o % 64 of words[o / 64 % word_count] */
     size_t word_count; /* a power of two */
 };
@@ -61,7 +62,8 @@ static inline uint64_t ledger_entry(uint64_t offset, enum queue_outcome outcome,
     return offset << 16 | (uint64_t)outcome << 8 | reason;
 }
 
-/* Applies the payload of a record of `outcomes`. Returns 0, or ERR_CORRUPT when it is none. */
+/* Applies the payload of a record of `outcomes`. Returns 0, or ERR_CORRUPT when it is none, or ERR_NO_MEMORY; then it may be applied in
+ * part. ERR_LIMIT: all of it is applied but the outcomes beyond LEDGER_WINDOW_MAX. */
 int ledger_apply(struct ledger *ledger, const struct message *record);
 
 /* Appends the payload of a checkpoint that includes all of `outcomes` before record `applied`. */
@@ -82,7 +84,8 @@ struct ledger_extent {
 typedef void (*ledger_on_damage)(void *context, const char *stream, const struct reader_damage *damage);
 
 /* Rebuilds the ledger of `stream` from the folders of a data directory, as a start and an audit do: the last checkpoint, the entries behind
- * it, and the sources named by the newest results and dead letters (whose entry a crash may have cut off). Changes nothing. */
+ * it, and the sources named by the newest results and dead letters (whose entry a crash may have cut off). What lies beyond
+ * LEDGER_WINDOW_MAX is counted in ledger->left_out; those messages are pending. Changes nothing. */
 int ledger_load(struct ledger *ledger, struct disk *disk, const char *data_folder, const char *stream, struct ledger_extent *extent,
                 ledger_on_damage on_damage, void *context);
 

@@ -26,6 +26,8 @@ struct fixture {
     _Atomic unsigned published;
 };
 
+static uint64_t window; /* of the queues that are opened */
+
 static void no_notice(void *context)
 {
     (void)context;
@@ -60,6 +62,7 @@ static void start(struct fixture *fixture)
         .outcomes = fixture->outcomes,
         .publish = count_published,
         .publish_context = fixture,
+        .window = window,
     };
     assert_int_equal(queue_embedded_open(&fixture->queue, &queue), 0);
     assert_int_equal(journal_start(fixture->journal), 0);
@@ -343,6 +346,83 @@ static void a_message_that_is_gone_when_it_is_given_up_is_settled_at_once(void *
     stop(&fixture);
 }
 
+static size_t fetch_some(struct fixture *fixture, unsigned timeout_ms, uint64_t *last)
+{
+    struct queue_batch *batch;
+    assert_int_equal(fixture->queue->ops->fetch(fixture->queue, 1 << 20, timeout_ms, &batch), 0);
+    size_t count = batch->count;
+    if (count)
+        *last = batch->messages[count - 1].offset;
+    queue_batch_release(batch);
+    return count;
+}
+
+/* What is handed out has room in the ledger, however far the pipeline has come with the rest. */
+static void the_oldest_message_without_an_outcome_holds_the_consumer_back(void **state)
+{
+    (void)state;
+    enum { WINDOW = 100, COUNT = 250 };
+    struct fixture fixture;
+    window = WINDOW;
+    start(&fixture);
+    window = 0;
+    accept_messages(&fixture, COUNT);
+    uint64_t last = 0;
+    assert_int_equal(fetch_some(&fixture, 0, &last), WINDOW);
+    for (uint64_t offset = 1; offset < WINDOW; offset++)
+        assert_int_equal(fixture.queue->ops->settle(fixture.writer, (struct queue_position){offset}, QUEUE_DUPLICATE), 0);
+    flush(&fixture);
+    assert_int_equal(fetch_some(&fixture, 0, &last), 0);
+    assert_int_equal(fetch_some(&fixture, 1, &last), 0);
+    assert_counts(&fixture, COUNT, 0, WINDOW - 1, 0, COUNT - WINDOW + 1);
+    assert_int_equal(fixture.queue->ops->settle(fixture.writer, (struct queue_position){0}, QUEUE_DUPLICATE), 0);
+    assert_int_equal(fixture.queue->ops->commit(fixture.writer, NULL, NULL), 0);
+    assert_int_equal(fetch_some(&fixture, 60000, &last), WINDOW); /* woken by the outcome */
+    assert_int_equal(last, 2 * WINDOW - 1);
+    stop(&fixture);
+}
+
+static void settle_far(struct fixture *fixture)
+{
+    assert_int_equal(fixture->queue->ops->settle(fixture->writer, (struct queue_position){LEDGER_WINDOW_MAX + 100}, QUEUE_DUPLICATE), 0);
+    flush(fixture);
+}
+
+static void an_outcome_that_the_ledger_cannot_take_is_in_no_checkpoint(void **state)
+{
+    (void)state;
+    enum { CHECKPOINT_AFTER = 250000 };
+    struct fixture fixture;
+    start(&fixture);
+    settle_far(&fixture);
+    for (uint64_t offset = 0; offset < CHECKPOINT_AFTER; offset++)
+        assert_int_equal(fixture.queue->ops->settle(fixture.writer, (struct queue_position){offset}, QUEUE_DUPLICATE), 0);
+    flush(&fixture);
+    stop(&fixture);
+    struct ledger ledger;
+    struct ledger_extent extent;
+    assert_int_equal(ledger_load(&ledger, disk_posix(), test_folder, "ingest", &extent, NULL, NULL), 0);
+    assert_int_equal(ledger.cursor, CHECKPOINT_AFTER);
+    assert_true(ledger_is_settled(&ledger, LEDGER_WINDOW_MAX + 100));
+    assert_int_equal(ledger.left_out, 0);
+    ledger_fini(&ledger);
+}
+
+static void an_outcome_beyond_the_window_does_not_keep_the_server_from_starting(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    start(&fixture);
+    accept_messages(&fixture, 2);
+    settle_far(&fixture);
+    assert_int_equal(fixture.queue->ops->settle(fixture.writer, (struct queue_position){1}, QUEUE_DUPLICATE), 0);
+    flush(&fixture);
+    stop(&fixture);
+    start(&fixture);
+    assert_counts(&fixture, 2, 0, 1, 0, 1);
+    stop(&fixture);
+}
+
 static void messages_of_a_missing_first_segment_do_not_stay_pending(void **state)
 {
     (void)state;
@@ -479,6 +559,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(removed_files_are_noticed, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(messages_that_damage_took_are_settled_and_the_terms_add_up, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(a_message_that_is_gone_when_it_is_given_up_is_settled_at_once, test_folder_make,
+                                        test_folder_remove),
+        cmocka_unit_test_setup_teardown(the_oldest_message_without_an_outcome_holds_the_consumer_back, test_folder_make,
+                                        test_folder_remove),
+        cmocka_unit_test_setup_teardown(an_outcome_that_the_ledger_cannot_take_is_in_no_checkpoint, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(an_outcome_beyond_the_window_does_not_keep_the_server_from_starting, test_folder_make,
                                         test_folder_remove),
         cmocka_unit_test_setup_teardown(messages_of_a_missing_first_segment_do_not_stay_pending, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(damage_to_answers_counts_only_while_a_message_is_open, test_folder_make, test_folder_remove),
