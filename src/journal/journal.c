@@ -410,6 +410,11 @@ struct disk *journal_disk(const struct journal *journal)
     return journal->options.disk;
 }
 
+enum journal_durability journal_durability(const struct journal *journal)
+{
+    return journal->options.durability;
+}
+
 struct journal_stream *journal_stream_at(struct journal *journal, unsigned index)
 {
     return index < journal->stream_count ? journal->streams[index] : NULL;
@@ -437,6 +442,12 @@ void journal_stream_set_guard(struct journal_stream *stream, uint64_t offset)
     uint64_t at = atomic_load(&stream->retire_at);
     if (offset >= at && atomic_compare_exchange_strong(&stream->retire_at, &at, UINT64_MAX))
         wake_keeper(stream->journal);
+}
+
+int journal_stream_skip(struct journal_stream *stream, uint64_t offset)
+{
+    assert(!stream->journal->started);
+    return offset > journal_stream_durable(stream) ? stream_skip(stream, offset) : 0;
 }
 
 void journal_stream_on_durable(struct journal_stream *stream, void (*notify)(void *context), void *context)

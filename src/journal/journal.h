@@ -89,6 +89,10 @@ const char *journal_stream_folder(const struct journal_stream *stream);
 uint64_t journal_stream_durable(const struct journal_stream *stream); /* offset behind the last durable record; any thread */
 void journal_stream_set_guard(struct journal_stream *stream, uint64_t offset);
 
+/* Between journal_stream_add and journal_start: the stream goes on at `offset`, and those from its end up to there are lost: readers report
+ * them as damage. An offset that the stream has passed changes nothing. Returns 0, or why no segment could be begun. */
+int journal_stream_skip(struct journal_stream *stream, uint64_t offset);
+
 /* Called on the stream's scribe after its durable offset has advanced. One per stream; set before journal_start. */
 void journal_stream_on_durable(struct journal_stream *stream, void (*notify)(void *context), void *context);
 
@@ -152,6 +156,7 @@ struct journal_stats {
 void journal_stats(struct journal *journal, struct journal_stats *stats);
 
 struct disk *journal_disk(const struct journal *journal);
+enum journal_durability journal_durability(const struct journal *journal);
 
 struct journal_stream *journal_stream_at(struct journal *journal, unsigned index); /* in order of adding; NULL behind the last */
 

@@ -283,6 +283,12 @@ static int recover(struct journal_stream *stream)
     return error;
 }
 
+static int start_first_segment(struct journal_stream *stream)
+{
+    uint64_t first = FORMAT_SEGMENT_HEADER_SIZE + STREAM_ZERO_FIRST;
+    return start_segment(stream, first < stream->segment_size ? first : stream->segment_size);
+}
+
 int stream_open(struct journal_stream *stream)
 {
     pthread_mutex_init(&stream->lock, NULL);
@@ -297,9 +303,24 @@ int stream_open(struct journal_stream *stream)
     file_path(stream, "spare.seg", spare);
     stream->disk->ops->remove(stream->disk, spare);
     atomic_store(&stream->durable, stream->next_offset);
-    uint64_t first = FORMAT_SEGMENT_HEADER_SIZE + STREAM_ZERO_FIRST;
-    error = start_segment(stream, first < stream->segment_size ? first : stream->segment_size);
+    error = start_first_segment(stream);
     return error_class(error) == ERROR_CLASS_RETRY ? 0 : error; /* the first group tries again, and says what it waits for */
+}
+
+int stream_skip(struct journal_stream *stream, uint64_t offset)
+{
+    assert(stream->file < 0 || stream->position == FORMAT_SEGMENT_HEADER_SIZE);
+    if (stream->file >= 0) {
+        int failed = stream->disk->ops->remove(stream->disk, stream->path);
+        if (failed)
+            return error_from_errno(-failed);
+        stream->disk->ops->close(stream->disk, stream->file);
+        stream->file = -1;
+        stream->segment_count--;
+    }
+    stream->next_offset = offset;
+    atomic_store(&stream->durable, offset);
+    return start_first_segment(stream);
 }
 
 void stream_close(struct journal_stream *stream)

@@ -62,6 +62,9 @@ struct journal_stream {
 int stream_open(struct journal_stream *stream);
 void stream_close(struct journal_stream *stream);
 
+/* Between open and the first group: goes on at an offset behind the end (journal_stream_skip). */
+int stream_skip(struct journal_stream *stream, uint64_t offset);
+
 /* Scribe. Makes room for a group of `bytes`: rolls to a new segment when it does not fit. Negative error: nothing changed. */
 int stream_make_room(struct journal_stream *stream, uint64_t bytes);
 

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/diagnostics.h"
 #include "base/error.h"
+#include "queue/books.h"
 #include "queue/dead_letter.h"
 #include "queue/ledger.h"
 
@@ -693,54 +694,6 @@ static const struct queue_ops embedded_ops = {
     .commit = embedded_commit,
 };
 
-/* Tells the operator what damage to the books means. */
-static void say_damage(void *context, const char *stream, const struct reader_damage *damage)
-{
-    const struct queue_embedded_options *options = context;
-    if (strcmp(stream, journal_stream_name(options->ingest)) == 0)
-        return; /* the stream has said it when it was opened */
-    char text[READER_DAMAGE_TEXT_MAX];
-    reader_damage_text(damage, text);
-    diagnostics(DIAGNOSTICS_ERROR, "queue",
-                "stream %s: damage in %s. What became of some messages is not known any more: those count as pending and are handled "
-                "again, so answers may be published twice (with the same message id)",
-                stream, text);
-}
-
-/* Rebuilds the ledger, and says what is wrong with it. */
-static int load_ledger(struct embedded *queue)
-{
-    const struct queue_embedded_options *options = &queue->options;
-    struct ledger_extent extent;
-    char why[LEDGER_WHY_MAX];
-    int error = ledger_load(&queue->ledger, journal_disk(options->journal), options->data_folder, journal_stream_name(options->ingest),
-                            &extent, say_damage, &queue->options);
-    if (error)
-        return error;
-    if (queue->ledger.left_out)
-        diagnostics(DIAGNOSTICS_ERROR, "queue",
-                    "%" PRIu64
-                    " outcomes speak of messages more than %u behind the oldest without one, and are left out: those messages are "
-                    "handled again, so answers may be published twice (with the same message id)",
-                    queue->ledger.left_out, (unsigned)LEDGER_WINDOW_MAX);
-    extent.next = journal_stream_durable(options->ingest);
-    switch (ledger_fits(&queue->ledger, &extent, why)) {
-    case LEDGER_FITS:
-        break;
-    case LEDGER_AHEAD:
-        diagnostics(DIAGNOSTICS_ERROR, "queue",
-                    "%s (in %s). Put files back from a copy, all streams from the same one, or move the whole data folder away to begin "
-                    "anew",
-                    why, journal_stream_folder(options->ingest));
-        return ERR_CORRUPT;
-    case LEDGER_BEHIND:
-        diagnostics(DIAGNOSTICS_ERROR, "queue", "%s (in %s). They are given up as dead letters of reason %s", why,
-                    journal_stream_folder(options->ingest), ledger_reason_word(LEDGER_REASON_DAMAGED));
-        break;
-    }
-    return 0;
-}
-
 int queue_embedded_open(struct queue **out, const struct queue_embedded_options *options)
 {
     struct embedded *queue = calloc(1, sizeof *queue);
@@ -758,7 +711,7 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&queue->more, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    int error = load_ledger(queue);
+    int error = books_load(&queue->ledger, options);
     queue->recovered = journal_stream_durable(options->ingest);
     queue->expected = queue->ledger.cursor;
     atomic_store(&queue->cursor, queue->ledger.cursor);

@@ -243,6 +243,7 @@ struct loading {
     char folder[LEDGER_PATH_MAX];
     const char *stream; /* its name */
     uint64_t least;     /* records before it do not matter */
+    uint64_t spoken_of; /* offset behind the highest source so far */
     ledger_on_damage on_damage;
     void *context;
 };
@@ -343,9 +344,12 @@ static int load_sources(struct ledger *ledger, struct loading *loading, bool dea
         unsigned reason = LEDGER_REASON_NONE;
         if (dead_letters && source_count && !ledger_is_settled(ledger, sources[0]))
             reason = dead_letter_reason(&record);
-        for (size_t i = 0; i < source_count; i++)
+        for (size_t i = 0; i < source_count; i++) {
+            if (sources[i] >= loading->spoken_of)
+                loading->spoken_of = sources[i] + 1;
             if (sources[i] < accepted)
                 ledger_settle(ledger, sources[i], dead_letters ? QUEUE_DEAD_LETTERED : QUEUE_COMPLETED, reason);
+        }
     }
     reader_close(reader);
     return error == ERR_TRUNCATED ? 0 : error;
@@ -390,6 +394,9 @@ int ledger_load(struct ledger *out, struct disk *disk, const char *data_folder, 
         ledger_fini(&ledger);
         return error;
     }
+    found.spoken_of = loading.spoken_of > ledger.cursor ? loading.spoken_of : ledger.cursor;
+    if (found.spoken_of < ledger.highest)
+        found.spoken_of = ledger.highest;
     *out = ledger;
     *extent = found;
     return 0;

@@ -78,6 +78,7 @@ int ledger_checkpoint_decode(struct ledger *ledger, const struct message *record
 /* What the consumed stream holds: offsets first .. next-1. */
 struct ledger_extent {
     uint64_t first, next;
+    uint64_t spoken_of; /* offset behind the highest that outcomes, results and dead letters name */
 };
 
 /* Damage in `stream` from which something follows for the ledger: what the lost records said of messages is not known. */

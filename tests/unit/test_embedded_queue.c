@@ -26,7 +26,8 @@ struct fixture {
     _Atomic unsigned published;
 };
 
-static uint64_t window; /* of the queues that are opened */
+static uint64_t window;                    /* of the queues that are opened */
+static enum journal_durability durability; /* of the journals */
 
 static void no_notice(void *context)
 {
@@ -43,7 +44,7 @@ static void count_published(void *context, const struct message *result)
 static void start(struct fixture *fixture)
 {
     *fixture = (struct fixture){0};
-    struct journal_options options = {.disk = disk_posix(), .folder = test_folder, .segment_size = 1 << 20};
+    struct journal_options options = {.disk = disk_posix(), .folder = test_folder, .segment_size = 1 << 20, .durability = durability};
     assert_int_equal(journal_open(&fixture->journal, &options), 0);
     struct journal_stream_options stream = {.name = "ingest", .retention_size = 1, .guarded = true};
     assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->ingest), 0);
@@ -423,6 +424,83 @@ static void an_outcome_beyond_the_window_does_not_keep_the_server_from_starting(
     stop(&fixture);
 }
 
+/* Two lives of 5 messages; of the second 7 and 8 get an outcome. Then the second is lost, or all messages are. */
+static void lose_newest_messages(bool all)
+{
+    struct fixture fixture;
+    start(&fixture);
+    accept_messages(&fixture, 5);
+    stop(&fixture);
+    start(&fixture);
+    accept_messages(&fixture, 5);
+    settle_one(&fixture, &(struct message){.offset = 7}, QUEUE_DUPLICATE);
+    settle_one(&fixture, &(struct message){.offset = 8}, QUEUE_COMPLETED);
+    flush(&fixture);
+    stop(&fixture);
+    char command[600];
+    snprintf(command, sizeof command, "rm %s/ingest/%s", test_folder, all ? "*" : "00000000000000000005.seg");
+    assert_int_equal(system(command), 0);
+}
+
+static void without_syncs_a_lost_end_of_the_messages_is_passed_over(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    lose_newest_messages(false);
+    durability = JOURNAL_DURABLE_OS;
+    start(&fixture);
+    assert_counts(&fixture, 9, 1, 1, 0, 7);
+    assert_int_equal(fetch_all(&fixture, 2), 5);
+    assert_counts(&fixture, 9, 1, 1, 2, 5);
+    accept_messages(&fixture, 1);
+    assert_counts(&fixture, 10, 1, 1, 2, 6); /* it has none of the outcomes of those that are lost */
+    stop(&fixture);
+    for (unsigned starts = 0; starts < 2; starts++) {
+        start(&fixture);
+        assert_counts(&fixture, 10, 1, 1, 2, 6);
+        assert_int_equal(fetch_all(&fixture, 2), 6);
+        stop(&fixture);
+    }
+    durability = JOURNAL_DURABLE_DISK;
+    struct ledger ledger;
+    struct ledger_extent extent;
+    char why[LEDGER_WHY_MAX];
+    assert_int_equal(ledger_load(&ledger, disk_posix(), test_folder, "ingest", &extent, NULL, NULL), 0); /* as an audit does */
+    assert_int_equal(extent.next, 10);
+    assert_int_equal(ledger_fits(&ledger, &extent, why), LEDGER_FITS);
+    assert_int_equal(ledger_dead_lettered(&ledger), 2);
+    ledger_fini(&ledger);
+    start(&fixture);
+    stop(&fixture);
+}
+
+static void without_syncs_a_loss_of_all_messages_is_passed_over(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    lose_newest_messages(true);
+    durability = JOURNAL_DURABLE_MEMORY;
+    start(&fixture);
+    assert_int_equal(fetch_all(&fixture, 7), 0);
+    assert_counts(&fixture, 9, 1, 1, 7, 0);
+    stop(&fixture);
+    durability = JOURNAL_DURABLE_DISK;
+}
+
+/* An answer may be there without its outcome, too. */
+static void no_new_message_takes_the_offset_that_an_answer_names(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    lose_newest_messages(false);
+    char command[600];
+    snprintf(command, sizeof command, "rm -r %s/outcomes", test_folder);
+    assert_int_equal(system(command), 0);
+    start(&fixture);
+    assert_counts(&fixture, 9, 1, 0, 0, 8);
+    stop(&fixture);
+}
+
 static void messages_of_a_missing_first_segment_do_not_stay_pending(void **state)
 {
     (void)state;
@@ -565,6 +643,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_outcome_that_the_ledger_cannot_take_is_in_no_checkpoint, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(an_outcome_beyond_the_window_does_not_keep_the_server_from_starting, test_folder_make,
                                         test_folder_remove),
+        cmocka_unit_test_setup_teardown(without_syncs_a_lost_end_of_the_messages_is_passed_over, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(without_syncs_a_loss_of_all_messages_is_passed_over, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(no_new_message_takes_the_offset_that_an_answer_names, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(messages_of_a_missing_first_segment_do_not_stay_pending, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(damage_to_answers_counts_only_while_a_message_is_open, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(a_message_is_found_again_by_its_offset, test_folder_make, test_folder_remove),

@@ -1,0 +1,12 @@
+/* The ledger of an embedded queue at its start. */
+#ifndef QUEUE_BOOKS_H
+#define QUEUE_BOOKS_H
+
+#include "queue/embedded.h"
+#include "queue/ledger.h"
+
+/* Rebuilds the ledger, the caller's to free, and says what is wrong with it. Where streams are not synced and others name messages that
+ * `ingest` has lost, ingest goes on behind those. ERR_CORRUPT where they are synced: files are missing. */
+int books_load(struct ledger *ledger, const struct queue_embedded_options *options);
+
+#endif
