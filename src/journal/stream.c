@@ -94,17 +94,28 @@ static int activate(struct journal_stream *stream, int file, const char *made, u
     file_path(stream, made, from);
     file_path(stream, name, to);
     int old = -1;
+    bool spoilt = false;
     pthread_mutex_lock(&stream->lock);
     while (stream->zeroing) /* the keeper is at work in the file that is about to be left */
         pthread_cond_wait(&stream->zero_done, &stream->lock);
     error = add_segment(stream, base_offset, FORMAT_SEGMENT_HEADER_SIZE);
     if (!error) {
         error = stream->disk->ops->rename(stream->disk, from, to);
+        spoilt = !error;
         if (!error)
             error = stream->disk->ops->sync_folder(stream->disk, stream->folder);
         error = error ? error_from_errno(-error) : 0;
         if (error)
             stream->segment_count--;
+        spoilt = spoilt && error;
+    }
+    if (spoilt) {
+        /* It has the new name, and perhaps not for good. What is tried next makes another file, for which this one makes room. */
+        stream->disk->ops->remove(stream->disk, to);
+        if (made == made_by_keeper) {
+            stream->next_file = -1;
+            old = file;
+        }
     }
     if (!error) {
         old = stream->left_file;
@@ -120,7 +131,7 @@ static int activate(struct journal_stream *stream, int file, const char *made, u
         stream->zeroing_failed = false;
     }
     pthread_mutex_unlock(&stream->lock);
-    if (old >= 0) /* the keeper has not come to it */
+    if (old >= 0) /* spoilt, or the keeper has not come to it */
         stream->disk->ops->close(stream->disk, old);
     return error;
 }

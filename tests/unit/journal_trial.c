@@ -203,7 +203,7 @@ static int before_call(void *context, const struct simulated_call *call)
     }
     bool counts = call->kind == trial->fail_kind && (trial->in_keeper || !trial->fail_keeper);
     if (trial->fail_in && counts && --trial->fail_in == 0)
-        return -EIO;
+        return trial->fail_error ? -trial->fail_error : -EIO;
     return 0;
 }
 

@@ -55,7 +55,8 @@ struct trial {
     void (*on_call)(struct trial *trial, const struct simulated_call *call); /* after each that could change something; may be NULL */
     void *on_call_context;
     uint64_t calls_sum; /* of all calls so far: the same for the same seed */
-    unsigned fail_in;   /* so many calls of fail_kind from now one fails with EIO; 0: none */
+    unsigned fail_in;   /* so many calls of fail_kind from now one fails with fail_error; 0: none */
+    int fail_error;     /* an errno; 0: EIO */
     enum simulated_kind fail_kind;
     bool fail_keeper; /* only of the calls that the keeper makes while a group is written */
     bool may_die;     /* else it is an error when the journal gives up */

@@ -4,6 +4,7 @@
  * SPINDLE_FAULT_TEST=t runs only the tests whose names match, with * and ?. */
 #include "unit.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -391,6 +392,47 @@ static void a_full_disk_loses_nothing_and_writing_goes_on_afterwards(void **stat
     trial_seeds(3, fill_sometimes);
 }
 
+/* The prepared segment has its name, but a folder on a full disk cannot be synced. */
+static void fail_sync_of_name(struct trial *trial, const struct simulated_call *call)
+{
+    unsigned *failed = trial->on_call_context;
+    if (call->kind == SIMULATED_RENAME && ends_with(call->path, "/prepared.seg") && is_segment(call->to)) {
+        trial->fail_in = 1;
+        ++*failed;
+    }
+}
+
+static void refuse_sync_of_names(uint64_t seed)
+{
+    struct trial trial;
+    unsigned failed = 0;
+    trial_init(&trial, seed);
+    start_again(&trial, false);
+    trial.fail_kind = SIMULATED_SYNC_FOLDER;
+    trial.fail_error = ENOSPC;
+    trial.on_call = fail_sync_of_name;
+    trial.on_call_context = &failed;
+    for (unsigned i = 0; i < 20 && !failed; i++)
+        TRIAL_CHECK(trial_turns(&trial, 10), "the journal gave up");
+    TRIAL_CHECK(failed > 0, "no prepared segment was used");
+    TRIAL_CHECK(trial_turns(&trial, 10), "the journal gave up");
+    trial.on_call = NULL;
+    trial.fail_in = 0;
+    TRIAL_CHECK(trial_close(&trial), "the journal gave up");
+    trial_read(&trial, false);
+    start_again(&trial, false);
+    trial_turns(&trial, 10);
+    trial_crash(&trial);
+    trial_read(&trial, false);
+    trial_fini(&trial);
+}
+
+static void a_name_that_cannot_be_synced_on_a_full_disk_is_given_again(void **state)
+{
+    (void)state;
+    trial_seeds(3, refuse_sync_of_names);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -401,6 +443,7 @@ int main(void)
         cmocka_unit_test(the_keeper_does_not_swallow_a_failed_sync),
         cmocka_unit_test(damage_is_told_exactly_and_the_rest_is_intact),
         cmocka_unit_test(what_cannot_be_read_is_not_cut_off),
+        cmocka_unit_test(a_name_that_cannot_be_synced_on_a_full_disk_is_given_again),
         cmocka_unit_test(a_full_disk_loses_nothing_and_writing_goes_on_afterwards),
     };
     cmocka_set_test_filter(getenv("SPINDLE_FAULT_TEST"));
