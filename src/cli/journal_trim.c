@@ -13,8 +13,6 @@
 #include "journal/inspect.h"
 #include "queue/ledger.h"
 
-enum { TRIM_TAIL_SEGMENTS = 2 }; /* of results and dead letters: a start looks there for outcomes that a crash cut off (queue/ledger.c) */
-
 static const char command[] = "spindle journal trim";
 
 struct trimming {
@@ -63,20 +61,14 @@ static void choose(struct trimming *trimming)
 
 static int find_checkpoint(const char *folder, uint64_t *applied)
 {
-    struct reader *reader;
-    struct message record;
     struct ledger ledger;
-    *applied = 0;
-    int error = reader_open(&reader, disk_posix(), folder, 0, NULL, NULL);
-    if (error)
-        return error;
+    uint64_t found = 0;
     ledger_init(&ledger);
-    while (!(error = reader_next(reader, UINT64_MAX, &record, NULL)))
-        if (ledger_is_checkpoint(&record))
-            ledger_checkpoint_decode(&ledger, &record, applied);
+    int error = ledger_load_checkpoint(&ledger, disk_posix(), folder, "ingest", &found);
     ledger_fini(&ledger);
-    reader_close(reader);
-    return error == ERR_TRUNCATED ? 0 : error;
+    if (!error)
+        *applied = found;
+    return error;
 }
 
 static int find_guard(struct trimming *trimming, const struct ledger *ledger)
@@ -88,7 +80,7 @@ static int find_guard(struct trimming *trimming, const struct ledger *ledger)
     else if (strcmp(stream, "outcomes") == 0)
         return find_checkpoint(trimming->folder, &trimming->guard);
     else if (strcmp(stream, "results") == 0 || strcmp(stream, "dead-letters") == 0)
-        trimming->guard = trimming->count > TRIM_TAIL_SEGMENTS ? trimming->files[trimming->count - TRIM_TAIL_SEGMENTS].base_offset : 0;
+        trimming->guard = trimming->count > LEDGER_TAIL_SEGMENTS ? trimming->files[trimming->count - LEDGER_TAIL_SEGMENTS].base_offset : 0;
     return 0;
 }
 
@@ -136,7 +128,7 @@ static int sync_stream(const char *data_dir, const char *stream)
     int error = tool_stream_folder(data_dir, stream, folder);
     if (!error)
         error = segment_list(disk, folder, &bases, &count);
-    for (size_t i = count > TRIM_TAIL_SEGMENTS ? count - TRIM_TAIL_SEGMENTS : 0; i < count && !error; i++) {
+    for (size_t i = count > LEDGER_TAIL_SEGMENTS ? count - LEDGER_TAIL_SEGMENTS : 0; i < count && !error; i++) {
         struct segment_file segment;
         error = segment_open(disk, folder, bases[i], DISK_WRITE, &segment);
         if (error)

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "queue/dead_letter.h"
 
-enum { LEDGER_FIRST_WORDS = 64, LEDGER_PATH_MAX = 4200, LEDGER_TAIL_SEGMENTS = 2, LEDGER_LOAD_ATTEMPTS = 3 };
+enum { LEDGER_FIRST_WORDS = 64, LEDGER_PATH_MAX = 4200, LEDGER_LOAD_ATTEMPTS = 3 };
 
 const char ledger_checkpoint_mark[] = "checkpoint";
 
@@ -263,11 +263,10 @@ static void pass_damage_on(void *context, const struct reader_damage *damage)
         loading->on_damage(loading->context, loading->stream, damage);
 }
 
-/* Takes the newest checkpoint into the ledger; *applied: the records of `outcomes` before it are included. */
-static int load_checkpoint(struct ledger *ledger, const struct loading *loading, const char *stream, uint64_t *applied)
+int ledger_load_checkpoint(struct ledger *ledger, struct disk *disk, const char *outcomes, const char *stream, uint64_t *applied)
 {
     struct reader *reader;
-    int error = reader_open(&reader, loading->disk, loading->folder, 0, NULL, NULL);
+    int error = reader_open(&reader, disk, outcomes, 0, NULL, NULL);
     if (error)
         return error;
     struct message record;
@@ -304,7 +303,7 @@ static int load_outcomes(struct ledger *ledger, struct loading *loading, const c
 {
     for (unsigned attempt = 1;; attempt++) {
         uint64_t first = 0;
-        int error = load_checkpoint(ledger, loading, stream, &loading->least);
+        int error = ledger_load_checkpoint(ledger, loading->disk, loading->folder, stream, &loading->least);
         if (!error)
             error = load_entries(ledger, loading, stream, &first);
         if (error || first <= loading->least)

@@ -70,6 +70,13 @@ int ledger_apply(struct ledger *ledger, const struct message *record);
 int ledger_checkpoint_encode(const struct ledger *ledger, uint64_t applied, struct buffer *out);
 extern const char ledger_checkpoint_mark[]; /* its properties */
 
+/* Segments of `results` and of `dead-letters`, the newest, in which a start looks for outcomes that a crash cut off. */
+enum { LEDGER_TAIL_SEGMENTS = 2 };
+
+/* Replaces the ledger by that of the newest checkpoint of `stream` in the folder `outcomes`, if there is one; then *applied is the record
+ * of `outcomes` before which it includes all. Returns 0, or an error of the reader. */
+int ledger_load_checkpoint(struct ledger *ledger, struct disk *disk, const char *outcomes, const char *stream, uint64_t *applied);
+
 bool ledger_is_checkpoint(const struct message *record);
 
 /* Replaces the ledger by the one that a checkpoint holds. Returns 0, or ERR_CORRUPT when it is none. */

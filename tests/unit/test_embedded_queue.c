@@ -501,6 +501,31 @@ static void no_new_message_takes_the_offset_that_an_answer_names(void **state)
     stop(&fixture);
 }
 
+static void a_checkpoint_counts_for_its_stream_only(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    start(&fixture);
+    accept_messages(&fixture, 1);
+    settle_one(&fixture, &(struct message){.offset = 0}, QUEUE_DUPLICATE);
+    flush(&fixture);
+    stop(&fixture);
+    start(&fixture); /* writes a checkpoint that includes it */
+    stop(&fixture);
+    char folder[600];
+    snprintf(folder, sizeof folder, "%s/outcomes", test_folder);
+    struct ledger ledger;
+    ledger_init(&ledger);
+    uint64_t applied = 0;
+    assert_int_equal(ledger_load_checkpoint(&ledger, disk_posix(), folder, "other", &applied), 0);
+    assert_int_equal(applied, 0);
+    assert_int_equal(ledger.cursor, 0);
+    assert_int_equal(ledger_load_checkpoint(&ledger, disk_posix(), folder, "ingest", &applied), 0);
+    assert_int_equal(applied, 2);
+    assert_int_equal(ledger.cursor, 1);
+    ledger_fini(&ledger);
+}
+
 static void messages_of_a_missing_first_segment_do_not_stay_pending(void **state)
 {
     (void)state;
@@ -646,6 +671,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(without_syncs_a_lost_end_of_the_messages_is_passed_over, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(without_syncs_a_loss_of_all_messages_is_passed_over, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(no_new_message_takes_the_offset_that_an_answer_names, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(a_checkpoint_counts_for_its_stream_only, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(messages_of_a_missing_first_segment_do_not_stay_pending, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(damage_to_answers_counts_only_while_a_message_is_open, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(a_message_is_found_again_by_its_offset, test_folder_make, test_folder_remove),
