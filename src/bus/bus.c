@@ -47,6 +47,8 @@ static void collect(void *owner, struct metrics_writer *writer)
         metrics_sample_u64(writer, METRIC_BUS_DISCONNECTS, sum(bus, COUNTER_AT(closed) + i * 8), "reason", closes[i], NULL);
     for (unsigned i = 0; i < PAUSE_REASONS; i++)
         metrics_sample_u64(writer, METRIC_BUS_PAUSES, sum(bus, COUNTER_AT(paused) + i * 8), "reason", pauses[i], NULL);
+    for (unsigned i = 0; i < PAUSE_REASONS; i++)
+        metrics_sample_u64(writer, METRIC_BUS_PAUSED, sum(bus, COUNTER_AT(paused_now) + i * 8), "reason", pauses[i], NULL);
 }
 
 int bus_start(struct bus **out, const struct bus_options *options)
