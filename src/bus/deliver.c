@@ -12,8 +12,12 @@ enum { STREAM_DEFAULT, STREAM_INGEST };
 
 static uint64_t choose_stream(const struct bus *bus, struct mqtt_slice topic)
 {
-    const char *filter = bus->ingest_filter;
-    return filter && mqtt_topic_matches(filter, strlen(filter), (const char *)topic.data, topic.length) ? STREAM_INGEST : STREAM_DEFAULT;
+    for (unsigned i = 0; i < BUS_INGEST_FILTERS_MAX; i++) {
+        const char *filter = bus->ingest_filters[i];
+        if (filter && mqtt_topic_matches(filter, strlen(filter), (const char *)topic.data, topic.length))
+            return STREAM_INGEST;
+    }
+    return STREAM_DEFAULT;
 }
 
 /* Whether so much is on its way to the disk that nothing may be added. */

@@ -165,7 +165,7 @@ struct listener {
 
 struct bus {
     struct bus_options options;
-    char *ingest_filter;
+    char *ingest_filters[BUS_INGEST_FILTERS_MAX];
     uint16_t port;
     struct router *router;
     struct loop *loops;                   /* [options.loop_count] */

@@ -17,6 +17,7 @@
 #include "base/metrics.h"
 #include "base/probes.h"
 #include "bus/bus.h"
+#include "cli/result_properties.h"
 #include "cli/value.h"
 #include "control/http.h"
 #include "drilling/drilling.h"
@@ -32,8 +33,7 @@ enum {
     SERVER_OUTCOMES_SEGMENT = 8 << 20,
     SERVER_FILES_KEPT = HTTP_CONNECTIONS_MAX + 64, /* file descriptors that MQTT connections may not take */
     SERVER_FILES_SHARE = 4,                        /* where there are not so many: this part of them is for MQTT connections */
-    SERVER_SUBSCRIPTIONS_MAX = 1000000,
-    SERVER_PROPERTIES_MAX = 1024 /* bytes */
+    SERVER_SUBSCRIPTIONS_MAX = 1000000
 };
 
 enum stream_index { STREAM_INGEST, STREAM_BUS, STREAM_RESULTS, STREAM_DEAD_LETTERS, STREAM_OUTCOMES, STREAM_COUNT };
@@ -156,18 +156,15 @@ static int open_streams(struct server *server)
 
 static void publish_result(void *context, const struct message *result)
 {
-    static const char name[] = "message-id";
     const struct server *server = context;
     if (!server->bus)
         return;
-    /* What the queue keeps as the properties of a result is its message id; subscribers of MQTT 5 get it as a user property. */
     struct message published = *result;
     struct buffer properties;
-    buffer_init(&properties, SERVER_PROPERTIES_MAX);
-    struct mqtt_slice id = {result->properties, result->properties_length};
-    bool has_id = id.length && mqtt_property_user(&properties, (struct mqtt_slice){(const uint8_t *)name, sizeof name - 1}, id) == 0;
-    published.properties = has_id ? properties.data : NULL;
-    published.properties_length = has_id ? (uint32_t)properties.length : 0;
+    buffer_init(&properties, RESULT_PROPERTIES_MAX);
+    bool known = result_properties_write(result, &properties) == 0 && properties.length;
+    published.properties = known ? properties.data : NULL;
+    published.properties_length = known ? (uint32_t)properties.length : 0;
     bus_publish(server->bus, &published);
     buffer_fini(&properties);
 }
@@ -220,8 +217,9 @@ static uint32_t connections_max(const struct config *config)
 static int start_bus(struct server *server)
 {
     const struct config *config = server->config;
-    char filter[VALUE_TOPIC_MAX + sizeof "/#"];
+    char filter[VALUE_TOPIC_MAX + sizeof "/#"], replay_filter[sizeof TOPICS_REPLAY_LEVEL "/+/" + sizeof filter];
     snprintf(filter, sizeof filter, "%s/#", config->mqtt_listener_root);
+    snprintf(replay_filter, sizeof replay_filter, TOPICS_REPLAY_LEVEL "/+/%s", filter);
     unsigned threads = config->bus_threads ? config->bus_threads : processors() / 2;
     if (threads < 1)
         threads = 1;
@@ -244,7 +242,7 @@ static int start_bus(struct server *server)
         .journal = server->journal,
         .default_stream = server->streams[STREAM_BUS],
         .ingest_stream = server->streams[STREAM_INGEST],
-        .ingest_filter = config->drilling_enabled ? filter : NULL,
+        .ingest_filters = {config->drilling_enabled ? filter : NULL, config->drilling_enabled ? replay_filter : NULL},
         .acknowledge_at_once = config->data_durability == CONFIG_DURABILITY_MEMORY,
     };
     return bus_start(&server->bus, &options);
