@@ -233,9 +233,9 @@ bool journal_step_group(struct journal *journal)
 
 bool journal_step_keeper(struct journal *journal)
 {
-    bool worked = false;
+    bool worked = false, full = atomic_load(&journal->shared.stalled) > 0;
     for (unsigned i = 0; i < journal->stream_count; i++)
-        worked = stream_keep(journal->streams[i]) || worked;
+        worked = stream_keep(journal->streams[i], full) || worked;
     return worked;
 }
 
@@ -328,6 +328,8 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
     stream->guarded = options->guarded;
     stream->index = journal->stream_count;
     stream->scribe = options->scribe;
+    stream->journal = journal;
+    atomic_init(&stream->retire_at, UINT64_MAX);
     stream->file = stream->left_file = stream->next_file = -1;
     snprintf(stream->name, sizeof stream->name, "%s", options->name);
     int length = snprintf(stream->folder, sizeof stream->folder, "%s/%s", journal->folder, options->name);
@@ -431,6 +433,10 @@ uint64_t journal_stream_durable(const struct journal_stream *stream)
 void journal_stream_set_guard(struct journal_stream *stream, uint64_t offset)
 {
     atomic_store(&stream->guard, offset);
+    /* retire_oldest stores retire_at, then looks at the guard: whichever is later, one of the two sees what is to be done. */
+    uint64_t at = atomic_load(&stream->retire_at);
+    if (offset >= at && atomic_compare_exchange_strong(&stream->retire_at, &at, UINT64_MAX))
+        wake_keeper(stream->journal);
 }
 
 void journal_stream_on_durable(struct journal_stream *stream, void (*notify)(void *context), void *context)

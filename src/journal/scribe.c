@@ -114,7 +114,10 @@ static bool begin_stall(struct scribe *scribe, uint64_t *lasting_ns)
 static bool stall(struct scribe *scribe, const struct journal_stream *stream, int error)
 {
     uint64_t lasting_ns;
-    if (begin_stall(scribe, &lasting_ns)) {
+    bool begins = !scribe->stalled, say = begin_stall(scribe, &lasting_ns);
+    if (begins)
+        scribe->wake_keeper(scribe->journal); /* retention may make room */
+    if (say) {
         char lasting[64] = "";
         if (lasting_ns >= 1000000000u)
             snprintf(lasting, sizeof lasting, ", for %" PRIu64 " s now", lasting_ns / 1000000000u);

@@ -420,7 +420,8 @@ static bool close_left(struct journal_stream *stream)
 static bool prepare_next(struct journal_stream *stream)
 {
     pthread_mutex_lock(&stream->lock);
-    bool wanted = stream->next_file < 0 && !stream->zeroing_failed && stream->position_seen > stream->segment_size / 2;
+    bool wanted =
+        stream->next_file < 0 && (stream->has_spare || !stream->zeroing_failed) && stream->position_seen > stream->segment_size / 2;
     bool spare = stream->has_spare;
     if (wanted)
         stream->has_spare = false;
@@ -464,9 +465,10 @@ static bool prepare_next(struct journal_stream *stream)
     return true;
 }
 
-/* The oldest segment may go when more than retention_size is kept without it and the guard is beyond its last record. Only when it is gone
+/* The oldest segment may go when more than retention_size is kept without it and the guard is beyond its last record. It becomes the next
+ * one, unless the disk is full: then its space is needed at once. Only when it is gone
  * for good may the next one go: a crash that brought back one and not the other would look as if the records between were lost. */
-static bool retire_oldest(struct journal_stream *stream)
+static bool retire_oldest(struct journal_stream *stream, bool full)
 {
     char name[32], path[JOURNAL_PATH_MAX + 40], spare[JOURNAL_PATH_MAX + 40];
     pthread_mutex_lock(&stream->lock);
@@ -474,9 +476,14 @@ static bool retire_oldest(struct journal_stream *stream)
     for (size_t i = 0; i < stream->segment_count; i++)
         total += stream->segments[i].bytes;
     bool wanted = stream->retention_size && !stream->retention_stopped && stream->segment_count > 1 &&
-                  total - stream->segments[0].bytes >= stream->retention_size &&
-                  (!stream->guarded || stream->segments[1].base_offset <= atomic_load(&stream->guard));
-    bool keep = wanted && !stream->has_spare && stream->segments[0].bytes > stream->segment_size / 2;
+                  total - stream->segments[0].bytes >= stream->retention_size;
+    if (wanted && stream->guarded) {
+        atomic_store(&stream->retire_at, stream->segments[1].base_offset);
+        wanted = stream->segments[1].base_offset <= atomic_load(&stream->guard);
+        if (wanted)
+            atomic_store(&stream->retire_at, UINT64_MAX);
+    }
+    bool keep = wanted && !stream->has_spare && !full && stream->segments[0].bytes > stream->segment_size / 2;
     if (wanted)
         segment_name(stream->segments[0].base_offset, name);
     pthread_mutex_unlock(&stream->lock);
@@ -504,13 +511,13 @@ static bool retire_oldest(struct journal_stream *stream)
     return true;
 }
 
-bool stream_keep(struct journal_stream *stream)
+bool stream_keep(struct journal_stream *stream, bool full)
 {
     bool worked = zero_ahead(stream);
     if (!worked)
         worked = close_left(stream);
     if (!worked)
-        worked = retire_oldest(stream);
+        worked = retire_oldest(stream, full);
     if (!worked)
         worked = prepare_next(stream);
     return worked;

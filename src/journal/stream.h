@@ -24,6 +24,7 @@ struct journal_stream {
     uint64_t segment_size, retention_size;
     uint64_t key; /* format.h */
     bool guarded;
+    struct journal *journal;
     unsigned index, scribe;
     void (*notify)(void *context);
     void *notify_context;
@@ -39,6 +40,7 @@ struct journal_stream {
 
     _Atomic uint64_t durable; /* offset behind the last durable record */
     _Atomic uint64_t guard;
+    _Atomic uint64_t retire_at; /* the keeper is to be woken when the guard comes to it; UINT64_MAX: it need not */
 
     pthread_mutex_t lock;
     pthread_cond_t zero_done;
@@ -74,7 +76,8 @@ bool stream_claim(struct journal_stream *stream, uint64_t bytes);
 /* Tells the operator of damage; a reader_on_damage whose context is the stream. */
 void stream_say_damage(void *context, const struct reader_damage *damage);
 
-/* Keeper thread: does one piece of what is needed. Returns true when there was something to do. */
-bool stream_keep(struct journal_stream *stream);
+/* Keeper thread: does one piece of what is needed. `full`: a scribe waits for space, so what is retired is not kept to be used again.
+ * Returns true when there was something to do. */
+bool stream_keep(struct journal_stream *stream, bool full);
 
 #endif

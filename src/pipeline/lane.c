@@ -236,14 +236,17 @@ static void handle_message(struct worker *worker, struct lane *lane, const struc
     act(worker, lane, &decisions, message);
 }
 
-/* A message that was put aside and cannot be read again stays pending. */
+/* A message that was put aside and is gone is given up. Where the reading failed for another reason it stays pending. */
 static void handle(struct worker *worker, struct lane *lane, const struct lane_entry *entry)
 {
     struct lane_entry whole = *entry;
     struct message *again = NULL;
     if (!entry->message) {
         struct stage_route route;
-        if (read_again(worker, entry->offset, &again, &route))
+        int error = read_again(worker, entry->offset, &again, &route);
+        if (queue_message_is_gone(error) && !entry->settled)
+            dead_letter(worker, entry->offset, "internal", "join", error_text(error), NULL);
+        if (error)
             return;
         whole.message = again;
         whole.key = route.key;

@@ -20,9 +20,10 @@ void pipeline_report(struct pipeline *pipeline, enum pipeline_operation operatio
     uint64_t muted;
     atomic_fetch_add_explicit(&pipeline->failures[operation], 1, memory_order_relaxed);
     if (diagnostics_limit_pass(&limits[operation], &muted))
-        diagnostics(DIAGNOSTICS_ERROR, "pipeline",
-                    "the queue failed: operation=%s offset=%llu error=\"%s\" left_out=%llu; what it concerns stays pending until a restart",
-                    operation_names[operation], (unsigned long long)offset, error_text(error), (unsigned long long)muted);
+        diagnostics(DIAGNOSTICS_ERROR, "pipeline", "the queue failed: operation=%s offset=%llu error=\"%s\" left_out=%llu; %s",
+                    operation_names[operation], (unsigned long long)offset, error_text(error), (unsigned long long)muted,
+                    operation == OPERATION_READ_AGAIN && queue_message_is_gone(error) ? "the message is given up"
+                                                                                      : "what it concerns stays pending until a restart");
 }
 
 void pipeline_commit(struct pipeline *pipeline, struct queue_writer *writer, struct commit **open)

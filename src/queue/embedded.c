@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -542,6 +543,18 @@ static int embedded_result(struct queue_writer *writer, const struct message *me
     return error;
 }
 
+/* There is nothing to keep as a dead letter, and the message must not stay pending. */
+static int settle_gone(struct queue_writer *writer, const struct queue_dead_letter *letter, int error)
+{
+    DIAG_LIMITED(DIAGNOSTICS_ERROR, "queue",
+                 "stream %s: the message at offset %" PRIu64
+                 " cannot be read any more: %s. It was to become a dead letter of reason %s; it "
+                 "counts as one of reason %s, of which nothing is kept",
+                 journal_stream_name(writer->queue->options.ingest), letter->position.offset, error_text(error), letter->reason,
+                 ledger_reason_word(LEDGER_REASON_DAMAGED));
+    return add_entry(writer, ledger_entry(letter->position.offset, QUEUE_DEAD_LETTERED, LEDGER_REASON_DAMAGED));
+}
+
 static int embedded_dead_letter(struct queue_writer *writer, const struct queue_dead_letter *letter)
 {
     struct embedded *queue = writer->queue;
@@ -549,6 +562,8 @@ static int embedded_dead_letter(struct queue_writer *writer, const struct queue_
     const struct message *message = letter->message;
     if (!message) {
         int error = embedded_read_again(&queue->queue, letter->position, &again);
+        if (queue_message_is_gone(error))
+            return settle_gone(writer, letter, error);
         if (error)
             return error;
         message = again;

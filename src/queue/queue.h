@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/error.h"
 #include "base/message.h"
 
 enum queue_capability { QUEUE_REPLAY = 1, QUEUE_ORDERED = 2, QUEUE_PRIORITIES = 4, QUEUE_LIVE_RESULTS = 8 };
@@ -72,7 +73,8 @@ struct queue_ops {
     void (*writer_close)(struct queue_writer *writer);
     /* A result message; `sources` are the offsets that it answers (given with the last result of a set only, else NULL, 0). */
     int (*result)(struct queue_writer *writer, const struct message *message, const uint64_t *sources, size_t source_count);
-    int (*dead_letter)(struct queue_writer *writer, const struct queue_dead_letter *letter); /* also settles the position */
+    /* Also settles the position. A message that had to be read again and is gone (queue_message_is_gone) is settled as damaged. */
+    int (*dead_letter)(struct queue_writer *writer, const struct queue_dead_letter *letter);
     int (*settle)(struct queue_writer *writer, struct queue_position position, enum queue_outcome outcome);
     /* Sends all of this turn off; blocks while the queue is full. `done` may be NULL. */
     int (*commit)(struct queue_writer *writer, void (*done)(void *token, int error), void *token);
@@ -81,6 +83,12 @@ struct queue_ops {
 struct queue {
     const struct queue_ops *ops;
 };
+
+/* Whether an error of read_again says that nobody will ever read the message again, however often he tries. */
+static inline bool queue_message_is_gone(int error)
+{
+    return error == ERR_NOT_FOUND || error_class(error) == ERROR_CLASS_DATA;
+}
 
 /* Any thread. */
 static inline void queue_batch_release(struct queue_batch *batch)

@@ -71,6 +71,7 @@ struct fake_queue {
     uint64_t turns_waiting;
     unsigned fetches, reads_again, batches, writers, fetch_failures, commit_failures, double_settlements, broken_equations;
     uint64_t lost_again; /* this offset cannot be read again; 0: all can */
+    int lost_error;      /* why; 0: ERR_NOT_FOUND */
     bool interrupted, held, crashed, closing;
 };
 
@@ -152,7 +153,7 @@ static inline int fake_read_again(struct queue *base, struct queue_position posi
     pthread_mutex_lock(&queue->lock);
     if (queue->lost_again && position.offset == queue->lost_again) {
         pthread_mutex_unlock(&queue->lock);
-        return ERR_NOT_FOUND;
+        return queue->lost_error ? queue->lost_error : ERR_NOT_FOUND;
     }
     const struct fake_message *message = &queue->messages[position.offset];
     size_t topic_length = strlen(message->topic);

@@ -318,6 +318,31 @@ static void messages_that_damage_took_are_settled_and_the_terms_add_up(void **st
     stop(&fixture);
 }
 
+/* A message that waits for others is damaged while the server runs; then it is to become a dead letter. */
+static void a_message_that_is_gone_when_it_is_given_up_is_settled_at_once(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    start(&fixture);
+    for (unsigned groups = 0; groups < 3; groups++)
+        accept_messages(&fixture, 1);
+    struct queue_batch *batch;
+    assert_int_equal(fixture.queue->ops->fetch(fixture.queue, 1 << 20, 1000, &batch), 0);
+    assert_int_equal(batch->count, 3);
+    queue_batch_release(batch);
+    overwrite("ingest", 0, FORMAT_SEGMENT_HEADER_SIZE + INGEST_RECORD + 8, 32);
+    for (uint64_t offset = 0; offset < 3; offset++)
+        settle_one(&fixture, &(struct message){.offset = offset}, QUEUE_DEAD_LETTERED);
+    flush(&fixture);
+    assert_counts(&fixture, 3, 0, 0, 3, 0);
+    assert_int_equal(damaged_of(&fixture), 1);
+    stop(&fixture);
+    start(&fixture);
+    assert_counts(&fixture, 3, 0, 0, 3, 0);
+    assert_int_equal(damaged_of(&fixture), 1);
+    stop(&fixture);
+}
+
 static void messages_of_a_missing_first_segment_do_not_stay_pending(void **state)
 {
     (void)state;
@@ -453,6 +478,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(many_rounds_keep_the_equation_and_little_disk, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(removed_files_are_noticed, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(messages_that_damage_took_are_settled_and_the_terms_add_up, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(a_message_that_is_gone_when_it_is_given_up_is_settled_at_once, test_folder_make,
+                                        test_folder_remove),
         cmocka_unit_test_setup_teardown(messages_of_a_missing_first_segment_do_not_stay_pending, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(damage_to_answers_counts_only_while_a_message_is_open, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(a_message_is_found_again_by_its_offset, test_folder_make, test_folder_remove),

@@ -377,6 +377,115 @@ static void a_full_disk_at_the_start_keeps_nothing_from_being_read_and_writing_g
     close_group(&group);
 }
 
+/* ---- retention beside what is written ---- */
+
+enum { KEPT_SEGMENT = 1 << 20, KEPT_PAYLOAD = 100000, KEPT_SEGMENTS_MAX = 3 };
+
+static atomic_bool refuse_removal;
+static atomic_uint refusals;
+
+static int refusing_rename(struct disk *disk, const char *from, const char *to)
+{
+    if (refuse_removal && strstr(to, "spare.seg")) {
+        refusals++;
+        return -EBUSY;
+    }
+    return disk_posix()->ops->rename(disk, from, to);
+}
+
+/* Space comes back with a file that is removed. */
+static int freeing_remove(struct disk *disk, const char *path)
+{
+    int failed = disk_posix()->ops->remove(disk, path);
+    if (!failed)
+        faulty.full = false;
+    return failed;
+}
+
+static size_t segments_of(struct journal_stream *stream)
+{
+    struct journal_stream_stats stats;
+    journal_stream_stats(stream, &stats);
+    return stats.segment_count;
+}
+
+static void wait_for_segments(struct journal_stream *stream, size_t at_most)
+{
+    for (unsigned i = 0; i < DEADLINE_S * 1000 && segments_of(stream) > at_most; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    assert_true(segments_of(stream) <= at_most);
+}
+
+/* A guarded stream of which retention may keep one segment, with much in it and nothing settled. */
+static void open_kept(struct disk *disk, struct journal **journal, struct journal_stream **stream, struct journal_producer **producer)
+{
+    struct journal_options options = {.disk = disk, .folder = test_folder, .segment_size = KEPT_SEGMENT};
+    assert_int_equal(journal_open(journal, &options), 0);
+    struct journal_stream_options named = {.name = "kept", .retention_size = KEPT_SEGMENT, .guarded = true};
+    assert_int_equal(journal_stream_add(*journal, &named, stream), 0);
+    assert_int_equal(journal_start(*journal), 0);
+    assert_int_equal(journal_producer_open(*journal, no_notice, NULL, producer), 0);
+    static const uint8_t payload[KEPT_PAYLOAD];
+    struct message message = {.topic = "t", .topic_length = 1, .payload = payload, .payload_length = sizeof payload};
+    for (unsigned i = 0; i < 100; i++) {
+        assert_int_equal(journal_append(*producer, *stream, &message, NULL, 0, 0), 0);
+        journal_submit(*producer);
+        journal_producer_wait(*producer, 0);
+    }
+    assert_true(segments_of(*stream) > 2 * KEPT_SEGMENTS_MAX);
+}
+
+static void what_is_settled_goes_though_nothing_more_is_written(void **state)
+{
+    (void)state;
+    struct journal *journal;
+    struct journal_stream *stream;
+    struct journal_producer *producer;
+    open_kept(disk_posix(), &journal, &stream, &producer);
+    uint64_t durable = journal_stream_durable(stream);
+    size_t before = segments_of(stream);
+    for (uint64_t offset = 1; offset <= durable / 2; offset++)
+        journal_stream_set_guard(stream, offset);
+    wait_for_segments(stream, before - before / 2 + 2);
+    struct journal_stream_stats stats;
+    journal_stream_stats(stream, &stats);
+    assert_true(stats.first_offset <= durable / 2);
+    journal_stream_set_guard(stream, durable);
+    wait_for_segments(stream, KEPT_SEGMENTS_MAX);
+    journal_producer_close(producer);
+    journal_close(journal);
+}
+
+static void retention_makes_room_on_a_full_disk(void **state)
+{
+    (void)state;
+    struct disk_ops ops = *disk_posix()->ops;
+    ops.open = faulty_open;
+    ops.write = faulty_write;
+    ops.rename = refusing_rename;
+    ops.remove = freeing_remove;
+    struct disk disk = {&ops};
+    struct journal *journal;
+    struct journal_stream *stream;
+    struct journal_producer *producer;
+    open_kept(&disk, &journal, &stream, &producer);
+    refuse_removal = true;
+    refusals = 0;
+    journal_stream_set_guard(stream, journal_stream_durable(stream));
+    for (unsigned i = 0; i < DEADLINE_S * 1000 && !refusals; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    assert_true(refusals > 0); /* there is something to be retired, and the keeper sleeps */
+    faulty.full = true;
+    refuse_removal = false;
+    struct message message = make_message("t", "after");
+    assert_int_equal(journal_append(producer, stream, &message, NULL, 0, 0), 0);
+    journal_submit(producer);
+    journal_producer_wait(producer, 0);
+    wait_for_segments(stream, KEPT_SEGMENTS_MAX);
+    journal_producer_close(producer);
+    journal_close(journal);
+}
+
 int main(void)
 {
 #define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, test_folder_make, test_folder_remove)
@@ -388,6 +497,8 @@ int main(void)
         WITH_FOLDER(what_is_sent_off_before_the_start_is_a_group_of_its_own),
         WITH_FOLDER(what_is_abandoned_is_never_told_durable),
         WITH_FOLDER(a_full_disk_at_the_start_keeps_nothing_from_being_read_and_writing_goes_on_later),
+        WITH_FOLDER(what_is_settled_goes_though_nothing_more_is_written),
+        WITH_FOLDER(retention_makes_room_on_a_full_disk),
     };
     return cmocka_run_group_tests_name("journal groups", tests, NULL, NULL);
 }

@@ -91,18 +91,32 @@ static void messages_put_aside_are_bounded(void **state)
     stop_while_gated(f);
 }
 
-static void message_put_aside_that_is_lost_stays_pending(void **state)
+static void lose_one_put_aside(struct fixture *f, int error, unsigned pending)
 {
-    struct fixture *f = *state;
     toy_gate(&f->toy, true);
     accept_many(f, 1, LANE_ENTRIES_MAX + 2);
     f->queue.lost_again = LANE_ENTRIES_MAX;
+    f->queue.lost_error = error;
     start(f);
     WAIT_FOR(depth(f) == LANE_ENTRIES_MAX + 2);
     toy_gate(&f->toy, false);
-    assert_true(fake_wait_pending(&f->queue, 1));
+    assert_true(fake_wait_pending(&f->queue, pending));
     WAIT_FOR(depth(f) == 0);
     assert_int_equal(atomic_load(&f->pipeline->failures[OPERATION_READ_AGAIN]), 1);
+}
+
+static void message_put_aside_that_is_gone_is_given_up(void **state)
+{
+    struct fixture *f = *state;
+    lose_one_put_aside(f, ERR_NOT_FOUND, 0);
+    assert_outcome(f, LANE_ENTRIES_MAX, QUEUE_DEAD_LETTERED, "internal", "join");
+    assert_outcome(f, LANE_ENTRIES_MAX + 1, QUEUE_DEAD_LETTERED, "not_json", "parse");
+}
+
+static void message_put_aside_that_cannot_be_read_now_stays_pending(void **state)
+{
+    struct fixture *f = *state;
+    lose_one_put_aside(f, ERR_NO_MEMORY, 1);
     assert_outcome(f, LANE_ENTRIES_MAX, (enum queue_outcome)0, "", "");
     assert_outcome(f, LANE_ENTRIES_MAX + 1, QUEUE_DEAD_LETTERED, "not_json", "parse");
 }
@@ -274,7 +288,8 @@ int main(void)
         TEST(hot_key_does_not_hold_up_the_others),
         TEST(large_messages_of_a_hot_key_do_not_hold_up_the_others),
         TEST(messages_put_aside_are_bounded),
-        TEST(message_put_aside_that_is_lost_stays_pending),
+        TEST(message_put_aside_that_is_gone_is_given_up),
+        TEST(message_put_aside_that_cannot_be_read_now_stays_pending),
         TEST(all_mailboxes_together_are_bounded),
         TEST(referenced_batches_are_bounded_in_bytes),
         TEST(undurable_commits_are_bounded),

@@ -26,7 +26,7 @@ static struct slow_disk slow;
 
 static void *keep(void *stream)
 {
-    while (stream_keep(stream))
+    while (stream_keep(stream, false))
         ;
     return NULL;
 }
