@@ -27,8 +27,7 @@ static bool part_valid(const char *part)
            !strpbrk(part, "+#");
 }
 
-/* Else nobody could tell a live topic from a replayed one. */
-static bool root_is_replay(const char *root)
+bool topics_root_is_replay(const char *root)
 {
     size_t length = strlen(TOPICS_REPLAY_LEVEL);
     return strncmp(root, TOPICS_REPLAY_LEVEL, length) == 0 && (root[length] == 0 || root[length] == '/');
@@ -46,7 +45,7 @@ int topics_init(struct topics *topics, const struct topics_options *options)
                 return ERR_CONFIG;
         }
     }
-    if (root_is_replay(options->root))
+    if (topics_root_is_replay(options->root))
         return ERR_CONFIG;
     char *const copies[] = {topics->root, topics->result, topics->trace, topics->heads, topics->keypoints, topics->depths};
     for (size_t i = 0; i < PART_COUNT; i++)

@@ -58,6 +58,9 @@ uint32_t topics_key_max(const struct topics *topics);
 
 void topics_classify(const struct topics *topics, const char *topic, size_t topic_length, struct topics_match *match);
 
+/* Whether a root begins with the level of replays, so that a live topic could not be told from a replayed one. */
+bool topics_root_is_replay(const char *root);
+
 /* Whether a topic is one of a replay; then *id is that of the replay, borrowed from the topic, at least one byte. */
 bool topics_replay_id(const char *topic, size_t topic_length, const char **id, uint32_t *id_length);
 
