@@ -14,8 +14,9 @@
  * - A broken message has been dead-lettered before it comes here, yet it fills its side: its set is answered (with an error) when
  *   the other sides are there, provided that one message of it is good. Broken ones alone vanish silently.
  * - A message of a set that was answered is a duplicate, or late if it is of an optional side that the answer lacked.
- * - A message that had been given up and comes again is never called late, and a duplicate only of another: when it had been refused for its
- *   content, the answered set that had its side had it from this very message. It opens a set or joins an open one. */
+ * - A message that had been given up and comes again is never called late, and a duplicate only of another: when it had been refused for
+ * its content, or lost by a failure, the answered set that had its side had it from this very message. It opens a set or joins an open one.
+ */
 #ifndef PIPELINE_JOIN_H
 #define PIPELINE_JOIN_H
 
@@ -51,7 +52,7 @@ struct join_message {
     uint64_t arrival_ns; /* virtual clock */
     uint64_t origin_ns;  /* monotonic clock at acceptance, for latencies; only carried along */
     bool again;          /* it had been given up before */
-    bool was_refused;    /* for its content, then; with `again` */
+    bool was_refused;    /* then, for its content or by a failure; with `again` */
 };
 
 struct join_member {

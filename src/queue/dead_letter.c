@@ -116,7 +116,8 @@ void dead_letter_begin(struct dead_letter *out, const struct message *message, c
 bool dead_letter_was_refused(const struct message *message)
 {
     struct dead_letter letter;
-    return message->flags & MESSAGE_REQUEUED && dead_letter_decode(message, &letter) == 0 && strcmp(letter.stage, "parse") == 0;
+    return message->flags & MESSAGE_REQUEUED && dead_letter_decode(message, &letter) == 0 &&
+           (strcmp(letter.stage, "parse") == 0 || strcmp(letter.reason, "internal") == 0);
 }
 
 unsigned dead_letter_reason(const struct message *record)

@@ -1,8 +1,8 @@
 /* What is done with the dead letters of an embedded queue: they are put back, or dropped.
  *
  * A dead letter is never changed. Putting it back appends its message, with its history, to the consumed stream: a message like any other,
- * newly accepted. Nobody puts one back but who calls this. It is marked in memory once the message is durable, and on disk when the consumer
- * reads it (ledger.h). So a crash at any moment leaves it either open or put back once. One thread. */
+ * newly accepted. Nobody puts one back but who calls this. It is marked in memory once the message is durable, and on disk when the
+ * consumer reads it (ledger.h). So a crash at any moment leaves it either open or put back once. One thread. */
 #ifndef QUEUE_DEAD_LETTERS_H
 #define QUEUE_DEAD_LETTERS_H
 

@@ -737,8 +737,8 @@ static int load_ledger(struct embedded *queue)
     const struct queue_embedded_options *options = &queue->options;
     struct ledger_extent extent;
     char why[LEDGER_WHY_MAX];
-    int error = ledger_load(&queue->ledger, journal_disk(options->journal), options->data_folder, journal_stream_name(options->ingest), &extent, say_damage,
-                            &queue->options);
+    int error = ledger_load(&queue->ledger, journal_disk(options->journal), options->data_folder, journal_stream_name(options->ingest),
+                            &extent, say_damage, &queue->options);
     if (error)
         return error;
     extent.next = journal_stream_durable(options->ingest);

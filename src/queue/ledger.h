@@ -7,9 +7,9 @@
  *
  * Entries are applied once: a second outcome for the same offset changes nothing.
  *
- * Marks. What became of a dead letter is kept the same way, in a ledger of its own: records of `outcomes` whose topic is `dead-letters`, with
- * the outcomes of enum ledger_mark, and checkpoints, written together with those of the consumed stream. A dead letter without a mark is
- * open. A requeued one is marked when its message, which names it, is read by the consumer: before that message can have an outcome. So
+ * Marks. What became of a dead letter is kept the same way, in a ledger of its own: records of `outcomes` whose topic is `dead-letters`,
+ * with the outcomes of enum ledger_mark, and checkpoints, written together with those of the consumed stream. A dead letter without a mark
+ * is open. A requeued one is marked when its message, which names it, is read by the consumer: before that message can have an outcome. So
  * where a crash cut the mark off, the message is pending still, is read again, and its dead letter is marked then. */
 #ifndef QUEUE_LEDGER_H
 #define QUEUE_LEDGER_H
@@ -99,9 +99,9 @@ typedef void (*ledger_on_damage)(void *context, const char *stream, const struct
 int ledger_load(struct ledger *ledger, struct disk *disk, const char *data_folder, const char *stream, struct ledger_extent *extent,
                 ledger_on_damage on_damage, void *context);
 
-/* Rebuilds the ledger of the marks. Where they speak of dead letters that the stream does not hold, which are those of another time, none is
- * taken. With `pending_from`, the cursor of the consumed stream, requeued messages from there on are looked for too: whoever has no consumer
- * to mark them needs that; UINT64_MAX: not. Changes nothing. */
+/* Rebuilds the ledger of the marks. Where they speak of dead letters that the stream does not hold, which are those of another time, none
+ * is taken. With `pending_from`, the cursor of the consumed stream, requeued messages from there on are looked for too: whoever has no
+ * consumer to mark them needs that; UINT64_MAX: not. Changes nothing. */
 int ledger_load_marks(struct ledger *marks, struct disk *disk, const char *data_folder, uint64_t pending_from, struct ledger_extent *extent,
                       ledger_on_damage on_damage, void *context);
 
