@@ -61,11 +61,13 @@ static void choose(struct trimming *trimming)
 
 /* ---- what is still needed ---- */
 
+/* What the newest checkpoints include: those of the messages and those of the marks of dead letters. */
 static int find_checkpoint(const char *folder, uint64_t *applied)
 {
     struct reader *reader;
     struct message record;
     struct ledger ledger;
+    uint64_t of_messages = 0, of_marks = UINT64_MAX; /* where dead letters were never marked there is no checkpoint of it */
     *applied = 0;
     int error = reader_open(&reader, disk_posix(), folder, 0, NULL, NULL);
     if (error)
@@ -73,7 +75,8 @@ static int find_checkpoint(const char *folder, uint64_t *applied)
     ledger_init(&ledger);
     while (!(error = reader_next(reader, UINT64_MAX, &record, NULL)))
         if (ledger_is_checkpoint(&record))
-            ledger_checkpoint_decode(&ledger, &record, applied);
+            ledger_checkpoint_decode(&ledger, &record, ledger_is_of_marks(&record) ? &of_marks : &of_messages);
+    *applied = of_messages < of_marks ? of_messages : of_marks;
     ledger_fini(&ledger);
     reader_close(reader);
     return error == ERR_TRUNCATED ? 0 : error;

@@ -32,7 +32,7 @@
  *
  *    0  u32  length of the whole record, padding included
  *    4  u16  length of the topic
- *    6  u8   flags: QoS (bits 0-1), retained (bit 2), seal (bit 6), first record of its group (bit 7)
+ *    6  u8   flags: QoS (bits 0-1), retained (bit 2), requeued (bit 3), seal (bit 6), first record of its group (bit 7)
  *    7  u8   number of sources
  *    8  u64  checksum
  *   16  u64  offset
