@@ -136,10 +136,11 @@ static void a_dead_letter_is_read_back(void **state)
                              .error = "line \"3\"\n\xff",
                              .offset = 12,
                              .time_ns = 34,
-                             .attempts = 1};
+                             .attempts = 1,
+                             .place = DEAD_LETTER_NO_PLACE};
     struct buffer properties;
     buffer_init(&properties, 65536);
-    assert_int_equal(dead_letter_encode(&in, &properties), 0);
+    assert_int_equal(dead_letter_encode(&in, NULL, 0, &properties), 0);
     struct message record = {.properties = properties.data, .properties_length = (uint32_t)properties.length};
     struct dead_letter out;
     assert_int_equal(dead_letter_decode(&record, &out), 0);
