@@ -15,6 +15,7 @@
 #include "cli/journal_tool.h"
 #include "cli/result_properties.h"
 #include "mqtt/packet.h"
+#include "queue/dead_letter.h"
 
 static const char command[] = "spindle journal cat";
 
@@ -38,6 +39,8 @@ static void append_properties(struct buffer *line, const char *stream, const str
     bool first = true;
     if (strcmp(stream, "dead-letters") == 0 || strcmp(stream, "outcomes") == 0)
         return;
+    if (message->flags & MESSAGE_REQUEUED)
+        dead_letter_own_properties(message, &raw.data, &raw.length);
     buffer_init(&published, RESULT_PROPERTIES_MAX);
     if (strcmp(stream, "results") == 0) {
         (void)result_properties_write(message, &published);
@@ -50,6 +53,20 @@ static void append_properties(struct buffer *line, const char *stream, const str
     buffer_fini(&published);
 }
 
+/* Of a dead letter that was put back. */
+static void append_history(struct buffer *line, const struct message *message)
+{
+    struct dead_letter letter;
+    if (!(message->flags & MESSAGE_REQUEUED) || dead_letter_decode(message, &letter))
+        return;
+    buffer_printf(line,
+                  ",\"requeued\":{\"dead_letter\":%" PRIu64 ",\"attempts\":%u,\"first_offset\":%" PRIu64 ",\"first_time_ns\":%" PRIu64
+                  ",\"reason\":",
+                  letter.place, letter.attempts, letter.first_offset, letter.first_time_ns);
+    buffer_append_json_string(line, letter.reason, strlen(letter.reason), 0);
+    buffer_append_text(line, "}");
+}
+
 static bool print_record(struct buffer *line, const char *stream, const struct message *message, bool json)
 {
     buffer_clear(line);
@@ -60,6 +77,7 @@ static bool print_record(struct buffer *line, const char *stream, const struct m
         buffer_append_text(line, ",");
         tool_append_bytes_json(line, "payload", message->payload, message->payload_length);
         append_properties(line, stream, message);
+        append_history(line, message);
         buffer_append_text(line, "}\n");
     } else {
         char time_text[CLOCK_TEXT_SIZE];
