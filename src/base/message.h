@@ -16,6 +16,10 @@ struct message {
     uint8_t flags; /* MESSAGE_* */
 };
 
-enum { MESSAGE_QOS_MASK = 3, MESSAGE_RETAIN = 4 };
+enum {
+    MESSAGE_QOS_MASK = 3,
+    MESSAGE_RETAIN = 4,
+    MESSAGE_REQUEUED = 8 /* a dead letter that was put back; its properties begin with its history (queue/dead_letter.h) */
+};
 
 #endif

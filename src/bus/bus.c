@@ -47,6 +47,16 @@ static void collect(void *owner, struct metrics_writer *writer)
         metrics_sample_u64(writer, METRIC_BUS_DISCONNECTS, sum(bus, COUNTER_AT(closed) + i * 8), "reason", closes[i], NULL);
     for (unsigned i = 0; i < PAUSE_REASONS; i++)
         metrics_sample_u64(writer, METRIC_BUS_PAUSES, sum(bus, COUNTER_AT(paused) + i * 8), "reason", pauses[i], NULL);
+    for (unsigned i = 0; i < PAUSE_REASONS; i++)
+        metrics_sample_u64(writer, METRIC_BUS_PAUSED, sum(bus, COUNTER_AT(paused_now) + i * 8), "reason", pauses[i], NULL);
+}
+
+static int copy_filters(struct bus *bus, const struct bus_options *options)
+{
+    for (unsigned i = 0; i < BUS_INGEST_FILTERS_MAX; i++)
+        if (options->ingest_filters[i] && !(bus->ingest_filters[i] = strdup(options->ingest_filters[i])))
+            return ERR_NO_MEMORY;
+    return 0;
 }
 
 int bus_start(struct bus **out, const struct bus_options *options)
@@ -57,13 +67,12 @@ int bus_start(struct bus **out, const struct bus_options *options)
     bus->options = *options;
     bus->options.mail_soft_max = options->mail_soft_max ? options->mail_soft_max : LOOP_MAIL_SOFT_MAX;
     bus->options.mail_hard_max = options->mail_hard_max ? options->mail_hard_max : LOOP_MAIL_HARD_MAX;
-    bus->ingest_filter = options->ingest_filter ? strdup(options->ingest_filter) : NULL;
     bus->loops = calloc(options->loop_count, sizeof *bus->loops);
     pthread_mutex_init(&bus->clients_lock, NULL);
     pthread_mutex_init(&bus->publish_lock, NULL);
     if (getrandom(&bus->instance, sizeof bus->instance, 0) != sizeof bus->instance)
         bus->instance = clock_wall_ns();
-    int error = bus->loops ? 0 : ERR_NO_MEMORY;
+    int error = bus->loops ? copy_filters(bus, options) : ERR_NO_MEMORY;
     if (!error)
         error = router_create(&(struct router_options){.subscriptions_max = options->subscriptions_max}, &bus->router);
     if (!error)
@@ -118,7 +127,8 @@ void bus_stop(struct bus *bus)
     pthread_mutex_destroy(&bus->publish_lock);
     pthread_mutex_destroy(&bus->clients_lock);
     free(bus->loops);
-    free(bus->ingest_filter);
+    for (unsigned i = 0; i < BUS_INGEST_FILTERS_MAX; i++)
+        free(bus->ingest_filters[i]);
     free(bus);
 }
 

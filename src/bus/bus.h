@@ -10,6 +10,8 @@
 #include "base/message.h"
 #include "journal/journal.h"
 
+enum { BUS_LOOPS_MAX = 64, BUS_INGEST_FILTERS_MAX = 2 };
+
 struct bus_options {
     const char *const *hosts; /* [host_count] addresses or names to listen on; one that the machine cannot have (no IPv6) is passed over
                                * as long as another can be had */
@@ -28,13 +30,11 @@ struct bus_options {
     size_t mail_soft_max;       /* bytes on their way from one loop to another, beyond which senders wait; 0: LOOP_MAIL_SOFT_MAX */
     size_t mail_hard_max;       /* beyond which deliveries are dropped; 0: LOOP_MAIL_HARD_MAX */
     struct journal *journal;
-    struct journal_stream *default_stream; /* QoS 1 publishes of topics that no other stream wants */
-    struct journal_stream *ingest_stream;  /* every publish whose topic matches ingest_filter, of any QoS */
-    const char *ingest_filter;             /* a topic filter, for example "OPCPUBSUB/#"; NULL: none */
-    bool acknowledge_at_once;              /* durability "memory": PUBACK does not wait for the journal */
+    struct journal_stream *default_stream;              /* QoS 1 publishes of topics that no other stream wants */
+    struct journal_stream *ingest_stream;               /* every publish whose topic matches one of ingest_filters, of any QoS */
+    const char *ingest_filters[BUS_INGEST_FILTERS_MAX]; /* topic filters, for example "OPCPUBSUB/#"; NULL: none; copied */
+    bool acknowledge_at_once;                           /* durability "memory": PUBACK does not wait for the journal */
 };
-
-enum { BUS_LOOPS_MAX = 64 };
 
 struct bus;
 

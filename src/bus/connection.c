@@ -496,8 +496,6 @@ static void keep_rest(struct connection *connection, const uint8_t *bytes, size_
         loop_watch(connection->loop);
         if (error == ERR_LIMIT) {
             connection->unfinished_ns = 0;
-            connection->wanted = size;
-            loop_pause(connection, PAUSE_PACKET, 0);
             error = 0;
         }
     }

@@ -12,8 +12,12 @@ enum { STREAM_DEFAULT, STREAM_INGEST };
 
 static uint64_t choose_stream(const struct bus *bus, struct mqtt_slice topic)
 {
-    const char *filter = bus->ingest_filter;
-    return filter && mqtt_topic_matches(filter, strlen(filter), (const char *)topic.data, topic.length) ? STREAM_INGEST : STREAM_DEFAULT;
+    for (unsigned i = 0; i < BUS_INGEST_FILTERS_MAX; i++) {
+        const char *filter = bus->ingest_filters[i];
+        if (filter && mqtt_topic_matches(filter, strlen(filter), (const char *)topic.data, topic.length))
+            return STREAM_INGEST;
+    }
+    return STREAM_DEFAULT;
 }
 
 /* Whether so much is on its way to the disk that nothing may be added. */
@@ -88,7 +92,8 @@ static int encode_waiting(struct connection *to, const struct mqtt_publish *outg
 static size_t growth(const struct connection *to, size_t size)
 {
     const struct buffer *buffer = to->waiting.length ? &to->waiting : &to->out;
-    return buffer->capacity - buffer->length >= size ? 0 : buffer->capacity > size ? buffer->capacity : size;
+    size_t more = buffer->capacity - buffer->length >= size ? 0 : buffer->capacity > size ? buffer->capacity : size;
+    return buffer->capacity + more - buffer_memory(buffer);
 }
 
 /* Whether a message of `size` bytes may be queued for `to`. If not it was dropped, or its subscriber was. */
@@ -236,6 +241,11 @@ static bool must_wait(struct connection *from, const struct router_match *match)
         const struct router_subscription *subscriber = &match->subscribers[i];
         if (!subscriber->qos)
             continue;
+        if (subscriber->loop != loop->index &&
+            atomic_load_explicit(&bus->loops[subscriber->loop].mail_bytes, memory_order_relaxed) > bus->options.mail_soft_max) {
+            loop_pause(from, PAUSE_MAIL, subscriber->loop);
+            return true;
+        }
         if (full || atomic_load_explicit(&bus->loops[subscriber->loop].congested[subscriber->connection], memory_order_relaxed) > owes) {
             loop_pause(from, full ? PAUSE_MEMORY : PAUSE_SUBSCRIBER, full ? 0 : connection_key(subscriber->loop, subscriber->connection));
             return true;

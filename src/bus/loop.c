@@ -59,6 +59,11 @@ static void on_sweep(uv_timer_t *timer)
         if (again_ns < next_ns)
             next_ns = again_ns;
     }
+    loop_resume(loop, PAUSE_PACKET, 0);
+    if (memory_level(loop->bus) <= MEMORY_PRESSED)
+        loop_resume(loop, PAUSE_MEMORY, 0);
+    if (loop->paused[PAUSE_MEMORY] || loop->paused[PAUSE_PACKET])
+        next_ns = now_ns;
     if (loop->dirty)
         uv_async_send(&loop->wake); /* timers run before the turn's wait: without this the ends would be met a sweep later */
     uint64_t wait_ms = next_ns <= now_ns ? 0 : (next_ns - now_ns) / 1000000u + 1;
@@ -188,6 +193,7 @@ static void on_turn_end(uv_check_t *check)
             journal_submit(loop->producer);
     }
     loop->turn_wall_ns = 0;
+    memory_tell(loop);
     check_drained(loop);
 }
 
@@ -214,6 +220,15 @@ void loop_pause(struct connection *connection, enum pause_reason reason, uint64_
         atomic_fetch_add(&loop->bus->packets_waiting, 1);
     uv_read_stop((uv_stream_t *)&connection->handle);
     counter_add(&loop->counters.paused[reason], 1);
+    counter_add(&loop->counters.paused_now[reason], 1);
+    if (reason == PAUSE_MEMORY || reason == PAUSE_PACKET)
+        loop_watch(loop);
+    if (reason == PAUSE_MEMORY)
+        DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus",
+                     CONNECTION_NAME
+                     " and others wait: the queues of all clients take %zu bytes, more than half of bus.memory_max; subscribers "
+                     "that take nothing are disconnected",
+                     CONNECTION_NAMED(connection), atomic_load(&loop->bus->memory_out));
 }
 
 void loop_unpause(struct connection *connection)
@@ -224,6 +239,7 @@ void loop_unpause(struct connection *connection)
     DL_DELETE2(loop->paused[connection->pause], connection, paused_before, paused_next);
     if (connection->pause == PAUSE_PACKET)
         atomic_fetch_sub(&loop->bus->packets_waiting, 1);
+    counter_add(&loop->counters.paused_now[connection->pause], (uint64_t)-1);
     connection->paused = false;
 }
 

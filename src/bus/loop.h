@@ -8,13 +8,14 @@
  *
  *   PAUSE_JOURNAL     its next publish is to be acknowledged, and too much of this loop is on its way to the disk
  *   PAUSE_SUBSCRIBER  its next publish is to be acknowledged, and a subscriber that must get it has no room
- *   PAUSE_MAIL        its last publish has filled the mail of another loop, which has not read it yet
+ *   PAUSE_MAIL        the mail of another loop is full, which has not read it yet
  *   PAUSE_OUTPUT      it does not take what is written to it
  *   PAUSE_MEMORY      its next publish is to be acknowledged, and the outgoing queues of all clients have used up their budget (memory.c)
  *   PAUSE_PACKET      its next packet is large, and the unfinished packets of all clients have used up theirs
  *
  * None of them waits for ever. The disk is the operator's; a loop always reads its mail; everything else waits for some client that takes
- * nothing, or does not finish a packet, and that one is disconnected after stall_timeout_ns (connection_check).
+ * nothing, or does not finish a packet, and that one is disconnected after stall_timeout_ns (connection_check). Who waits for memory, of
+ * which all loops have a part, is tried again with each sweep besides.
  *
  * Acknowledgements of what a client receives lie behind its own publishes. So a client for which messages wait behind the send window
  * (it "owes acknowledgements") is measured by twice the limits: otherwise one that publishes to itself, or two that publish to each other,
@@ -106,7 +107,7 @@ struct loop_counters { /* written by the loop alone; read by anybody */
     _Atomic uint64_t received[3], delivered[2];
     _Atomic uint64_t dropped[DROP_REASONS];
     _Atomic uint64_t closed[CLOSE_REASONS];
-    _Atomic uint64_t paused[PAUSE_REASONS];
+    _Atomic uint64_t paused[PAUSE_REASONS], paused_now[PAUSE_REASONS];
     _Atomic uint64_t ingest_dropped[INGEST_DROPS];
     _Atomic uint64_t bytes_received, bytes_sent;
 };
@@ -164,7 +165,7 @@ struct listener {
 
 struct bus {
     struct bus_options options;
-    char *ingest_filter;
+    char *ingest_filters[BUS_INGEST_FILTERS_MAX];
     uint16_t port;
     struct router *router;
     struct loop *loops;                   /* [options.loop_count] */
@@ -225,9 +226,13 @@ static inline size_t connection_queued(const struct connection *connection) /* b
 {
     return connection->out.length + connection->sending.length + (connection->waiting.length - connection->waiting_at);
 }
+static inline size_t buffer_memory(const struct buffer *buffer) /* what an empty one keeps for the next message is not counted */
+{
+    return buffer->length == 0 && buffer->capacity <= CONNECTION_KEEP_BUFFER ? 0 : buffer->capacity;
+}
 static inline size_t connection_memory(const struct connection *connection) /* bytes of the buffers in which they do */
 {
-    return connection->out.capacity + connection->sending.capacity + connection->waiting.capacity;
+    return buffer_memory(&connection->out) + buffer_memory(&connection->sending) + buffer_memory(&connection->waiting);
 }
 void connection_puback(struct connection *connection, uint16_t packet_id);
 static inline uint64_t connection_key(uint32_t loop, uint32_t slot) /* for `awaited` */
@@ -262,9 +267,10 @@ static inline bool memory_has_room(const struct bus *bus, size_t more) /* withou
 }
 size_t memory_queue_max(const struct bus *bus);               /* bytes that may be queued for one connection at present */
 void memory_note_out(struct connection *connection);          /* after its outgoing buffers have grown or shrunk */
+void memory_tell(struct loop *loop);                          /* at the end of a turn: the bus knows the loop's count exactly */
 void memory_note_in(struct connection *connection);           /* after its incoming buffer has */
 bool memory_in_short(const struct bus *bus);                  /* unfinished packets have used up their part */
-int memory_admit(struct connection *connection, size_t size); /* room for `size` bytes in `in`; ERR_LIMIT: it has to wait */
+int memory_admit(struct connection *connection, size_t size); /* room for `size` bytes in `in`; ERR_LIMIT: it has to wait, and is paused */
 void memory_resume(struct loop *loop);                        /* goes on with those for whom there is room now */
 
 /* deliver.c */

@@ -7,7 +7,8 @@
  * The rest is for outgoing queues, and is given up in steps (enum memory_level): from a quarter on, queues must be short, so that those who
  * take nothing are in the way of nobody else; from a half on, senders wait; three quarters are reached only by what cannot be held back.
  *
- * Each loop counts for itself and tells the bus when its count has moved by LOOP_MEMORY_SLACK. What counts is capacity, not content. */
+ * Each loop counts for itself and tells the bus when its count has moved by LOOP_MEMORY_SLACK, and at the end of a turn. What counts is
+ * capacity, not content, but for the little that an empty buffer keeps: nobody is to wait for memory in which nothing is. */
 #include "bus/loop.h"
 
 #include "base/error.h"
@@ -27,8 +28,10 @@ size_t memory_queue_max(const struct bus *bus)
     return level != MEMORY_PRESSED ? 0 : most < LOOP_PRESSED_QUEUE_MAX ? most : LOOP_PRESSED_QUEUE_MAX;
 }
 
-static void tell(struct loop *loop)
+void memory_tell(struct loop *loop)
 {
+    if (loop->memory_out == loop->memory_told)
+        return;
     struct bus *bus = loop->bus;
     size_t more = loop->memory_out - loop->memory_told, half = bus->options.memory_max / 4 * 2;
     loop->memory_told = loop->memory_out;
@@ -46,7 +49,7 @@ void memory_note_out(struct connection *connection)
     loop->memory_out += now - connection->counted_out;
     connection->counted_out = now;
     if (loop->memory_out - loop->memory_told + LOOP_MEMORY_SLACK > 2 * LOOP_MEMORY_SLACK) /* either way */
-        tell(loop);
+        memory_tell(loop);
 }
 
 void memory_note_in(struct connection *connection)
@@ -92,7 +95,13 @@ int memory_admit(struct connection *connection, size_t size)
     if (size <= connection->in.capacity)
         return 0;
     bool others_first = connection->loop->paused[PAUSE_PACKET] && !connection->waiting.length;
-    return others_first || !fits(connection, size) ? ERR_LIMIT : reserve(connection, size);
+    if (!others_first && fits(connection, size))
+        return reserve(connection, size);
+    connection->wanted = size;
+    loop_pause(connection, PAUSE_PACKET, 0);
+    if (fits(connection, size)) /* room was made by another loop, which did not see yet that somebody waits */
+        mail_resume_all(connection->loop->bus, PAUSE_PACKET, 0);
+    return ERR_LIMIT;
 }
 
 void memory_resume(struct loop *loop)

@@ -12,6 +12,7 @@
 #include "cli/config_value.h"
 #include "cli/settings.h"
 #include "cli/yaml.h"
+#include "drilling/drilling.h"
 
 struct config_block {
     struct config_block *next;
@@ -522,6 +523,15 @@ static void check_topics(struct loader *loader)
     }
 }
 
+/* Below that level stand the topics of replays. */
+static void check_root(struct loader *loader)
+{
+    enum config_setting root = CONFIG_SETTING_mqtt_listener_root;
+    if (topics_root_is_replay(loader->config->mqtt_listener_root) && !loader->wrong[root])
+        MISTAKE(loader, place_of_setting(loader, root), "`mqtt.listener.root` cannot begin with `%s`: that is where replayed messages are",
+                TOPICS_REPLAY_LEVEL);
+}
+
 /* ---- settings without effect ---- */
 
 /* One warning a feature, which names all its settings that were changed. */
@@ -585,6 +595,7 @@ static int load(struct config *config, const struct config_sources *sources, con
             read_assignment(&loader, &sources->assignments[i]);
         check_ports(&loader);
         check_topics(&loader);
+        check_root(&loader);
         remark_effects(&loader);
         problems_sort(problems);
     }

@@ -1,4 +1,4 @@
-/* `spindle journal audit` and `spindle dead`: what became of the messages, read from the files alone. They change nothing, and work beside
+/* `spindle journal audit`: what became of the messages, read from the files alone. It changes nothing, and works beside
  * a running server as well as on the folder of a stopped one. */
 #include <errno.h>
 #include <inttypes.h>
@@ -16,7 +16,6 @@
 #include "cli/journal_audit.h"
 #include "cli/journal_tool.h"
 #include "journal/journal.h"
-#include "queue/dead_letter.h"
 #include "queue/ledger.h"
 
 static const char *const public_streams[] = {"ingest", "bus", "results", "dead-letters"};
@@ -192,81 +191,5 @@ int command_journal_audit(const struct journal_audit_arguments *arguments)
             break;
     }
     buffer_fini(&line);
-    return tool_finish_output(command, status);
-}
-
-/* ---- dead letters ---- */
-
-static bool print_dead_letter(struct buffer *line, const struct message *record, const struct dead_letter *letter, bool json)
-{
-    buffer_clear(line);
-    if (json) {
-        buffer_printf(line, "{\"offset\":%" PRIu64 ",\"time_ns\":%" PRIu64 ",\"reason\":\"%s\",\"stage\":\"%s\",\"attempts\":%u,\"error\":",
-                      record->offset, record->time_ns, letter->reason, letter->stage, letter->attempts);
-        buffer_append_json_string(line, letter->error, strlen(letter->error), 0);
-        buffer_printf(line, ",\"source\":{\"stream\":\"%s\",\"offset\":%" PRIu64 ",\"time_ns\":%" PRIu64 "},\"topic\":", letter->stream,
-                      letter->offset, letter->time_ns);
-        buffer_append_json_string(line, record->topic, record->topic_length, 0);
-        buffer_append_text(line, ",");
-        tool_append_bytes_json(line, "payload", record->payload, record->payload_length);
-        buffer_append_text(line, "}\n");
-    } else {
-        char time_text[CLOCK_TEXT_SIZE];
-        clock_wall_text(letter->time_ns, time_text);
-        buffer_printf(line, "%" PRIu64 " %s %-14s ", record->offset, time_text, letter->reason);
-        tool_append_printable(line, record->topic, record->topic_length);
-        buffer_printf(line, " (%u bytes)\n      ", record->payload_length);
-        tool_append_printable(line, letter->error, strlen(letter->error));
-        buffer_append_text(line, "\n");
-    }
-    return tool_emit(line);
-}
-
-static bool is_reason(const char *word)
-{
-    return strcmp(ledger_reason_word(ledger_reason_parse(word)), word) == 0;
-}
-
-static int refuse_reason(const char *command, const char *word)
-{
-    fprintf(stderr, "%s: there is no reason `%s`; the reasons are:\n", command, word);
-    for (unsigned i = 1; i < LEDGER_REASON_COUNT; i++)
-        fprintf(stderr, "  %-14s %s\n", ledger_reason_word(i), ledger_reason_help(i));
-    return COMMAND_USAGE;
-}
-
-int command_dead_ls(const struct dead_ls_arguments *arguments)
-{
-    static const char command[] = "spindle dead ls", stream[] = "dead-letters";
-    tool_begin_output();
-    if (arguments->reason && !is_reason(arguments->reason))
-        return refuse_reason(command, arguments->reason);
-    char folder[TOOL_FOLDER_MAX];
-    bool damaged = false, written = true;
-    struct reader *reader;
-    int error = tool_stream_folder(arguments->data_dir, stream, folder);
-    if (!error)
-        error = reader_open(&reader, disk_posix(), folder, 0, tool_say_damage, &damaged);
-    if (error)
-        return tool_refuse_folder(command, arguments->data_dir, stream, error);
-    struct buffer line;
-    buffer_init(&line, TOOL_LINE_MAX);
-    struct message record;
-    uint64_t shown = 0;
-    while (written && !(error = reader_next(reader, UINT64_MAX, &record, NULL))) {
-        struct dead_letter letter = {.reason = "internal", .error = "the reason of this dead letter cannot be read"};
-        dead_letter_decode(&record, &letter);
-        if (arguments->reason && strcmp(letter.reason, arguments->reason) != 0)
-            continue;
-        written = print_dead_letter(&line, &record, &letter, arguments->json);
-        shown++;
-    }
-    buffer_fini(&line);
-    reader_close(reader);
-    int status = damaged ? COMMAND_FAILED : COMMAND_OK;
-    if (error && error != ERR_TRUNCATED)
-        status = tool_refuse_folder(command, arguments->data_dir, stream, error);
-    else if (!arguments->json && shown == 0)
-        printf("no dead letters%s%s\n", arguments->reason ? " of reason " : "", arguments->reason ? arguments->reason : "");
     return tool_finish_output(command, status);
 }

@@ -11,11 +11,11 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "cli/command.h"
+#include "cli/journal_selection.h"
 #include "cli/journal_tool.h"
-#include "cli/journal_when.h"
-#include "journal/inspect.h"
+#include "cli/result_properties.h"
 #include "mqtt/packet.h"
-#include "mqtt/topic.h"
+#include "queue/dead_letter.h"
 
 static const char command[] = "spindle journal cat";
 
@@ -35,19 +35,36 @@ static void append_pair(struct buffer *line, bool first, struct mqtt_slice name,
 static void append_properties(struct buffer *line, const char *stream, const struct message *message)
 {
     struct mqtt_slice raw = {message->properties, message->properties_length}, name, value;
+    struct buffer published;
     bool first = true;
+    if (strcmp(stream, "dead-letters") == 0 || strcmp(stream, "outcomes") == 0)
+        return;
+    if (message->flags & MESSAGE_REQUEUED)
+        dead_letter_own_properties(message, &raw.data, &raw.length);
+    buffer_init(&published, RESULT_PROPERTIES_MAX);
     if (strcmp(stream, "results") == 0) {
-        static const char id[] = "message-id";
-        if (raw.length) {
-            append_pair(line, true, (struct mqtt_slice){(const uint8_t *)id, sizeof id - 1}, raw);
-            first = false;
-        }
-    } else if (strcmp(stream, "dead-letters") != 0 && strcmp(stream, "outcomes") != 0) {
-        for (uint32_t position = 0; mqtt_properties_next_user(raw, &position, &name, &value); first = false)
-            append_pair(line, first, name, value);
+        (void)result_properties_write(message, &published);
+        raw = (struct mqtt_slice){published.data, (uint32_t)published.length};
     }
+    for (uint32_t position = 0; mqtt_properties_next_user(raw, &position, &name, &value); first = false)
+        append_pair(line, first, name, value);
     if (!first)
         buffer_append_text(line, "]");
+    buffer_fini(&published);
+}
+
+/* Of a dead letter that was put back. */
+static void append_history(struct buffer *line, const struct message *message)
+{
+    struct dead_letter letter;
+    if (!(message->flags & MESSAGE_REQUEUED) || dead_letter_decode(message, &letter))
+        return;
+    buffer_printf(line,
+                  ",\"requeued\":{\"dead_letter\":%" PRIu64 ",\"attempts\":%u,\"first_offset\":%" PRIu64 ",\"first_time_ns\":%" PRIu64
+                  ",\"reason\":",
+                  letter.place, letter.attempts, letter.first_offset, letter.first_time_ns);
+    buffer_append_json_string(line, letter.reason, strlen(letter.reason), 0);
+    buffer_append_text(line, "}");
 }
 
 static bool print_record(struct buffer *line, const char *stream, const struct message *message, bool json)
@@ -60,6 +77,7 @@ static bool print_record(struct buffer *line, const char *stream, const struct m
         buffer_append_text(line, ",");
         tool_append_bytes_json(line, "payload", message->payload, message->payload_length);
         append_properties(line, stream, message);
+        append_history(line, message);
         buffer_append_text(line, "}\n");
     } else {
         char time_text[CLOCK_TEXT_SIZE];
@@ -74,54 +92,6 @@ static bool print_record(struct buffer *line, const char *stream, const struct m
         buffer_append_text(line, "\n");
     }
     return tool_emit(line);
-}
-
-/* ---- which records ---- */
-
-/* A record may reach a segment a little after its arrival, and a clock may be set back a little. */
-#define CLOCK_MARGIN_NS (60 * UINT64_C(1000000000))
-
-struct selection {
-    struct when from, to;
-    bool to_given;
-    const char *topic; /* NULL: all */
-    uint64_t left;     /* records to print */
-};
-
-static bool is_selected(const struct selection *selection, const struct message *message)
-{
-    return (!selection->from.is_time || message->time_ns >= selection->from.time_ns) &&
-           (!selection->to_given || !selection->to.is_time || message->time_ns < selection->to.time_ns) &&
-           (!selection->topic || mqtt_topic_matches(selection->topic, strlen(selection->topic), message->topic, message->topic_length));
-}
-
-/* Offsets between which all records of the selection lie: times are looked up in the headers of the segments. */
-static int find_range(const char *folder, const struct selection *selection, uint64_t *first, uint64_t *until)
-{
-    *first = selection->from.offset;
-    *until = selection->to_given && !selection->to.is_time ? selection->to.offset : UINT64_MAX;
-    if (!selection->from.is_time && !(selection->to_given && selection->to.is_time))
-        return 0;
-    struct inspect_file *files = NULL;
-    size_t count = 0, begin = 0;
-    int error = inspect_files(disk_posix(), folder, &files, &count);
-    if (error)
-        return error;
-    while (count && files[count - 1].state > INSPECT_ACTIVE)
-        count--;
-    /* What was made before the time holds nothing from then on if its follower was made before it too. */
-    while (selection->from.is_time && begin + 1 < count && files[begin + 1].created_ns &&
-           files[begin + 1].created_ns + CLOCK_MARGIN_NS < selection->from.time_ns)
-        begin++;
-    if (begin && count)
-        *first = files[begin].base_offset;
-    for (size_t i = count; selection->to_given && selection->to.is_time && i > 0; i--) {
-        if (files[i - 1].created_ns <= selection->to.time_ns + CLOCK_MARGIN_NS)
-            break;
-        *until = files[i - 1].base_offset;
-    }
-    free(files);
-    return 0;
 }
 
 /* ---- waiting for more ---- */
@@ -183,22 +153,23 @@ static bool print(struct buffer *line, const struct journal_cat_arguments *argum
 }
 
 /* Prints until the end. Returns ERR_TRUNCATED there, 0 when enough was printed or nothing more can be. */
-static int print_all(const struct journal_cat_arguments *arguments, const char *folder, struct selection *selection, struct reader *reader,
-                     uint64_t until)
+static int print_all(const struct journal_cat_arguments *arguments, const char *folder, const struct selection *selection,
+                     struct reader *reader, uint64_t until)
 {
     struct buffer line;
     struct message message;
     int notices = arguments->follow ? watch(folder) : -1, error = 0;
     bool written = true;
+    uint64_t left = arguments->count_given ? arguments->count : UINT64_MAX;
     buffer_init(&line, TOOL_LINE_MAX);
-    while (written && selection->left && !error) {
+    while (written && left && !error) {
         error = reader_next(reader, until, &message, NULL);
         if (error == ERR_TRUNCATED && arguments->follow) {
             wait_for_more(notices, folder, reader);
             error = 0;
-        } else if (!error && is_selected(selection, &message)) {
+        } else if (!error && selection_has(selection, &message)) {
             written = print(&line, arguments, &message);
-            selection->left--;
+            left--;
         }
     }
     buffer_fini(&line);
@@ -207,19 +178,8 @@ static int print_all(const struct journal_cat_arguments *arguments, const char *
     return error;
 }
 
-static int read_selection(const struct journal_cat_arguments *arguments, struct selection *selection)
+static int check_arguments(const struct journal_cat_arguments *arguments)
 {
-    char message[VALUE_MESSAGE_MAX];
-    uint64_t now_ns = clock_wall_ns();
-    *selection = (struct selection){
-        .to_given = arguments->to_given, .topic = arguments->topic, .left = arguments->count_given ? arguments->count : UINT64_MAX};
-    if (when_parse(arguments->from, now_ns, &selection->from, message))
-        return tool_refuse(command, "--from: %s", message);
-    if (arguments->to_given && when_parse(arguments->to, now_ns, &selection->to, message))
-        return tool_refuse(command, "--to: %s", message);
-    if (arguments->topic && !mqtt_topic_filter_valid(arguments->topic, strlen(arguments->topic)))
-        return tool_refuse(command, "--topic: `%s` is no MQTT topic filter; `+` stands for one level, `#` for all that follow",
-                           arguments->topic);
     if (arguments->json && arguments->raw)
         return tool_refuse(command, "--json and --raw exclude each other");
     if (arguments->to_given && arguments->follow)
@@ -235,12 +195,14 @@ int command_journal_cat(const struct journal_cat_arguments *arguments)
     bool damaged = false;
     struct reader *reader = NULL;
     uint64_t first, until;
-    int status = read_selection(arguments, &selection);
+    int status = selection_read(command, arguments->from, arguments->to_given ? arguments->to : NULL, arguments->topic, &selection);
+    if (!status)
+        status = check_arguments(arguments);
     if (status)
         return status;
     int error = tool_stream_folder(arguments->data_dir, arguments->stream, folder);
     if (!error)
-        error = find_range(folder, &selection, &first, &until);
+        error = selection_range(folder, &selection, &first, &until);
     if (!error)
         error = reader_open(&reader, disk_posix(), folder, first, tool_say_damage, &damaged);
     if (!error)

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <ftw.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -21,6 +20,7 @@
 #include "base/terminal.h"
 #include "cli/command.h"
 #include "cli/journal_tool.h"
+#include "cli/json_tree.h"
 #include "cli/prove_child.h"
 #include "cli/prove_load.h"
 #include "queue/ledger.h"
@@ -183,13 +183,11 @@ static int run_trial(struct proof *proof)
 
 /* ---- measuring ---- */
 
-static double number_at(const json_t *root, const char *path)
+static double number_at(const struct json_tree *tree, const char *path)
 {
-    char names[64], *rest = names;
-    snprintf(names, sizeof names, "%s", path);
-    for (char *name; root && (name = strsep(&rest, "."));)
-        root = json_object_get(root, name);
-    return json_number_value(root);
+    double value = 0;
+    json_tree_number(tree, path, &value);
+    return value;
 }
 
 /* The last server is loaded without being killed, asked for its syncs, and stopped in order. */
@@ -210,8 +208,11 @@ static int measure(struct proof *proof)
         snprintf(proof->problem, sizeof proof->problem, "the server does not answer at /api/v1/status");
         error = ERR_IO;
     }
+    struct json_tree *root;
+    char why[JSON_TREE_WHY_MAX];
+    if (!error)
+        error = json_tree_read(&root, page.data, page.length, why);
     if (!error) {
-        json_t *root = json_loadb((const char *)page.data, page.length, 0, NULL);
         struct prove_counts all;
         prove_load_counts(proof->load, &all);
         proof->syncs = (uint64_t)number_at(root, "journal.groups");
@@ -220,7 +221,7 @@ static int measure(struct proof *proof)
         proof->sync_max_s = number_at(root, "journal.sync_s.max");
         proof->messages_per_s = (double)(after.acknowledged - before.acknowledged) / MEASURE_S;
         proof->messages_per_sync = proof->syncs ? (double)(all.acknowledged - before.acknowledged) / (double)proof->syncs : 0;
-        json_decref(root);
+        json_tree_free(root);
     }
     buffer_fini(&page);
     prove_load_disconnect(proof->load);

@@ -59,15 +59,19 @@ static void choose(struct trimming *trimming)
 
 /* ---- what is still needed ---- */
 
+/* What the newest checkpoints include: those of the messages and those of the marks of dead letters. */
 static int find_checkpoint(const char *folder, uint64_t *applied)
 {
     struct ledger ledger;
-    uint64_t found = 0;
+    uint64_t of_messages = 0, of_marks = UINT64_MAX; /* where dead letters were never marked there is no checkpoint of it */
+    bool found = false;
     ledger_init(&ledger);
-    int error = ledger_load_checkpoint(&ledger, disk_posix(), folder, "ingest", &found);
+    int error = ledger_load_checkpoint(&ledger, disk_posix(), folder, "ingest", &of_messages, &found);
+    if (!error)
+        error = ledger_load_checkpoint(&ledger, disk_posix(), folder, ledger_marks_stream, &of_marks, &found);
     ledger_fini(&ledger);
     if (!error)
-        *applied = found;
+        *applied = of_messages < of_marks ? of_messages : of_marks;
     return error;
 }
 

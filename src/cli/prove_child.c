@@ -2,29 +2,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "cli/http_client.h"
 
-enum {
-    READY_LINE_MAX = 128,
-    READY_TIMEOUT_S = 60,
-    STOP_TIMEOUT_S = 60,
-    STOP_STEP_MS = 10,
-    ANSWER_TIMEOUT_S = 10,
-    ANSWER_BYTES_MAX = 1 << 20
-};
+enum { READY_LINE_MAX = 128, READY_TIMEOUT_S = 60, STOP_TIMEOUT_S = 60, STOP_STEP_MS = 10 };
 
 /* In the child. The environment stays behind: SPINDLE_... in it would change the settings that are proved. */
 static _Noreturn void become_server(const char *data_dir, const char *log_path, int output)
@@ -129,36 +120,9 @@ int prove_child_stop(struct prove_child *child, char problem[PROVE_PROBLEM_MAX])
     return ERR_CLOSED;
 }
 
-static int ask(int fd, const struct prove_child *child, const char *path, struct buffer *answer)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(child->http_port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct timeval patience = {.tv_sec = ANSWER_TIMEOUT_S};
-    char request[256];
-    int length = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    if (connect(fd, (struct sockaddr *)&address, sizeof address) || send(fd, request, (size_t)length, MSG_NOSIGNAL) != length)
-        return ERR_IO;
-    char block[4096];
-    ssize_t got;
-    while ((got = recv(fd, block, sizeof block, 0)) > 0)
-        if (buffer_append(answer, block, (size_t)got))
-            return ERR_IO;
-    return got == 0 ? 0 : ERR_IO;
-}
-
 int prove_child_get(const struct prove_child *child, const char *path, struct buffer *body)
 {
-    struct buffer answer;
-    buffer_init(&answer, ANSWER_BYTES_MAX);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int error = fd < 0 ? ERR_IO : ask(fd, child, path, &answer);
-    const char *text = error ? NULL : buffer_text(&answer), *content = text ? strstr(text, "\r\n\r\n") : NULL;
-    if (!content || strncmp(text, "HTTP/1.1 200 ", 13) != 0)
-        error = ERR_IO;
-    if (!error)
-        error = buffer_append_text(body, content + 4);
-    buffer_fini(&answer);
-    if (fd >= 0)
-        close(fd);
-    return error;
+    int status;
+    int error = http_client_ask("127.0.0.1", child->http_port, path, NULL, &status, body);
+    return error || status != 200 ? ERR_IO : 0;
 }

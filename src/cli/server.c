@@ -17,6 +17,9 @@
 #include "base/metrics.h"
 #include "base/probes.h"
 #include "bus/bus.h"
+#include "cli/dead_http.h"
+#include "cli/result_properties.h"
+#include "cli/server_file.h"
 #include "cli/value.h"
 #include "control/http.h"
 #include "drilling/drilling.h"
@@ -25,6 +28,7 @@
 #include "pipeline/pipeline.h"
 #include "queue/embedded.h"
 #include "queue/ledger.h"
+#include "queue/marks.h"
 
 enum {
     SERVER_QUIESCE_MS = 5000,
@@ -32,8 +36,7 @@ enum {
     SERVER_OUTCOMES_SEGMENT = 8 << 20,
     SERVER_FILES_KEPT = HTTP_CONNECTIONS_MAX + 64, /* file descriptors that MQTT connections may not take */
     SERVER_FILES_SHARE = 4,                        /* where there are not so many: this part of them is for MQTT connections */
-    SERVER_SUBSCRIPTIONS_MAX = 1000000,
-    SERVER_PROPERTIES_MAX = 1024 /* bytes */
+    SERVER_SUBSCRIPTIONS_MAX = 1000000
 };
 
 enum stream_index { STREAM_INGEST, STREAM_BUS, STREAM_RESULTS, STREAM_DEAD_LETTERS, STREAM_OUTCOMES, STREAM_COUNT };
@@ -53,7 +56,8 @@ struct server {
     struct stage *stage;
     struct pipeline *pipeline;
     struct http *http;
-    bool observed;
+    struct dead_http dead;
+    bool observed, has_file;
 };
 
 /* ---- what each module is told of the configuration ---- */
@@ -156,18 +160,15 @@ static int open_streams(struct server *server)
 
 static void publish_result(void *context, const struct message *result)
 {
-    static const char name[] = "message-id";
     const struct server *server = context;
     if (!server->bus)
         return;
-    /* What the queue keeps as the properties of a result is its message id; subscribers of MQTT 5 get it as a user property. */
     struct message published = *result;
     struct buffer properties;
-    buffer_init(&properties, SERVER_PROPERTIES_MAX);
-    struct mqtt_slice id = {result->properties, result->properties_length};
-    bool has_id = id.length && mqtt_property_user(&properties, (struct mqtt_slice){(const uint8_t *)name, sizeof name - 1}, id) == 0;
-    published.properties = has_id ? properties.data : NULL;
-    published.properties_length = has_id ? (uint32_t)properties.length : 0;
+    buffer_init(&properties, RESULT_PROPERTIES_MAX);
+    bool known = result_properties_write(result, &properties) == 0 && properties.length;
+    published.properties = known ? properties.data : NULL;
+    published.properties_length = known ? (uint32_t)properties.length : 0;
     bus_publish(server->bus, &published);
     buffer_fini(&properties);
 }
@@ -220,8 +221,9 @@ static uint32_t connections_max(const struct config *config)
 static int start_bus(struct server *server)
 {
     const struct config *config = server->config;
-    char filter[VALUE_TOPIC_MAX + sizeof "/#"];
+    char filter[VALUE_TOPIC_MAX + sizeof "/#"], replay_filter[sizeof TOPICS_REPLAY_LEVEL "/+/" + sizeof filter];
     snprintf(filter, sizeof filter, "%s/#", config->mqtt_listener_root);
+    snprintf(replay_filter, sizeof replay_filter, TOPICS_REPLAY_LEVEL "/+/%s", filter);
     unsigned threads = config->bus_threads ? config->bus_threads : processors() / 2;
     if (threads < 1)
         threads = 1;
@@ -244,7 +246,7 @@ static int start_bus(struct server *server)
         .journal = server->journal,
         .default_stream = server->streams[STREAM_BUS],
         .ingest_stream = server->streams[STREAM_INGEST],
-        .ingest_filter = config->drilling_enabled ? filter : NULL,
+        .ingest_filters = {config->drilling_enabled ? filter : NULL, config->drilling_enabled ? replay_filter : NULL},
         .acknowledge_at_once = config->data_durability == CONFIG_DURABILITY_MEMORY,
     };
     return bus_start(&server->bus, &options);
@@ -346,7 +348,20 @@ static int start_http(struct server *server)
     const struct config *config = server->config;
     if (!config->http_enabled)
         return 0;
-    struct http_options options = {.host = config->http_host, .port = (uint16_t)config->http_port, .version = SPINDLE_VERSION};
+    static const enum http_changes changes[] = {
+        [CONFIG_CHANGES_LOOPBACK] = HTTP_CHANGES_LOOPBACK,
+        [CONFIG_CHANGES_ALL] = HTTP_CHANGES_ALL,
+        [CONFIG_CHANGES_NONE] = HTTP_CHANGES_NONE,
+    };
+    struct http_options options = {
+        .host = config->http_host,
+        .port = (uint16_t)config->http_port,
+        .version = SPINDLE_VERSION,
+        .changes = changes[config->http_changes],
+        .handler_path = DEAD_HTTP_PATH,
+        .handler = dead_http_answer,
+        .handler_context = &server->dead,
+    };
     char why[HTTP_WHY_MAX];
     int error = http_start(&server->http, &options, why);
     if (error)
@@ -354,6 +369,33 @@ static int start_http(struct server *server)
     else
         diagnostics(DIAGNOSTICS_INFO, "http", "listening on %s port %u", config->http_host, http_port(server->http));
     return error;
+}
+
+/* Requests for dead letters are answered from now on. */
+static int serve_dead_letters(struct server *server)
+{
+    int error = dead_letters_open(&server->dead.letters, server->queue);
+    if (error) {
+        diagnostics(DIAGNOSTICS_ERROR, "dead", "dead letters cannot be served: %s", error_text(error));
+        return error;
+    }
+    server->dead.queue = server->queue;
+    server->dead.attempts_max = server->config->dead_letters_attempts_max;
+    server->dead.has_pipeline = server->pipeline;
+    atomic_store(&server->dead.serving, true);
+    return 0;
+}
+
+/* Tells the commands on this machine where it is. */
+static void write_file(struct server *server)
+{
+    struct server_file file = {.pid = (uint64_t)getpid(), .mqtt_port = server_mqtt_port(server), .http_port = server_http_port(server)};
+    snprintf(file.http_host, sizeof file.http_host, "%s", server->config->http_host);
+    int error = server_file_write(server->config->data_dir, &file);
+    server->has_file = !error;
+    if (error)
+        diagnostics(DIAGNOSTICS_WARNING, "run", "server.json cannot be written: %s; `spindle dead requeue` will not find this server",
+                    error_text(error));
 }
 
 /* ---- what it says of itself ---- */
@@ -390,6 +432,11 @@ static void collect(void *owner, struct metrics_writer *writer)
         metrics_sample_u64(writer, METRIC_ACCEPTED, counts.accepted, "stream", stream_names[i], NULL);
         metrics_sample_u64(writer, METRIC_COMPLETED, counts.completed, "stream", stream_names[i], NULL);
         metrics_sample_u64(writer, METRIC_DUPLICATES, counts.duplicates, "stream", stream_names[i], NULL);
+        if (i == STREAM_DEAD_LETTERS) {
+            struct queue_counts letters;
+            marks_counts(queue_embedded_marks(server->queue), counts.accepted, &letters);
+            metrics_sample_u64(writer, METRIC_DEAD_LETTERS_OPEN, letters.pending, NULL);
+        }
         metrics_sample_u64(writer, METRIC_PENDING, counts.pending, "stream", stream_names[i], NULL);
         for (unsigned r = 1; i == STREAM_INGEST && r < LEDGER_REASON_COUNT; r++)
             metrics_sample_u64(writer, METRIC_DEAD_LETTERED, reasons[r], "stream", stream_names[i], "reason", ledger_reason_word(r), NULL);
@@ -531,11 +578,13 @@ int server_start(struct server **out, const struct config *config)
     atomic_store(&server->doing, "the last holes are read again");
     error = error ? error : start_bus(server);
     error = error ? error : start_pipeline(server);
+    error = error ? error : serve_dead_letters(server);
     error = error ? error : observe(server);
     if (error) {
         server_stop(server);
         return error;
     }
+    write_file(server);
     atomic_store(&server->state, SERVER_SERVING);
     diagnostics(DIAGNOSTICS_INFO, "run", "ready %.3f s after the start", seconds_since(server->started_ns));
     *out = server;
@@ -584,6 +633,9 @@ int server_stop(struct server *server)
         return 0;
     int undone = 0;
     atomic_store(&server->state, SERVER_STOPPING);
+    atomic_store(&server->dead.serving, false);
+    if (server->has_file)
+        server_file_remove(server->config->data_dir);
     if (server->bus)
         bus_quiesce(server->bus, SERVER_QUIESCE_MS);
     if (server->journal)
@@ -602,6 +654,7 @@ int server_stop(struct server *server)
     }
     http_stop(server->http);
     observe_no_more(server);
+    dead_letters_close(server->dead.letters);
     bus_stop(server->bus);
     if (server->journal)
         journal_stop(server->journal);

@@ -4,10 +4,12 @@
 
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -32,7 +34,7 @@ struct place {         /* of a connection */
 struct http {
     struct MHD_Daemon *daemon;
     struct place places[HTTP_CONNECTIONS_MAX]; /* the daemon's thread alone uses them */
-    const char *version;
+    struct http_options options;
     uint64_t start_ns; /* monotonic */
     uint16_t port;
     struct overview_marks marks; /* the daemon's thread alone uses them */
@@ -98,7 +100,7 @@ static int add_headers(struct MHD_Response *response, const struct page *page, b
     good = good && MHD_add_response_header(response, "X-Content-Type-Options", "nosniff") == MHD_YES;
     good = good && MHD_add_response_header(response, "Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'") == MHD_YES;
     if (page->status == MHD_HTTP_METHOD_NOT_ALLOWED)
-        good = good && MHD_add_response_header(response, "Allow", "GET, HEAD") == MHD_YES;
+        good = good && MHD_add_response_header(response, "Allow", page->allow ? page->allow : "GET, HEAD") == MHD_YES;
     if (close_connection)
         good = good && MHD_add_response_header(response, "Connection", "close") == MHD_YES;
     return good ? 0 : ERR_NO_MEMORY;
@@ -127,33 +129,191 @@ static bool has_body(struct MHD_Connection *connection)
     return (length && strcmp(length, "0") != 0) || MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Transfer-Encoding");
 }
 
+/* ---- requests that change something ---- */
+
+/* The body of a POST while it arrives. */
+struct upload {
+    struct buffer body;
+    bool too_large;
+};
+
+const char *http_query(const struct http_request *request, const char *name)
+{
+    return MHD_lookup_connection_value((struct MHD_Connection *)(uintptr_t)request->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+static bool is_handled(const struct http *http, const char *path)
+{
+    const char *prefix = http->options.handler_path;
+    size_t length = prefix ? strlen(prefix) : 0;
+    return prefix && strncmp(path, prefix, length) == 0 && (path[length] == 0 || path[length] == '/');
+}
+
+/* The address as 16 bytes, IPv4 mapped into IPv6. False for another family. */
+static bool address_bytes(const struct sockaddr *address, uint8_t bytes[16])
+{
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    if (address->sa_family == AF_INET6) {
+        memcpy(bytes, &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr, 16);
+        return true;
+    }
+    if (address->sa_family != AF_INET)
+        return false;
+    memcpy(bytes, mapped, sizeof mapped);
+    memcpy(bytes + sizeof mapped, &((const struct sockaddr_in *)(const void *)address)->sin_addr, 4);
+    return true;
+}
+
+/* From a loopback address, or from the very address that was connected to. */
+static bool is_from_this_machine(struct MHD_Connection *connection)
+{
+    static const uint8_t loopback6[16] = {[15] = 1}, loopback4[13] = {[10] = 0xff, [11] = 0xff, [12] = 127};
+    struct sockaddr_storage own;
+    socklen_t size = sizeof own;
+    uint8_t peer_bytes[16], own_bytes[16];
+    const struct sockaddr *peer = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr;
+    int fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    if (!address_bytes(peer, peer_bytes))
+        return false;
+    if (memcmp(peer_bytes, loopback6, 16) == 0 || memcmp(peer_bytes, loopback4, 13) == 0)
+        return true;
+    return getsockname(fd, (struct sockaddr *)&own, &size) == 0 && address_bytes((struct sockaddr *)&own, own_bytes) &&
+           memcmp(peer_bytes, own_bytes, 16) == 0;
+}
+
+/* A name that no foreign domain server can have given: an address, or localhost. With or without a port. */
+static bool is_own_name(const char *host)
+{
+    size_t length = strspn(host, "0123456789.");
+    if (strncmp(host, "localhost", 9) == 0)
+        length = 9;
+    else if (host[0] == '[')
+        length = strcspn(host, "]") + 1;
+    return length && (host[length] == 0 || host[length] == ':');
+}
+
+/* Browsers say in Origin which page a request comes from. */
+static bool is_from_another_site(struct MHD_Connection *connection)
+{
+    static const char scheme[] = "http://";
+    const char *origin = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Origin");
+    const char *host = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Host");
+    if (!origin)
+        return false;
+    return !host || !is_own_name(host) || strncmp(origin, scheme, sizeof scheme - 1) != 0 || strcmp(origin + sizeof scheme - 1, host) != 0;
+}
+
+static bool is_json(struct MHD_Connection *connection)
+{
+    static const char json[] = "application/json";
+    const char *type = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Type");
+    return type && strncasecmp(type, json, sizeof json - 1) == 0 && (type[sizeof json - 1] == 0 || strchr("; \t", type[sizeof json - 1]));
+}
+
+/* Why a POST is refused; NULL when it is not. */
+static const char *refusal_of(const struct http *http, struct MHD_Connection *connection, int *status)
+{
+    const char *length = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Content-Length");
+    *status = MHD_HTTP_FORBIDDEN;
+    if (http->options.changes == HTTP_CHANGES_NONE)
+        return "changes by HTTP are turned off (http.changes: none)";
+    if (http->options.changes == HTTP_CHANGES_LOOPBACK && !is_from_this_machine(connection))
+        return "changes are accepted from this machine only (http.changes: loopback)";
+    if (is_from_another_site(connection))
+        return "this request comes from a page of another site";
+    *status = MHD_HTTP_UNSUPPORTED_MEDIA_TYPE;
+    if (!is_json(connection))
+        return "expected Content-Type: application/json";
+    *status = MHD_HTTP_CONTENT_TOO_LARGE;
+    if (length && strtoull(length, NULL, 10) > HTTP_BODY_BYTES_MAX)
+        return "the body is too large";
+    return NULL;
+}
+
+static enum MHD_Result refuse(struct MHD_Connection *connection, int status, const char *text)
+{
+    struct page page = {0};
+    buffer_init(&page.body, PAGE_BYTES_MAX);
+    page_render_error(&page, status, text);
+    return send_page(connection, &page, true);
+}
+
+static void on_completed(void *owner, struct MHD_Connection *connection, void **seen, enum MHD_RequestTerminationCode code)
+{
+    (void)connection;
+    (void)code;
+    struct upload *upload = *seen == owner ? NULL : *seen;
+    if (upload)
+        buffer_fini(&upload->body);
+    free(upload);
+    *seen = NULL;
+}
+
+static enum MHD_Result ask_handler(struct http *http, struct MHD_Connection *connection, const char *path, const struct upload *upload)
+{
+    struct page page = {.status = MHD_HTTP_OK, .content_type = "application/json"};
+    struct http_request request = {.path = path, .is_post = upload, .connection = connection};
+    if (upload) {
+        request.body = (const char *)upload->body.data;
+        request.body_length = upload->body.length;
+    }
+    buffer_init(&page.body, PAGE_BYTES_MAX);
+    http->options.handler(http->options.handler_context, &request, &page);
+    return send_page(connection, &page, false);
+}
+
+/* Called when the headers are there, for each piece of the body, and when it is complete. */
+static enum MHD_Result on_post(struct http *http, struct MHD_Connection *connection, const char *path, const char *piece, size_t *size,
+                               void **seen)
+{
+    struct upload *upload = *seen;
+    int status;
+    if (!upload) {
+        const char *why = refusal_of(http, connection, &status);
+        if (why)
+            return refuse(connection, status, why);
+        upload = calloc(1, sizeof *upload);
+        if (!upload)
+            return MHD_NO;
+        buffer_init(&upload->body, HTTP_BODY_BYTES_MAX);
+        *seen = upload;
+        return MHD_YES;
+    }
+    if (*size) {
+        upload->too_large = upload->too_large || buffer_append(&upload->body, piece, *size);
+        *size = 0;
+        return MHD_YES;
+    }
+    if (upload->too_large)
+        return refuse(connection, MHD_HTTP_CONTENT_TOO_LARGE, "the body is too large");
+    return ask_handler(http, connection, path, upload);
+}
+
 /* Called once when the headers are there, and again when the request is complete. Requests that are refused are answered at
  * the first call, before anything of their body is read, and their connection is closed. */
 static enum MHD_Result on_request(void *owner, struct MHD_Connection *connection, const char *path, const char *method, const char *version,
                                   const char *upload, size_t *upload_size, void **seen)
 {
     (void)version;
-    (void)upload;
-    (void)upload_size;
     struct http *http = owner;
-    struct page page = {0};
     note_request(connection);
-    buffer_init(&page.body, PAGE_BYTES_MAX);
-    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
-        page_render_error(&page, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD are answered here");
-        return send_page(connection, &page, true);
-    }
-    if (has_body(connection)) {
-        page_render_error(&page, MHD_HTTP_CONTENT_TOO_LARGE, "requests with a body are not answered here");
-        return send_page(connection, &page, true);
-    }
+    if (is_handled(http, path) && strcmp(method, MHD_HTTP_METHOD_POST) == 0)
+        return on_post(http, connection, path, upload, upload_size, seen);
+    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
+        return refuse(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD are answered here");
+    if (has_body(connection))
+        return refuse(connection, MHD_HTTP_CONTENT_TOO_LARGE, "requests with a body are not answered here");
     if (!*seen) {
         *seen = http;
         return MHD_YES;
     }
+    if (is_handled(http, path))
+        return ask_handler(http, connection, path, NULL);
+    struct page page = {0};
+    buffer_init(&page.body, PAGE_BYTES_MAX);
     uint64_t now_ns = clock_monotonic_ns();
     struct page_facts facts = {
-        .version = http->version, .uptime_s = (double)(now_ns - http->start_ns) / 1e9, .now_ns = now_ns, .marks = &http->marks};
+        .version = http->options.version, .uptime_s = (double)(now_ns - http->start_ns) / 1e9, .now_ns = now_ns, .marks = &http->marks};
     page_render(&page, path, &facts);
     return send_page(connection, &page, false);
 }
@@ -170,7 +330,7 @@ static void on_library_message(void *owner, const char *format, va_list argument
 static void collect_build(void *owner, struct metrics_writer *writer)
 {
     const struct http *http = owner;
-    metrics_sample_u64(writer, METRIC_BUILD_INFO, 1, "version", http->version, NULL);
+    metrics_sample_u64(writer, METRIC_BUILD_INFO, 1, "version", http->options.version, NULL);
 }
 
 /* ---- starting and stopping ---- */
@@ -239,7 +399,7 @@ int http_start(struct http **http, const struct http_options *options, char why[
         snprintf(why, HTTP_WHY_MAX, "%s", error_text(ERR_NO_MEMORY));
         return ERR_NO_MEMORY;
     }
-    new->version = options->version;
+    new->options = *options;
     new->start_ns = clock_monotonic_ns();
     for (unsigned i = 0; i < HTTP_CONNECTIONS_MAX; i++)
         new->places[i].fd = -1;
@@ -254,9 +414,10 @@ int http_start(struct http **http, const struct http_options *options, char why[
     if (!error) {
         new->daemon =
             MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC, 0, NULL, NULL, on_request, new, MHD_OPTION_EXTERNAL_LOGGER,
-                             on_library_message, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, new, MHD_OPTION_LISTEN_SOCKET, listener,
-                             MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                             (size_t)HTTP_REQUEST_BYTES_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_IDLE_TIMEOUT_S, MHD_OPTION_END);
+                             on_library_message, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, new, MHD_OPTION_NOTIFY_COMPLETED,
+                             on_completed, new, MHD_OPTION_LISTEN_SOCKET, listener, MHD_OPTION_CONNECTION_LIMIT,
+                             (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_REQUEST_BYTES_MAX,
+                             MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_IDLE_TIMEOUT_S, MHD_OPTION_END);
         error = new->daemon ? 0 : ERR_IO;
     }
     if (error) {

@@ -1,24 +1,50 @@
 /* The HTTP server: /metrics, /healthz, /readyz, /api/v1/status and a page for people.
  *
- * One thread of its own serves all connections. It answers GET and HEAD, takes no request body, and states what it says from the
- * registries of base/metrics.h and base/probes.h. */
+ * One thread of its own serves all connections. It answers GET and HEAD, and states what it says from the registries of base/metrics.h and
+ * base/probes.h. Below one path it asks a handler, which may also change things: requests with POST get there only from where `changes`
+ * lets them come from, with a body of type application/json, and not from a page of another site. */
 #ifndef CONTROL_HTTP_H
 #define CONTROL_HTTP_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum {
     HTTP_CONNECTIONS_MAX = 128,        /* more wait in the kernel until one is closed */
     HTTP_CONNECTIONS_KEPT = 112,       /* beyond these, the one that has waited longest for a whole request is closed for each new one */
     HTTP_REQUEST_BYTES_MAX = 16 << 10, /* request line and headers of one connection; larger ones are refused with 431 or 414 */
+    HTTP_BODY_BYTES_MAX = 64 << 10,    /* of a POST; larger ones are refused with 413 */
     HTTP_IDLE_TIMEOUT_S = 10,          /* a connection that says nothing for so long is closed */
     HTTP_WHY_MAX = 256
 };
+
+enum http_changes { HTTP_CHANGES_LOOPBACK, HTTP_CHANGES_ALL, HTTP_CHANGES_NONE }; /* who may change things */
+
+struct http_request {
+    const char *path; /* decoded, without query */
+    bool is_post;     /* else GET or HEAD */
+    const char *body; /* [body_length], of a POST */
+    size_t body_length;
+    const void *connection;
+};
+
+/* A parameter of the query; NULL when it is not there. Borrowed for the call of the handler. */
+const char *http_query(const struct http_request *request, const char *name);
+
+struct page;
+
+/* Fills the page; its body is ready for use. Runs on the server's thread: while it does, nobody else is answered. */
+typedef void (*http_handler)(void *context, const struct http_request *request, struct page *page);
 
 struct http_options {
     const char *host;    /* name or address to listen on, a name's IPv4 address first; "" or NULL: 0.0.0.0 */
     uint16_t port;       /* 0: a free one */
     const char *version; /* of the program; borrowed until http_stop */
+    enum http_changes changes;
+    const char *handler_path; /* what it is, and what lies below it, is the handler's; NULL: none. Borrowed until http_stop */
+    http_handler handler;
+    void *handler_context;
 };
 
 struct http;

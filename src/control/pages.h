@@ -11,6 +11,7 @@ enum { PAGE_BYTES_MAX = 16 << 20 };
 struct page {
     int status;               /* HTTP */
     const char *content_type; /* static */
+    const char *allow;        /* static; with status 405: which methods are answered; NULL: GET and HEAD */
     struct buffer body;
 };
 

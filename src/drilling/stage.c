@@ -325,9 +325,11 @@ static int write_topics(const struct hole *hole)
 {
     const struct topics *topics = &hole->drilling->topics;
     const char *const suffixes[] = {[RESULT_KEYPOINTS] = topics->keypoints, [RESULT_DEPTHS] = topics->depths};
+    bool whole = topics_key_is_replayed(hole->key, hole->key_length);
     int error = 0;
     for (int i = 0; i < 2 && !error; i++)
-        error = buffer_printf(&hole->output->topic[i], "%s/%.*s/%s", topics->root, (int)hole->key_length, hole->key, suffixes[i]);
+        error = buffer_printf(&hole->output->topic[i], "%s%s%.*s/%s", whole ? "" : topics->root, whole ? "" : "/", (int)hole->key_length,
+                              hole->key, suffixes[i]);
     return error;
 }
 
@@ -579,8 +581,10 @@ static int fill_drilling(struct drilling *drilling, const struct drilling_option
 {
     int error = topics_init(&drilling->topics, &options->topics);
     if (error) {
-        snprintf(why, DRILLING_WHY_MAX, "the root and the suffixes of topics must be %s",
-                 "different texts of at most 255 bytes, without wildcards, empty levels or slashes at their ends");
+        snprintf(
+            why, DRILLING_WHY_MAX, "the root and the suffixes of topics must be %s",
+            "different texts of at most 255 bytes, without wildcards, empty levels or slashes at their ends, the root's first level not "
+            "`" TOPICS_REPLAY_LEVEL "`");
         return error;
     }
     error = read_paths(options, &drilling->paths, why);

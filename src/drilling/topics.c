@@ -1,7 +1,6 @@
 /* Exact comparison level by level; the explanation is made only for a topic that is refused. */
 #include "drilling/topics.h"
 
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -28,6 +27,12 @@ static bool part_valid(const char *part)
            !strpbrk(part, "+#");
 }
 
+bool topics_root_is_replay(const char *root)
+{
+    size_t length = strlen(TOPICS_REPLAY_LEVEL);
+    return strncmp(root, TOPICS_REPLAY_LEVEL, length) == 0 && (root[length] == 0 || root[length] == '/');
+}
+
 int topics_init(struct topics *topics, const struct topics_options *options)
 {
     const char *const parts[] = {options->root, options->result, options->trace, options->heads, options->keypoints, options->depths};
@@ -40,6 +45,8 @@ int topics_init(struct topics *topics, const struct topics_options *options)
                 return ERR_CONFIG;
         }
     }
+    if (topics_root_is_replay(options->root))
+        return ERR_CONFIG;
     char *const copies[] = {topics->root, topics->result, topics->trace, topics->heads, topics->keypoints, topics->depths};
     for (size_t i = 0; i < PART_COUNT; i++)
         memcpy(copies[i], parts[i], strlen(parts[i]) + 1);
@@ -55,6 +62,7 @@ uint32_t topics_key_max(const struct topics *topics)
 /* A topic cut at its levels. Lengths are 0 where a level is missing or empty. */
 struct levels {
     bool under_root;
+    const char *key;                   /* where it begins */
     const char *toolbox, *tool, *rest; /* NULL when the topic ends before */
     size_t toolbox_length, tool_length, rest_length;
 };
@@ -66,18 +74,43 @@ static const char *next_level(const char *at, const char *end, size_t *length)
     return slash ? slash + 1 : NULL;
 }
 
+bool topics_replay_id(const char *topic, size_t topic_length, const char **id, uint32_t *id_length)
+{
+    static const char prefix[] = TOPICS_REPLAY_LEVEL "/";
+    size_t prefix_length = sizeof prefix - 1;
+    if (topic_length <= prefix_length || memcmp(topic, prefix, prefix_length) != 0)
+        return false;
+    size_t length;
+    if (!next_level(topic + prefix_length, topic + topic_length, &length) || length == 0)
+        return false;
+    *id = topic + prefix_length;
+    *id_length = (uint32_t)length;
+    return true;
+}
+
+bool topics_key_is_replayed(const char *key, uint32_t key_length)
+{
+    size_t length;
+    const char *end = key + key_length, *second = next_level(key, end, &length);
+    return second && memchr(second, '/', (size_t)(end - second));
+}
+
 static void levels_cut(const struct topics *topics, const char *topic, size_t topic_length, struct levels *levels)
 {
     *levels = (struct levels){0};
-    size_t root_length = strlen(topics->root);
-    if (topic_length < root_length || memcmp(topic, topics->root, root_length) != 0 ||
-        (topic_length > root_length && topic[root_length] != '/'))
+    const char *end = topic + topic_length, *original = topic, *id;
+    uint32_t id_length;
+    bool replayed = topics_replay_id(topic, topic_length, &id, &id_length);
+    if (replayed)
+        original = id + id_length + 1;
+    size_t root_length = strlen(topics->root), length = (size_t)(end - original);
+    if (length < root_length || memcmp(original, topics->root, root_length) != 0 || (length > root_length && original[root_length] != '/'))
         return;
     levels->under_root = true;
-    if (topic_length == root_length)
+    if (length == root_length)
         return;
-    const char *end = topic + topic_length;
-    levels->toolbox = topic + root_length + 1;
+    levels->toolbox = original + root_length + 1;
+    levels->key = replayed ? topic : levels->toolbox;
     levels->tool = next_level(levels->toolbox, end, &levels->toolbox_length);
     if (!levels->tool)
         return;
@@ -116,8 +149,8 @@ void topics_classify(const struct topics *topics, const char *topic, size_t topi
     levels_cut(topics, topic, topic_length, &levels);
     *match = (struct topics_match){.kind = kind_of(topics, &levels)};
     if (match->kind != TOPICS_UNKNOWN) {
-        match->key = levels.toolbox;
-        match->key_length = (uint32_t)(levels.toolbox_length + 1 + levels.tool_length);
+        match->key = levels.key;
+        match->key_length = (uint32_t)(levels.tool + levels.tool_length - levels.key);
     }
 }
 

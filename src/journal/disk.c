@@ -13,7 +13,10 @@ static int posix_open(struct disk *disk, const char *path, enum disk_open how)
 {
     (void)disk;
     static const int flags[] = {[DISK_READ] = O_RDONLY, [DISK_WRITE] = O_RDWR, [DISK_CREATE] = O_RDWR | O_CREAT};
-    int file = open(path, flags[how] | O_CLOEXEC, 0640);
+    int file;
+    do
+        file = open(path, flags[how] | O_CLOEXEC, 0640);
+    while (file < 0 && errno == EINTR);
     return file < 0 ? -errno : file;
 }
 
@@ -46,7 +49,11 @@ static ssize_t posix_read(struct disk *disk, int file, void *bytes, size_t count
 static int posix_sync(struct disk *disk, int file)
 {
     (void)disk;
-    return fdatasync(file) ? -errno : 0;
+    int failed;
+    do
+        failed = fdatasync(file);
+    while (failed && errno == EINTR);
+    return failed ? -errno : 0;
 }
 
 static void posix_forget(struct disk *disk, int file)
@@ -65,7 +72,11 @@ static int64_t posix_size(struct disk *disk, int file)
 static int posix_truncate(struct disk *disk, int file, uint64_t size)
 {
     (void)disk;
-    return ftruncate(file, (off_t)size) ? -errno : 0;
+    int failed;
+    do
+        failed = ftruncate(file, (off_t)size);
+    while (failed && errno == EINTR);
+    return failed ? -errno : 0;
 }
 
 static int posix_rename(struct disk *disk, const char *from, const char *to)
@@ -110,7 +121,11 @@ static int posix_sync_folder(struct disk *disk, const char *path)
     int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0)
         return -errno;
-    int error = fsync(folder) ? -errno : 0;
+    int failed;
+    do
+        failed = fsync(folder);
+    while (failed && errno == EINTR);
+    int error = failed ? -errno : 0;
     close(folder);
     return error;
 }

@@ -1,6 +1,7 @@
 /* The disk as the journal sees it: one small table of functions, so that a test can put a failing disk in its place.
  *
- * Every function returns a negative errno on failure. Paths are zero-terminated. Handles are small non-negative numbers. */
+ * Every function returns a negative errno on failure, but never -EINTR: it goes on. Paths are zero-terminated. Handles are small
+ * non-negative numbers. */
 #ifndef JOURNAL_DISK_H
 #define JOURNAL_DISK_H
 

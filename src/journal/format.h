@@ -16,11 +16,11 @@
  *   40  64 bytes name of the stream, filled up with zeros
  * 4088  u64      XXH3-64 of the 4,088 bytes before
  *
- * Records follow without gaps, each beginning on a multiple of 8. Each group is written together with zeros up to the end of its last page of
- * 4,096 bytes, and the next group over them, so that no page has to be read before it is written. What lies behind the last record is one of three things: the end of the
- * file; zeros, written ahead of need so that a sync has no metadata to write; or the records that the file held in an earlier life, before
- * it was used again. The salt tells the last two apart from records: every record's checksum includes it, and it is another one in every
- * life of a file. So nothing stale ever checks out, nor does anything that a sender puts into a payload.
+ * Records follow without gaps, each beginning on a multiple of 8. Each group is written together with zeros up to the end of its last page
+ * of 4,096 bytes, and the next group over them, so that no page has to be read before it is written. What lies behind the last record is
+ * one of three things: the end of the file; zeros, written ahead of need so that a sync has no metadata to write; or the records that the
+ * file held in an earlier life, before it was used again. The salt tells the last two apart from records: every record's checksum includes
+ * it, and it is another one in every life of a file. So nothing stale ever checks out, nor does anything that a sender puts into a payload.
  *
  * The salt is not stored: it is XXH3-64 of the stream's key (random, made with the stream's first segment) and the segment's first offset.
  * A file gets a new first offset with each life, since it is used again only after records behind it were written; a segment that has no
@@ -32,7 +32,7 @@
  *
  *    0  u32  length of the whole record, padding included
  *    4  u16  length of the topic
- *    6  u8   flags: QoS (bits 0-1), retained (bit 2), seal (bit 6), first record of its group (bit 7)
+ *    6  u8   flags: QoS (bits 0-1), retained (bit 2), requeued (bit 3), seal (bit 6), first record of its group (bit 7)
  *    7  u8   number of sources
  *    8  u64  checksum
  *   16  u64  offset

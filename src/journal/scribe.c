@@ -220,9 +220,7 @@ static enum commit commit_stream(struct scribe *scribe, struct journal_stream *s
     if (!write_parts(scribe, stream, scribe->parts, part_count, &position))
         return COMMIT_ABANDONED;
     if (scribe->options->durability == JOURNAL_DURABLE_DISK) {
-        int failed;
-        while ((failed = stream->disk->ops->sync(stream->disk, stream->file)) == -EINTR) {
-        }
+        int failed = stream->disk->ops->sync(stream->disk, stream->file);
         if (failed)
             fatal(scribe, "a sync", stream, strerror(-failed));
     }

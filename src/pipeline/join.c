@@ -210,8 +210,9 @@ static bool is_finished(struct join *join, const struct join_message *message, c
 {
     unsigned found = finished_find(&join->finished, name, item->side, match);
     bool optional = !(ops(join)->required & 1u << item->side);
-    bool late = optional && found & FINISHED_WITHOUT_SIDE;
-    if (!late && !(found & FINISHED_WITH_SIDE))
+    bool late = optional && found & FINISHED_WITHOUT_SIDE && !message->again;
+    bool repeated = found & FINISHED_WITH_SIDE && !message->was_refused;
+    if (!late && !repeated)
         return false;
     settle_finished(join, message, name, item, late, decisions);
     return true;

@@ -13,7 +13,10 @@
  *   of its key and stamp has, under another id, exactly the required sides that it lacks. Then the two are one set whose ids disagree.
  * - A broken message has been dead-lettered before it comes here, yet it fills its side: its set is answered (with an error) when
  *   the other sides are there, provided that one message of it is good. Broken ones alone vanish silently.
- * - A message of a set that was answered is a duplicate, or late if it is of an optional side that the answer lacked. */
+ * - A message of a set that was answered is a duplicate, or late if it is of an optional side that the answer lacked.
+ * - A message that had been given up and comes again is never called late, and a duplicate only of another: when it had been refused for
+ * its content, or lost by a failure, the answered set that had its side had it from this very message. It opens a set or joins an open one.
+ */
 #ifndef PIPELINE_JOIN_H
 #define PIPELINE_JOIN_H
 
@@ -48,6 +51,8 @@ struct join_message {
     uint64_t offset;
     uint64_t arrival_ns; /* virtual clock */
     uint64_t origin_ns;  /* monotonic clock at acceptance, for latencies; only carried along */
+    bool again;          /* it had been given up before */
+    bool was_refused;    /* then, for its content or by a failure; with `again` */
 };
 
 struct join_member {

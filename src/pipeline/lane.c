@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "pipeline/internal.h"
+#include "queue/dead_letter.h"
 
 static const struct stage_ops *stage_ops_of(const struct worker *worker)
 {
@@ -230,7 +231,9 @@ static void handle_message(struct worker *worker, struct lane *lane, const struc
                                    .key_hash = entry->key_hash,
                                    .offset = message->offset,
                                    .arrival_ns = entry->arrival_ns,
-                                   .origin_ns = entry->origin_ns};
+                                   .origin_ns = entry->origin_ns,
+                                   .again = message->flags & MESSAGE_REQUEUED,
+                                   .was_refused = dead_letter_was_refused(message)};
     struct join_decisions decisions;
     join_add(&lane->join, &arrived, &item, &decisions);
     act(worker, lane, &decisions, message);

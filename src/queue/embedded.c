@@ -20,6 +20,7 @@
 #include "queue/books.h"
 #include "queue/dead_letter.h"
 #include "queue/ledger.h"
+#include "queue/marks.h"
 
 enum {
     EMBEDDED_BATCH_MESSAGES_MAX = 2048,
@@ -30,6 +31,7 @@ enum {
     EMBEDDED_AGAIN_BLOCK = 64 << 10,       /* bytes with which the reading of one message begins */
     EMBEDDED_PLACES_MAX = 65536,           /* remembered places of the consumed stream ... */
     EMBEDDED_PLACE_STEP = 256 << 10,       /* ... at least so many bytes apart */
+    EMBEDDED_PROPERTIES_KEEP = 64 << 10,   /* bytes that a writer keeps allocated between dead letters */
     EMBEDDED_ENTRIES_MAX = 4096            /* outcomes in one record */
 };
 
@@ -65,6 +67,7 @@ struct embedded {
     struct ledger ledger;
     _Atomic uint64_t cursor; /* the ledger's, for the consumer thread */
     atomic_bool held_back;   /* the consumer thread waits for it to move */
+    struct marks marks;      /* of the dead letters */
 
     /* The scribe's. */
     struct journal_producer *checkpoints;
@@ -303,6 +306,29 @@ static int fill_batch(struct embedded *queue, size_t bytes_max, uint64_t until, 
     }
 }
 
+/* Marks the dead letters that were put back as messages of this batch, before any of those can have an outcome (ledger.h). */
+static int mark_requeued(struct embedded *queue, const struct embedded_batch *batch)
+{
+    uint64_t places[EMBEDDED_BATCH_MESSAGES_MAX];
+    size_t count = 0;
+    struct dead_letter letter;
+    for (size_t i = 0; i < batch->batch.count; i++) {
+        const struct message *message = &batch->messages[i];
+        if (message->flags & MESSAGE_REQUEUED && dead_letter_decode(message, &letter) == 0 && letter.place != DEAD_LETTER_NO_PLACE)
+            places[count++] = letter.place;
+    }
+    if (count == 0)
+        return 0;
+    struct journal_producer *producer = queue->repairs->producer;
+    int error = marks_append(producer, queue->options.outcomes, places, count, LEDGER_MARK_REQUEUED);
+    journal_submit(producer);
+    for (size_t i = 0; i < count && !error; i++) {
+        int set = marks_set(&queue->marks, places[i], LEDGER_MARK_REQUEUED);
+        error = set < 0 ? set : 0;
+    }
+    return error;
+}
+
 static int embedded_fetch(struct queue *base, size_t bytes_max, unsigned timeout_ms, struct queue_batch **out)
 {
     struct embedded *queue = from(base);
@@ -325,6 +351,10 @@ static int embedded_fetch(struct queue *base, size_t bytes_max, unsigned timeout
             batch->settled[i] = recovering && ledger_is_settled(&queue->ledger, batch->messages[i].offset);
         if (recovering)
             pthread_mutex_unlock(&queue->ledger_lock);
+        error = mark_requeued(queue, batch);
+        if (error)
+            DIAG_LIMITED(DIAGNOSTICS_ERROR, "queue", "dead letters that were requeued could not be marked: %s; they may be requeued twice",
+                         error_text(error));
         atomic_store(&queue->read_offset, reader_offset(queue->reader));
     }
     *out = &batch->batch;
@@ -411,6 +441,22 @@ void queue_embedded_snapshot(struct queue *base, struct queue_counts *counts, ui
     counts->unread = accepted > read ? accepted - read : 0;
 }
 
+const struct queue_embedded_options *queue_embedded_options(struct queue *base)
+{
+    return &from(base)->options;
+}
+
+struct marks *queue_embedded_marks(struct queue *base)
+{
+    return &from(base)->marks;
+}
+
+bool queue_embedded_has_read_again(struct queue *base)
+{
+    struct embedded *queue = from(base);
+    return atomic_load(&queue->read_offset) >= queue->recovered;
+}
+
 static void embedded_counts(struct queue *base, struct queue_counts *counts)
 {
     uint64_t reasons[LEDGER_REASON_COUNT];
@@ -431,9 +477,10 @@ static void on_result(void *context, const struct message *record)
 static void on_outcomes(void *context, const struct message *record)
 {
     struct embedded *queue = context;
-    int error = 0;
+    bool is_checkpoint = record->properties_length, of_marks = ledger_is_of_marks(record); /* a checkpoint says nothing new */
+    int error = of_marks && !is_checkpoint ? marks_apply(&queue->marks, record) : 0;
     pthread_mutex_lock(&queue->ledger_lock);
-    if (record->properties_length == 0) /* a checkpoint says nothing new */
+    if (!of_marks && !is_checkpoint)
         error = ledger_apply(&queue->ledger, record);
     uint64_t cursor = queue->ledger.cursor;
     pthread_mutex_unlock(&queue->ledger_lock);
@@ -453,29 +500,42 @@ static void on_outcomes(void *context, const struct message *record)
     queue->since_checkpoint += record->payload_length / 8;
 }
 
-static int append_checkpoint(struct embedded *queue)
+static int append_books(struct embedded *queue, const char *stream, const struct buffer *payload, uint64_t token)
 {
-    struct buffer payload;
-    buffer_init(&payload, (size_t)LEDGER_WINDOW_MAX / 8 + 8192);
-    pthread_mutex_lock(&queue->ledger_lock);
-    int error = ledger_checkpoint_encode(&queue->ledger, queue->outcomes_applied, &payload);
-    pthread_mutex_unlock(&queue->ledger_lock);
-    const char *stream = journal_stream_name(queue->options.ingest);
     struct message record = {
         .time_ns = clock_wall_ns(),
         .topic = stream,
         .topic_length = (uint32_t)strlen(stream),
         .properties = (const uint8_t *)ledger_checkpoint_mark,
         .properties_length = (uint32_t)strlen(ledger_checkpoint_mark),
-        .payload = payload.data,
-        .payload_length = (uint32_t)payload.length,
+        .payload = payload->data,
+        .payload_length = (uint32_t)payload->length,
     };
+    return journal_append(queue->checkpoints, queue->options.outcomes, &record, NULL, 0, token);
+}
+
+/* Both ledgers, in one chunk. The token stands with the second: what lies before may go when both are on disk. */
+static int append_checkpoint(struct embedded *queue)
+{
+    struct journal_stream_stats letters;
+    struct buffer marks, payload;
+    journal_stream_stats(queue->options.dead_letters, &letters);
+    buffer_init(&payload, (size_t)LEDGER_WINDOW_MAX / 8 + 8192);
+    buffer_init(&marks, (size_t)LEDGER_WINDOW_MAX / 8 + 8192);
+    pthread_mutex_lock(&queue->ledger_lock);
+    int error = ledger_checkpoint_encode(&queue->ledger, queue->outcomes_applied, &payload);
+    pthread_mutex_unlock(&queue->ledger_lock);
     if (!error)
-        error = journal_append(queue->checkpoints, queue->options.outcomes, &record, NULL, 0, queue->outcomes_applied + 1);
+        error = marks_checkpoint(&queue->marks, letters.first_offset, queue->outcomes_applied, &marks);
+    if (!error)
+        error = append_books(queue, ledger_marks_stream, &marks, 0);
+    if (!error)
+        error = append_books(queue, journal_stream_name(queue->options.ingest), &payload, queue->outcomes_applied + 1);
     if (!error) {
         journal_submit(queue->checkpoints);
         queue->since_checkpoint = 0;
     }
+    buffer_fini(&marks);
     buffer_fini(&payload);
     return error;
 }
@@ -519,7 +579,7 @@ static int embedded_writer_open(struct queue *base, struct queue_writer **out)
     if (!writer)
         return ERR_NO_MEMORY;
     writer->queue = queue;
-    buffer_init(&writer->properties, 65536);
+    buffer_init(&writer->properties, FORMAT_RECORD_SIZE_MAX);
     int error = journal_producer_open(queue->options.journal, on_writer_durable, writer, &writer->producer);
     if (error) {
         free(writer);
@@ -599,15 +659,21 @@ static int embedded_dead_letter(struct queue_writer *writer, const struct queue_
             return error;
         message = again;
     }
-    struct dead_letter stored = {.offset = letter->position.offset, .time_ns = message->time_ns, .attempts = 1};
+    struct dead_letter stored;
+    dead_letter_begin(&stored, message, journal_stream_name(queue->options.ingest));
     snprintf(stored.reason, sizeof stored.reason, "%s", letter->reason);
     snprintf(stored.stage, sizeof stored.stage, "%s", letter->stage);
     snprintf(stored.error, sizeof stored.error, "%s", letter->error);
-    snprintf(stored.stream, sizeof stored.stream, "%s", journal_stream_name(queue->options.ingest));
+    const uint8_t *own = message->properties;
+    uint32_t own_length = message->properties_length;
+    if (message->flags & MESSAGE_REQUEUED)
+        dead_letter_own_properties(message, &own, &own_length);
     buffer_clear(&writer->properties);
-    int error = dead_letter_encode(&stored, &writer->properties);
+    buffer_shrink(&writer->properties, EMBEDDED_PROPERTIES_KEEP);
+    int error = dead_letter_encode(&stored, own, own_length, &writer->properties);
     struct message record = *message;
     record.time_ns = clock_wall_ns();
+    record.flags &= (uint8_t)~MESSAGE_REQUEUED;
     record.properties = writer->properties.data;
     record.properties_length = (uint32_t)writer->properties.length;
     if (!error)
@@ -668,6 +734,7 @@ static void embedded_close(struct queue *base)
         free(queue->idle);
         queue->idle = next;
     }
+    marks_fini(&queue->marks);
     ledger_fini(&queue->ledger);
     pthread_cond_destroy(&queue->more);
     pthread_mutex_destroy(&queue->ledger_lock);
@@ -694,6 +761,13 @@ static const struct queue_ops embedded_ops = {
     .commit = embedded_commit,
 };
 
+static int load_marks(struct embedded *queue)
+{
+    struct ledger_extent extent;
+    return ledger_load_marks(&queue->marks.ledger, journal_disk(queue->options.journal), queue->options.data_folder, UINT64_MAX, &extent,
+                             NULL, NULL);
+}
+
 int queue_embedded_open(struct queue **out, const struct queue_embedded_options *options)
 {
     struct embedded *queue = calloc(1, sizeof *queue);
@@ -711,7 +785,10 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&queue->more, &monotonic);
     pthread_condattr_destroy(&monotonic);
+    marks_init(&queue->marks);
     int error = books_load(&queue->ledger, options);
+    if (!error)
+        error = load_marks(queue);
     queue->recovered = journal_stream_durable(options->ingest);
     queue->expected = queue->ledger.cursor;
     atomic_store(&queue->cursor, queue->ledger.cursor);

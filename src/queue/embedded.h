@@ -31,4 +31,10 @@ int queue_embedded_open(struct queue **queue, const struct queue_embedded_option
 /* The counts of one instant, with the dead letters by reason: reasons[LEDGER_REASON_COUNT]. Any thread. */
 void queue_embedded_snapshot(struct queue *queue, struct queue_counts *counts, uint64_t *reasons);
 
+/* For those who work on dead letters (dead_letters.h): its streams; its marks; and whether what lay in the stream when it was opened has
+ * been fetched again, so that no requeued message is without its mark. Any thread. */
+const struct queue_embedded_options *queue_embedded_options(struct queue *queue);
+struct marks *queue_embedded_marks(struct queue *queue);
+bool queue_embedded_has_read_again(struct queue *queue);
+
 #endif

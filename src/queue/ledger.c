@@ -10,7 +10,7 @@
 
 enum { LEDGER_FIRST_WORDS = 64, LEDGER_PATH_MAX = 4200, LEDGER_LOAD_ATTEMPTS = 3 };
 
-const char ledger_checkpoint_mark[] = "checkpoint";
+const char ledger_checkpoint_mark[] = "checkpoint", ledger_marks_stream[] = "dead-letters";
 
 struct reason_row {
     const char *word, *help;
@@ -131,6 +131,26 @@ int ledger_settle(struct ledger *ledger, uint64_t offset, enum queue_outcome out
     return 1;
 }
 
+void ledger_forget(struct ledger *ledger, uint64_t first)
+{
+    if (first <= ledger->cursor)
+        return;
+    if (first >= ledger->highest) {
+        if (ledger->word_count)
+            memset(ledger->words, 0, ledger->word_count * sizeof *ledger->words);
+        ledger->beyond = 0;
+        ledger->cursor = ledger->highest = first;
+        return;
+    }
+    while (ledger->cursor < first) {
+        uint64_t *word = word_of(ledger, ledger->cursor);
+        ledger->beyond -= *word >> (ledger->cursor % 64) & 1;
+        if (++ledger->cursor % 64 == 0)
+            *word = 0;
+    }
+    advance(ledger);
+}
+
 uint64_t ledger_dead_lettered(const struct ledger *ledger)
 {
     uint64_t sum = 0;
@@ -237,6 +257,11 @@ static bool is_for(const struct message *record, const char *stream)
     return record->topic_length == strlen(stream) && memcmp(record->topic, stream, record->topic_length) == 0;
 }
 
+bool ledger_is_of_marks(const struct message *record)
+{
+    return is_for(record, ledger_marks_stream);
+}
+
 /* One folder that is read for the ledger. */
 struct loading {
     struct disk *disk;
@@ -244,6 +269,7 @@ struct loading {
     const char *stream; /* its name */
     uint64_t least;     /* records before it do not matter */
     uint64_t spoken_of; /* offset behind the highest source so far */
+    bool has_checkpoint;
     ledger_on_damage on_damage;
     void *context;
 };
@@ -253,6 +279,7 @@ static void open_loading(struct loading *loading, const char *data_folder, const
     snprintf(loading->folder, sizeof loading->folder, "%s/%s", data_folder, stream);
     loading->stream = stream;
     loading->least = 0;
+    loading->has_checkpoint = false;
 }
 
 static void pass_damage_on(void *context, const struct reader_damage *damage)
@@ -263,7 +290,8 @@ static void pass_damage_on(void *context, const struct reader_damage *damage)
         loading->on_damage(loading->context, loading->stream, damage);
 }
 
-int ledger_load_checkpoint(struct ledger *ledger, struct disk *disk, const char *outcomes, const char *stream, uint64_t *applied)
+int ledger_load_checkpoint(struct ledger *ledger, struct disk *disk, const char *outcomes, const char *stream, uint64_t *applied,
+                           bool *found)
 {
     struct reader *reader;
     int error = reader_open(&reader, disk, outcomes, 0, NULL, NULL);
@@ -271,8 +299,8 @@ int ledger_load_checkpoint(struct ledger *ledger, struct disk *disk, const char 
         return error;
     struct message record;
     while (!(error = reader_next(reader, UINT64_MAX, &record, NULL)))
-        if (is_for(&record, stream) && ledger_is_checkpoint(&record))
-            ledger_checkpoint_decode(ledger, &record, applied);
+        if (is_for(&record, stream) && ledger_is_checkpoint(&record) && !ledger_checkpoint_decode(ledger, &record, applied))
+            *found = true;
     reader_close(reader);
     return error == ERR_TRUNCATED ? 0 : error;
 }
@@ -299,14 +327,15 @@ static int load_entries(struct ledger *ledger, struct loading *loading, const ch
     return error == ERR_TRUNCATED ? 0 : error;
 }
 
-static int load_outcomes(struct ledger *ledger, struct loading *loading, const char *stream)
+/* `begun_late`: the stream was not spoken of from the beginning, so that without a checkpoint nothing is missing. */
+static int load_outcomes(struct ledger *ledger, struct loading *loading, const char *stream, bool begun_late)
 {
     for (unsigned attempt = 1;; attempt++) {
         uint64_t first = 0;
-        int error = ledger_load_checkpoint(ledger, loading->disk, loading->folder, stream, &loading->least);
+        int error = ledger_load_checkpoint(ledger, loading->disk, loading->folder, stream, &loading->least, &loading->has_checkpoint);
         if (!error)
             error = load_entries(ledger, loading, stream, &first);
-        if (error || first <= loading->least)
+        if (error || first <= loading->least || (begun_late && !loading->has_checkpoint))
             return error == ERR_NOT_FOUND ? 0 : error;
         /* What comes behind the checkpoint is gone. Beside a running server there is a newer one by now. */
         if (attempt == LEDGER_LOAD_ATTEMPTS) {
@@ -317,6 +346,7 @@ static int load_outcomes(struct ledger *ledger, struct loading *loading, const c
         }
         ledger_fini(ledger);
         loading->least = 0;
+        loading->has_checkpoint = false;
     }
 }
 
@@ -377,7 +407,7 @@ int ledger_load(struct ledger *out, struct disk *disk, const char *data_folder, 
     int error = first_kept(&loading, &found.first);
     open_loading(&loading, data_folder, "outcomes");
     if (!error)
-        error = load_outcomes(&ledger, &loading, stream);
+        error = load_outcomes(&ledger, &loading, stream, false);
     open_loading(&loading, data_folder, stream);
     if (!error)
         error = segment_stream_end(disk, loading.folder, pass_damage_on, &loading, &found.next);
@@ -397,6 +427,61 @@ int ledger_load(struct ledger *out, struct disk *disk, const char *data_folder, 
     if (found.spoken_of < ledger.highest)
         found.spoken_of = ledger.highest;
     *out = ledger;
+    *extent = found;
+    return 0;
+}
+
+/* Marks what requeued messages from `from` on name. */
+static int load_requeued(struct ledger *marks, const struct loading *loading, uint64_t from)
+{
+    struct reader *reader;
+    int error = reader_open(&reader, loading->disk, loading->folder, from, NULL, NULL);
+    if (error)
+        return error == ERR_NOT_FOUND ? 0 : error;
+    struct message record;
+    struct dead_letter letter;
+    while (!(error = reader_next(reader, UINT64_MAX, &record, NULL))) {
+        if (!(record.flags & MESSAGE_REQUEUED) || dead_letter_decode(&record, &letter) || letter.place == DEAD_LETTER_NO_PLACE)
+            continue;
+        int settled = ledger_settle(marks, letter.place, (enum queue_outcome)LEDGER_MARK_REQUEUED, LEDGER_REASON_NONE);
+        if (settled < 0) {
+            error = settled;
+            break;
+        }
+    }
+    reader_close(reader);
+    return error == ERR_TRUNCATED ? 0 : error;
+}
+
+int ledger_load_marks(struct ledger *out, struct disk *disk, const char *data_folder, uint64_t pending_from, struct ledger_extent *extent,
+                      ledger_on_damage on_damage, void *context)
+{
+    const char *stream = ledger_marks_stream;
+    struct loading loading = {.disk = disk, .on_damage = on_damage, .context = context};
+    struct ledger_extent found = {0};
+    struct ledger marks;
+    ledger_init(&marks);
+    open_loading(&loading, data_folder, stream);
+    int error = first_kept(&loading, &found.first);
+    open_loading(&loading, data_folder, "outcomes");
+    if (!error)
+        error = load_outcomes(&marks, &loading, stream, true);
+    open_loading(&loading, data_folder, "ingest");
+    if (!error && pending_from != UINT64_MAX)
+        error = load_requeued(&marks, &loading, pending_from);
+    open_loading(&loading, data_folder, stream);
+    if (!error)
+        error = segment_stream_end(disk, loading.folder, NULL, NULL, &found.next);
+    if (error == ERR_NOT_FOUND)
+        error = 0;
+    if (error) {
+        ledger_fini(&marks);
+        return error;
+    }
+    if (marks.cursor > found.next || marks.highest > found.next)
+        ledger_fini(&marks);
+    ledger_forget(&marks, found.first);
+    *out = marks;
     *extent = found;
     return 0;
 }

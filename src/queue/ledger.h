@@ -5,7 +5,12 @@
  * (8; the row of reasons.def, 0 unless dead-lettered). Now and then a checkpoint (its properties are the word "checkpoint") holds the whole
  * ledger, so that what lies before it may be forgotten; it says up to which record of `outcomes` it includes them.
  *
- * Entries are applied once: a second outcome for the same offset changes nothing. */
+ * Entries are applied once: a second outcome for the same offset changes nothing.
+ *
+ * Marks. What became of a dead letter is kept the same way, in a ledger of its own: records of `outcomes` whose topic is `dead-letters`,
+ * with the outcomes of enum ledger_mark, and checkpoints, written together with those of the consumed stream. A dead letter without a mark
+ * is open. A requeued one is marked when its message, which names it, is read by the consumer: before that message can have an outcome. So
+ * where a crash cut the mark off, the message is pending still, is read again, and its dead letter is marked then. */
 #ifndef QUEUE_LEDGER_H
 #define QUEUE_LEDGER_H
 
@@ -30,6 +35,9 @@ const char *ledger_reason_word(unsigned reason);
 const char *ledger_reason_help(unsigned reason);
 unsigned ledger_reason_parse(const char *word);
 
+/* What became of a dead letter, in the place of an outcome. */
+enum ledger_mark { LEDGER_MARK_REQUEUED = QUEUE_COMPLETED, LEDGER_MARK_PURGED = QUEUE_DUPLICATE };
+
 enum { LEDGER_WINDOW_MAX = 1 << 28 }; /* most offsets between the cursor and the newest outcome; 32 MiB of bits */
 
 struct ledger {
@@ -51,6 +59,9 @@ int ledger_settle(struct ledger *ledger, uint64_t offset, enum queue_outcome out
 bool ledger_is_settled(const struct ledger *ledger, uint64_t offset);
 uint64_t ledger_dead_lettered(const struct ledger *ledger);
 
+/* Gives up everything before `first`: nothing there is without an outcome any more. */
+void ledger_forget(struct ledger *ledger, uint64_t first);
+
 /* The four terms for a stream whose next offset is `accepted`. pending is counted from cursor and bits, not as a difference of the
  * others; it is 0 when the ledger speaks of more than there is (ledger_fits). unread is left 0. */
 void ledger_counts(const struct ledger *ledger, uint64_t accepted, struct queue_counts *counts);
@@ -69,15 +80,18 @@ int ledger_apply(struct ledger *ledger, const struct message *record);
 /* Appends the payload of a checkpoint that includes all of `outcomes` before record `applied`. */
 int ledger_checkpoint_encode(const struct ledger *ledger, uint64_t applied, struct buffer *out);
 extern const char ledger_checkpoint_mark[]; /* its properties */
+extern const char ledger_marks_stream[];    /* "dead-letters": the topic of marks */
 
 /* Segments of `results` and of `dead-letters`, the newest, in which a start looks for outcomes that a crash cut off. */
 enum { LEDGER_TAIL_SEGMENTS = 2 };
 
 /* Replaces the ledger by that of the newest checkpoint of `stream` in the folder `outcomes`, if there is one; then *applied is the record
  * of `outcomes` before which it includes all. Returns 0, or an error of the reader. */
-int ledger_load_checkpoint(struct ledger *ledger, struct disk *disk, const char *outcomes, const char *stream, uint64_t *applied);
+int ledger_load_checkpoint(struct ledger *ledger, struct disk *disk, const char *outcomes, const char *stream, uint64_t *applied,
+                           bool *found);
 
 bool ledger_is_checkpoint(const struct message *record);
+bool ledger_is_of_marks(const struct message *record); /* of the dead letters' ledger */
 
 /* Replaces the ledger by the one that a checkpoint holds. Returns 0, or ERR_CORRUPT when it is none. */
 int ledger_checkpoint_decode(struct ledger *ledger, const struct message *record, uint64_t *applied);
@@ -96,6 +110,12 @@ typedef void (*ledger_on_damage)(void *context, const char *stream, const struct
  * LEDGER_WINDOW_MAX is counted in ledger->left_out; those messages are pending. Changes nothing. */
 int ledger_load(struct ledger *ledger, struct disk *disk, const char *data_folder, const char *stream, struct ledger_extent *extent,
                 ledger_on_damage on_damage, void *context);
+
+/* Rebuilds the ledger of the marks. Where they speak of dead letters that the stream does not hold, which are those of another time, none
+ * is taken. With `pending_from`, the cursor of the consumed stream, requeued messages from there on are looked for too: whoever has no
+ * consumer to mark them needs that; UINT64_MAX: not. Changes nothing. */
+int ledger_load_marks(struct ledger *marks, struct disk *disk, const char *data_folder, uint64_t pending_from, struct ledger_extent *extent,
+                      ledger_on_damage on_damage, void *context);
 
 enum ledger_fit {
     LEDGER_FITS,

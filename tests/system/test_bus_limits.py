@@ -333,6 +333,23 @@ def test_acknowledged_messages_wait_for_the_budget_until_the_slow_are_gone(spind
         assert token.is_published()
 
 
+def test_memory_in_which_nothing_waits_holds_nobody_back(spindle, connect, raw):
+    """Each of many clients keeps a buffer of 16 KiB for its next message: together more than half the budget."""
+    server = spindle(settings={'bus.memory_max': '16MiB', **HOUR}).start()
+    clients = [raw(server, b'client%d' % i) for i in range(650)]
+    for client in clients:
+        client.send(subscribe(b't'))
+        client.read(5)
+    publisher = connect(server)
+    for size in (12000, 10):
+        publisher.publish('t', bytes(size))
+        for client in clients:
+            reader = Reader(client)
+            reader.take(3, 1)
+    assert server.metrics().get_sum('spindle_bus_memory_bytes', use='queues') == 0
+    assert server.metrics().get_sum('spindle_bus_paused') == 0
+
+
 # ---- connections and files ----
 
 def test_without_file_descriptors_clients_wait_and_are_accepted_later(spindle, connect):

@@ -11,7 +11,7 @@
 #include "journal/journal.h"
 #include "simulated_disk.h"
 
-enum { TRIAL_STREAMS = 3, TRIAL_PRODUCERS = 2, TRIAL_SEGMENT_SIZE = 64 << 10 };
+enum { TRIAL_STREAMS = 3, TRIAL_UNTRIMMED = 2, TRIAL_PRODUCERS = 2, TRIAL_SEGMENT_SIZE = 64 << 10 };
 
 enum trial_state {
     TRIAL_SENT,    /* may be there after a crash */

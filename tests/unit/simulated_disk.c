@@ -296,6 +296,18 @@ static void simulated_close(struct disk *table, int file)
     *handle = (struct handle){0};
 }
 
+/* A disk gives a bad place another sector when it is written. */
+static void heal_written(struct inode *inode, uint64_t position, size_t count)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < inode->unreadable_count; i++) {
+        uint64_t start = inode->unreadable[i] * SIMULATED_PAGE_SIZE;
+        if (start + SIMULATED_PAGE_SIZE <= position || start >= position + count)
+            inode->unreadable[kept++] = inode->unreadable[i];
+    }
+    inode->unreadable_count = kept;
+}
+
 static ssize_t simulated_write(struct disk *table, int file, const struct iovec *parts, int part_count, uint64_t position)
 {
     struct simulated_disk *disk = from(table);
@@ -317,6 +329,7 @@ static ssize_t simulated_write(struct disk *table, int file, const struct iovec 
     for (int i = 0; i < part_count && left; i++) {
         size_t part = parts[i].iov_len < left ? parts[i].iov_len : left;
         simulated_file_write(&inode->file, parts[i].iov_base, part, position);
+        heal_written(inode, position, part);
         position += part;
         left -= part;
     }

@@ -85,7 +85,8 @@ int64_t simulated_disk_file_size(const struct simulated_disk *disk, const char *
 /* Changes a bit, on the disk and for readers. `bit` counts from the file's beginning and must lie within it. */
 void simulated_disk_flip(struct simulated_disk *disk, const char *path, uint64_t bit);
 
-/* Reads that touch the page of this byte fail with EIO from now on; one that begins before it is short. Until it is healed. */
+/* Reads that touch the page of this byte fail with EIO from now on; one that begins before it is short. Until it is
+ * written over, or healed. */
 void simulated_disk_make_unreadable(struct simulated_disk *disk, const char *path, uint64_t position);
 void simulated_disk_heal(struct simulated_disk *disk, const char *path);
 

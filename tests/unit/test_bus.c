@@ -15,7 +15,7 @@
 #include "mqtt/packet.h"
 #include "unit.h"
 
-enum { DEADLINE_S = 30, CLIENTS_MAX = 8 };
+enum { DEADLINE_S = 30, CLIENTS_MAX = 24 };
 
 struct fixture {
     struct journal *journal;
@@ -181,6 +181,32 @@ static void senders_wait_for_mail_beyond_the_soft_limit(void **state)
     assert_int_equal(counted(DROPPED_OVERLOADED), 0);
 }
 
+/* Several senders of one loop, none of which has filled the mail alone. */
+static void acknowledged_messages_never_reach_the_hard_limit(void **state)
+{
+    struct fixture *fixture = *state;
+    fixture->options.mail_soft_max = 1;
+    fixture->options.mail_hard_max = 256; /* a few messages, or what loops tell each other */
+    begin(fixture);
+    enum { SENDERS = 10, COUNT = 100 };
+    int subscriber = connect_client(fixture, 'a'), senders[SENDERS];
+    for (unsigned i = 0; i < SENDERS; i++) {
+        senders[i] = connect_client(fixture, (char)('b' + 2 * i)); /* on the other loop */
+        connect_client(fixture, (char)('c' + 2 * i));
+    }
+    subscribe(subscriber, 1);
+    static uint8_t packets[COUNT][8], received[SENDERS * COUNT][8], acknowledgements[COUNT][4];
+    for (unsigned i = 0; i < COUNT; i++)
+        memcpy(packets[i], (uint8_t[]){0x32, 6, 0, 1, 't', (uint8_t)((i + 1) >> 8), (uint8_t)(i + 1), 'x'}, 8);
+    for (unsigned i = 0; i < SENDERS; i++)
+        send_all(senders[i], packets, sizeof packets);
+    receive(subscriber, received, sizeof received);
+    for (unsigned i = 0; i < SENDERS; i++)
+        receive(senders[i], acknowledgements, sizeof acknowledgements);
+    assert_true(counted(PAUSED_MAIL) > 0);
+    assert_int_equal(counted(DROPPED_OVERLOADED), 0);
+}
+
 /* ---- what cannot be held back ---- */
 
 /* Publishes answers to a subscriber that takes nothing until it is disconnected; returns how many. */
@@ -227,6 +253,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(mail_beyond_the_hard_limit_is_dropped_and_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(senders_wait_for_mail_beyond_the_soft_limit, setup, teardown),
+        cmocka_unit_test_setup_teardown(acknowledged_messages_never_reach_the_hard_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(answers_disconnect_a_subscriber_at_four_times_its_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(answers_disconnect_a_subscriber_when_the_memory_of_all_is_used_up, setup, teardown),
     };

@@ -184,20 +184,30 @@ static void help_and_version_are_asked_for(void **state)
 
 /* ---- the table ---- */
 
+/* A text for an argument that must be there, or nothing. */
+static const char *required_argument(const struct command *command)
+{
+    for (EACH_ITEM(item, command))
+        if (item->kind == COMMAND_ITEM_ARGUMENT && item->required)
+            return " 1";
+    return "";
+}
+
 static void every_option_takes_its_initial_value_and_refuses_another_type(void **state)
 {
     (void)state;
     for (EACH_COMMAND(command)) {
+        const char *argument = required_argument(command);
         for (EACH_ITEM(item, command)) {
             char words[256];
             enum value_kind kind = item->type.kind;
             if (item->kind != COMMAND_ITEM_VALUE)
                 continue;
             if (item->initial) {
-                snprintf(words, sizeof words, "spindle %s %s=%s", command->name, item->name, item->initial);
+                snprintf(words, sizeof words, "spindle %s %s=%s%s", command->name, item->name, item->initial, argument);
                 assert_int_equal(parse(words), 0);
             }
-            snprintf(words, sizeof words, "spindle %s %s=?", command->name, item->name);
+            snprintf(words, sizeof words, "spindle %s %s=?%s", command->name, item->name, argument);
             assert_int_equal(parse(words), kind == VALUE_TEXT ? 0 : ERR_INVALID);
         }
     }

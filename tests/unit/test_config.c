@@ -470,6 +470,14 @@ static void two_listeners_cannot_share_a_port(void **state)
     expect_good("bus:\n  port: 9090\nhttp:\n  enabled: false\n");
 }
 
+static void the_root_is_not_that_of_replays(void **state)
+{
+    (void)state;
+    expect_mistake("mqtt:\n  listener:\n    root: replay/x\n",
+                   "f.yaml:3:11: `mqtt.listener.root` cannot begin with `replay`: that is where replayed messages are\n");
+    expect_good("mqtt:\n  listener:\n    root: replays\n");
+}
+
 static void topic_suffixes_must_differ(void **state)
 {
     (void)state;
@@ -642,6 +650,7 @@ int main(void)
         TEST(wrong_assignments),
         TEST(two_names_of_one_setting_must_agree),
         TEST(two_listeners_cannot_share_a_port),
+        TEST(the_root_is_not_that_of_replays),
         TEST(topic_suffixes_must_differ),
         TEST(the_old_file_is_accepted_as_it_is),
         TEST(the_block_is_accepted_at_the_top_level),

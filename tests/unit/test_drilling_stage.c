@@ -162,7 +162,7 @@ static void put_broken(enum payload_side side)
     assert_null(fixture.items[side].data);
 }
 
-static void complete_at(uint64_t now_ns)
+static void complete_as(const char *key, uint64_t now_ns)
 {
     for (int i = 0; i < 2; i++) {
         buffer_clear(&fixture.output.topic[i]);
@@ -170,8 +170,13 @@ static void complete_at(uint64_t now_ns)
     }
     fixture.output.count = 0;
     fixture.output.outcome = NULL;
-    fixture.stage->ops->complete(fixture.stage, fixture.scratch, KEY, sizeof KEY - 1, fixture.set, now_ns, &fixture.output);
+    fixture.stage->ops->complete(fixture.stage, fixture.scratch, key, (uint32_t)strlen(key), fixture.set, now_ns, &fixture.output);
     assert_non_null(fixture.output.outcome);
+}
+
+static void complete_at(uint64_t now_ns)
+{
+    complete_as(KEY, now_ns);
 }
 
 static const char *payload_text(int i)
@@ -525,7 +530,7 @@ static void a_key_is_refused_whose_answer_had_too_long_a_topic(void **state)
 
 /* ---- identify ---- */
 
-static bool identify(int which, struct stage_answered *answered)
+static bool identify_as(const char *key, int which, struct stage_answered *answered)
 {
     const struct message published = {.topic = (const char *)fixture.output.topic[which].data,
                                       .topic_length = (uint32_t)fixture.output.topic[which].length,
@@ -533,9 +538,33 @@ static bool identify(int which, struct stage_answered *answered)
                                       .payload_length = (uint32_t)fixture.output.payload[which].length};
     if (!fixture.stage->ops->identify(fixture.stage, fixture.scratch, &published, answered))
         return false;
-    assert_int_equal(answered->key_length, strlen(KEY));
-    assert_memory_equal(answered->key, KEY, answered->key_length);
+    assert_int_equal(answered->key_length, strlen(key));
+    assert_memory_equal(answered->key, key, answered->key_length);
     return true;
+}
+
+static bool identify(int which, struct stage_answered *answered)
+{
+    return identify_as(KEY, which, answered);
+}
+
+static void the_answers_of_a_replay_stay_apart(void **state)
+{
+    (void)state;
+    static const char key[] = "replay/7/OPCPUBSUB/" KEY;
+    struct stage_answered answered;
+    char live[2][1024];
+    put_result("440", "[1, 2]");
+    put_trace("440", 2, 400, false);
+    complete_at(0);
+    for (int i = 0; i < 2; i++)
+        snprintf(live[i], sizeof live[i], "%s", payload_text(i));
+    complete_as(key, 0);
+    assert_string_equal(buffer_text(&fixture.output.topic[0]), "replay/7/" KEYPOINTS_TOPIC);
+    assert_string_equal(buffer_text(&fixture.output.topic[1]), "replay/7/" DEPTHS_TOPIC);
+    for (int i = 0; i < 2; i++)
+        assert_string_equal(payload_text(i), live[i]);
+    assert_true(identify_as(key, 1, &answered));
 }
 
 static void answers_are_recognised_again(void **state)
@@ -808,6 +837,7 @@ int main(void)
         TEST(an_answer_that_does_not_fit_is_not_published),
         TEST(a_key_is_refused_whose_answer_had_too_long_a_topic),
         TEST(answers_are_recognised_again),
+        TEST(the_answers_of_a_replay_stay_apart),
         TEST(mismatches_and_negatives_are_counted),
         TEST(bad_options_are_refused_with_a_reason),
         TEST(options_can_be_chosen),

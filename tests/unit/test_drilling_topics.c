@@ -88,6 +88,32 @@ static void everything_else_is_unknown(void **state)
         assert_kind(&topics, unknown[i], TOPICS_UNKNOWN, NULL);
 }
 
+static void topics_of_a_replay_have_a_key_of_their_own(void **state)
+{
+    (void)state;
+    struct topics topics = topics_with_root("OPCPUBSUB"), deep = topics_with_root("site/hall 3/OPC");
+    assert_kind(&topics, "replay/7/OPCPUBSUB/b/t/ResultManagement", TOPICS_RESULT, "replay/7/OPCPUBSUB/b/t");
+    assert_kind(&topics, "replay/7/OPCPUBSUB/b/t/ResultManagement/Trace", TOPICS_TRACE, "replay/7/OPCPUBSUB/b/t");
+    assert_kind(&topics, "replay/8/OPCPUBSUB/b/t/AssetManagement/Heads", TOPICS_HEADS, "replay/8/OPCPUBSUB/b/t");
+    assert_kind(&deep, "replay/7/site/hall 3/OPC/b/t/ResultManagement", TOPICS_RESULT, "replay/7/site/hall 3/OPC/b/t");
+    static const char *const unknown[] = {"replay",
+                                          "replay/",
+                                          "replay/7",
+                                          "replay/7/",
+                                          "replay/7/OPCPUBSUB",
+                                          "replay//OPCPUBSUB/b/t/ResultManagement",
+                                          "replay/OPCPUBSUB/b/t/ResultManagement",
+                                          "replay/7/OTHER/b/t/ResultManagement",
+                                          "replay/7/replay/8/OPCPUBSUB/b/t/ResultManagement",
+                                          "Replay/7/OPCPUBSUB/b/t/ResultManagement"};
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++)
+        assert_kind(&topics, unknown[i], TOPICS_UNKNOWN, NULL);
+    static const char live[] = "b/t", replayed[] = "replay/7/OPCPUBSUB/b/t", trap[] = "replay/7";
+    assert_false(topics_key_is_replayed(live, sizeof live - 1));
+    assert_false(topics_key_is_replayed(trap, sizeof trap - 1));
+    assert_true(topics_key_is_replayed(replayed, sizeof replayed - 1));
+}
+
 static void suffixes_can_be_chosen(void **state)
 {
     (void)state;
@@ -129,6 +155,16 @@ static void bad_options_are_refused_and_change_nothing(void **state)
     same.trace = same.result;
     assert_int_equal(topics_init(&topics, &same), ERR_CONFIG);
     assert_memory_equal(&topics, &before, sizeof topics);
+
+    static const char *const replays[] = {"replay", "replay/x"};
+    for (size_t i = 0; i < 2; i++) {
+        struct topics_options options = topics_defaults;
+        options.root = replays[i];
+        assert_int_equal(topics_init(&topics, &options), ERR_CONFIG);
+    }
+    struct topics_options replayed = topics_defaults;
+    replayed.root = "replays";
+    assert_int_equal(topics_init(&topics, &replayed), 0);
 
     struct topics_options longest = topics_defaults;
     long_part[TOPICS_PART_MAX] = 0;
@@ -182,6 +218,7 @@ int main(void)
         cmocka_unit_test(own_answers_and_other_assets_are_known),
         cmocka_unit_test(a_root_may_have_several_levels),
         cmocka_unit_test(everything_else_is_unknown),
+        cmocka_unit_test(topics_of_a_replay_have_a_key_of_their_own),
         cmocka_unit_test(suffixes_can_be_chosen),
         cmocka_unit_test(bad_options_are_refused_and_change_nothing),
         cmocka_unit_test(refusals_name_the_topic_and_the_near_spelling),

@@ -517,10 +517,11 @@ static void a_checkpoint_counts_for_its_stream_only(void **state)
     struct ledger ledger;
     ledger_init(&ledger);
     uint64_t applied = 0;
-    assert_int_equal(ledger_load_checkpoint(&ledger, disk_posix(), folder, "other", &applied), 0);
+    bool found = false;
+    assert_int_equal(ledger_load_checkpoint(&ledger, disk_posix(), folder, "other", &applied, &found), 0);
     assert_int_equal(applied, 0);
     assert_int_equal(ledger.cursor, 0);
-    assert_int_equal(ledger_load_checkpoint(&ledger, disk_posix(), folder, "ingest", &applied), 0);
+    assert_int_equal(ledger_load_checkpoint(&ledger, disk_posix(), folder, "ingest", &applied, &found), 0);
     assert_int_equal(applied, 2);
     assert_int_equal(ledger.cursor, 1);
     ledger_fini(&ledger);

@@ -303,9 +303,11 @@ static void damage_sometimes(uint64_t seed)
     for (uint32_t places = 1 + random_below(&trial.random, 4); places > 0; places--) {
         char path[SIMULATED_PATH_MAX];
         bool last;
-        uint64_t size = draw_segment(&trial, random_below(&trial.random, TRIAL_STREAMS), path, &last);
+        unsigned stream = random_below(&trial.random, TRIAL_STREAMS);
+        uint64_t size = draw_segment(&trial, stream, path, &last);
         uint64_t position = random_below(&trial.random, (uint32_t)size);
-        if (!last && random_below(&trial.random, 3) == 0)
+        /* In a stream without retention: a bad page of a segment that is used again would lie behind the newest record. */
+        if (stream == TRIAL_UNTRIMMED && !last && random_below(&trial.random, 3))
             simulated_disk_make_unreadable(trial.disk, path, position);
         else
             simulated_disk_flip(trial.disk, path, position * 8 + random_below(&trial.random, 8));

@@ -97,14 +97,14 @@ static void a_ledger_and_a_stream_that_do_not_belong_together_are_told_apart(voi
     for (uint64_t i = 0; i < 100; i++)
         if (i < 10 || i >= 20)
             ledger_settle(&ledger, i, QUEUE_COMPLETED, 0);
-    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){0, 100}, why), LEDGER_FITS);
-    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){10, 200}, why), LEDGER_FITS);
-    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){0, 99}, why), LEDGER_AHEAD);
+    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){.first = 0, .next = 100}, why), LEDGER_FITS);
+    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){.first = 10, .next = 200}, why), LEDGER_FITS);
+    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){.first = 0, .next = 99}, why), LEDGER_AHEAD);
     assert_non_null(strstr(why, "up to offset 99"));
-    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){0, 5}, why), LEDGER_AHEAD);
-    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){15, 100}, why), LEDGER_BEHIND);
+    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){.first = 0, .next = 5}, why), LEDGER_AHEAD);
+    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){.first = 15, .next = 100}, why), LEDGER_BEHIND);
     assert_non_null(strstr(why, "5 messages from offset 10"));
-    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){150, 200}, why), LEDGER_BEHIND);
+    assert_int_equal(ledger_fits(&ledger, &(struct ledger_extent){.first = 150, .next = 200}, why), LEDGER_BEHIND);
     assert_non_null(strstr(why, "60 messages from offset 10"));
     for (uint64_t accepted = 0; accepted < 200; accepted++) {
         ledger_counts(&ledger, accepted, &counts);
@@ -136,10 +136,11 @@ static void a_dead_letter_is_read_back(void **state)
                              .error = "line \"3\"\n\xff",
                              .offset = 12,
                              .time_ns = 34,
-                             .attempts = 1};
+                             .attempts = 1,
+                             .place = DEAD_LETTER_NO_PLACE};
     struct buffer properties;
     buffer_init(&properties, 65536);
-    assert_int_equal(dead_letter_encode(&in, &properties), 0);
+    assert_int_equal(dead_letter_encode(&in, NULL, 0, &properties), 0);
     struct message record = {.properties = properties.data, .properties_length = (uint32_t)properties.length};
     struct dead_letter out;
     assert_int_equal(dead_letter_decode(&record, &out), 0);
