@@ -54,7 +54,12 @@ static int read_filter(const char *command, const struct filter_texts *texts, st
         option = "--until";
     else if (texts->offset && dead_filter_set_offsets(filter, texts->offset, message))
         option = "--offset";
-    return option ? tool_refuse(command, "%s: %s", option, message) : COMMAND_OK;
+    if (!option)
+        return COMMAND_OK;
+    int status = tool_refuse(command, "%s: %s", option, message);
+    for (unsigned i = 1; i < LEDGER_REASON_COUNT && strcmp(option, "--reason") == 0; i++)
+        fprintf(stderr, "  %-14s %s\n", ledger_reason_word(i), ledger_reason_help(i));
+    return status;
 }
 
 /* ---- looking ---- */

@@ -34,13 +34,12 @@ static void append_pair(struct buffer *line, bool first, struct mqtt_slice name,
  * `outcomes` keep in their place is not published. */
 static void append_properties(struct buffer *line, const char *stream, const struct message *message)
 {
-    struct mqtt_slice raw = {message->properties, message->properties_length}, name, value;
+    struct mqtt_slice raw, name, value;
     struct buffer published;
     bool first = true;
     if (strcmp(stream, "dead-letters") == 0 || strcmp(stream, "outcomes") == 0)
         return;
-    if (message->flags & MESSAGE_REQUEUED)
-        dead_letter_own_properties(message, &raw.data, &raw.length);
+    message_published_properties(message, &raw.data, &raw.length);
     buffer_init(&published, RESULT_PROPERTIES_MAX);
     if (strcmp(stream, "results") == 0) {
         (void)result_properties_write(message, &published);

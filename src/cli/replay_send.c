@@ -13,6 +13,7 @@
 #include "load/load_client.h"
 #include "mqtt/packet.h"
 #include "mqtt/topic.h"
+#include "queue/dead_letter.h"
 
 #define SECOND_NS UINT64_C(1000000000)
 
@@ -120,9 +121,12 @@ static bool go_back(struct sender *sender)
 static int write_properties(struct sender *sender)
 {
     const struct message *message = &sender->message;
+    const uint8_t *published;
+    uint32_t length;
     buffer_clear(&sender->properties);
+    message_published_properties(message, &published, &length);
     return sender->options->results ? result_properties_write(message, &sender->properties)
-                                    : buffer_append(&sender->properties, message->properties, message->properties_length);
+                                    : buffer_append(&sender->properties, published, length);
 }
 
 static bool publish(struct sender *sender)

@@ -97,6 +97,14 @@ void dead_letter_own_properties(const struct message *record, const uint8_t **ow
     *own_length = record->properties_length - before;
 }
 
+void message_published_properties(const struct message *message, const uint8_t **published, uint32_t *length)
+{
+    *published = message->properties;
+    *length = message->properties_length;
+    if (message->flags & MESSAGE_REQUEUED)
+        dead_letter_own_properties(message, published, length);
+}
+
 void dead_letter_begin(struct dead_letter *out, const struct message *message, const char *stream)
 {
     struct dead_letter letter = {.attempts = 1, .first_offset = message->offset, .first_time_ns = message->time_ns}, before;

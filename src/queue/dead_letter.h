@@ -34,6 +34,9 @@ int dead_letter_decode(const struct message *record, struct dead_letter *letter)
 /* The properties of the message itself, of a dead letter or a requeued message. */
 void dead_letter_own_properties(const struct message *record, const uint8_t **own, uint32_t *own_length);
 
+/* The properties with which a message of a consumed stream was published: without the history of one that was requeued. */
+void message_published_properties(const struct message *message, const uint8_t **published, uint32_t *length);
+
 /* What a message becomes that is given up now: *letter gets everything but the reason, the stage and the error. Borrows nothing. */
 void dead_letter_begin(struct dead_letter *letter, const struct message *message, const char *stream);
 

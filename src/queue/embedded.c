@@ -23,7 +23,7 @@
 #include "queue/marks.h"
 
 enum {
-    EMBEDDED_BATCH_MESSAGES_MAX = 2048,
+    EMBEDDED_BATCH_MESSAGES_MAX = 2048, /* at most MARKS_RECORD_MAX */
     EMBEDDED_BATCHES_IDLE_MAX = 8,
     EMBEDDED_BLOCK_KEEP = 4 << 20,         /* a block that one large message made larger is given back */
     EMBEDDED_WRITER_BACKLOG_MAX = 8 << 20, /* bytes a writer may have on their way to the disk */
@@ -306,29 +306,6 @@ static int fill_batch(struct embedded *queue, size_t bytes_max, uint64_t until, 
     }
 }
 
-/* Marks the dead letters that were put back as messages of this batch, before any of those can have an outcome (ledger.h). */
-static int mark_requeued(struct embedded *queue, const struct embedded_batch *batch)
-{
-    uint64_t places[EMBEDDED_BATCH_MESSAGES_MAX];
-    size_t count = 0;
-    struct dead_letter letter;
-    for (size_t i = 0; i < batch->batch.count; i++) {
-        const struct message *message = &batch->messages[i];
-        if (message->flags & MESSAGE_REQUEUED && dead_letter_decode(message, &letter) == 0 && letter.place != DEAD_LETTER_NO_PLACE)
-            places[count++] = letter.place;
-    }
-    if (count == 0)
-        return 0;
-    struct journal_producer *producer = queue->repairs->producer;
-    int error = marks_append(producer, queue->options.outcomes, places, count, LEDGER_MARK_REQUEUED);
-    journal_submit(producer);
-    for (size_t i = 0; i < count && !error; i++) {
-        int set = marks_set(&queue->marks, places[i], LEDGER_MARK_REQUEUED);
-        error = set < 0 ? set : 0;
-    }
-    return error;
-}
-
 static int embedded_fetch(struct queue *base, size_t bytes_max, unsigned timeout_ms, struct queue_batch **out)
 {
     struct embedded *queue = from(base);
@@ -351,7 +328,7 @@ static int embedded_fetch(struct queue *base, size_t bytes_max, unsigned timeout
             batch->settled[i] = recovering && ledger_is_settled(&queue->ledger, batch->messages[i].offset);
         if (recovering)
             pthread_mutex_unlock(&queue->ledger_lock);
-        error = mark_requeued(queue, batch);
+        error = marks_take_requeued(&queue->marks, queue->repairs->producer, queue->options.outcomes, batch->messages, batch->batch.count);
         if (error)
             DIAG_LIMITED(DIAGNOSTICS_ERROR, "queue", "dead letters that were requeued could not be marked: %s; they may be requeued twice",
                          error_text(error));
@@ -664,10 +641,9 @@ static int embedded_dead_letter(struct queue_writer *writer, const struct queue_
     snprintf(stored.reason, sizeof stored.reason, "%s", letter->reason);
     snprintf(stored.stage, sizeof stored.stage, "%s", letter->stage);
     snprintf(stored.error, sizeof stored.error, "%s", letter->error);
-    const uint8_t *own = message->properties;
-    uint32_t own_length = message->properties_length;
-    if (message->flags & MESSAGE_REQUEUED)
-        dead_letter_own_properties(message, &own, &own_length);
+    const uint8_t *own;
+    uint32_t own_length;
+    message_published_properties(message, &own, &own_length);
     buffer_clear(&writer->properties);
     buffer_shrink(&writer->properties, EMBEDDED_PROPERTIES_KEEP);
     int error = dead_letter_encode(&stored, own, own_length, &writer->properties);

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "queue/dead_letter.h"
 
 void marks_init(struct marks *marks)
 {
@@ -72,4 +73,24 @@ int marks_append(struct journal_producer *producer, struct journal_stream *outco
         .payload_length = (uint32_t)(count * sizeof entries[0]),
     };
     return journal_append(producer, outcomes, &record, NULL, 0, 0);
+}
+
+int marks_take_requeued(struct marks *marks, struct journal_producer *producer, struct journal_stream *outcomes,
+                        const struct message *messages, size_t count)
+{
+    uint64_t places[MARKS_RECORD_MAX];
+    size_t place_count = 0;
+    struct dead_letter letter;
+    for (size_t i = 0; i < count; i++)
+        if (messages[i].flags & MESSAGE_REQUEUED && dead_letter_decode(&messages[i], &letter) == 0 && letter.place != DEAD_LETTER_NO_PLACE)
+            places[place_count++] = letter.place;
+    if (place_count == 0)
+        return 0;
+    int error = marks_append(producer, outcomes, places, place_count, LEDGER_MARK_REQUEUED);
+    journal_submit(producer);
+    for (size_t i = 0; i < place_count && !error; i++) {
+        int set = marks_set(marks, places[i], LEDGER_MARK_REQUEUED);
+        error = set < 0 ? set : 0;
+    }
+    return error;
 }

@@ -33,4 +33,9 @@ enum { MARKS_RECORD_MAX = 4096 }; /* in one record */
 int marks_append(struct journal_producer *producer, struct journal_stream *outcomes, const uint64_t *dead_letters, size_t count,
                  enum ledger_mark mark);
 
+/* Marks the dead letters that were put back as some of these messages (at most MARKS_RECORD_MAX), in memory and, with what the producer
+ * sends off here, on disk: to be called before any of them can have an outcome (ledger.h). */
+int marks_take_requeued(struct marks *marks, struct journal_producer *producer, struct journal_stream *outcomes,
+                        const struct message *messages, size_t count);
+
 #endif

@@ -6,8 +6,10 @@ import urllib.error
 import urllib.request
 
 import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
-from client import Client
+from client import V5, Client
 from holes import HEADS, RESULT, ROOT, TRACE, Hole
 from spindle import BINARY, json_lines, run_cli, wait_until
 
@@ -109,6 +111,27 @@ def test_a_stopped_servers_folder_is_opened_and_the_next_start_goes_on(unmatched
     letters = listed(server)
     assert [(letter['offset'], letter['attempts'], letter['previous_reason']) for letter in letters] == [(2, 2, 'unmatched')]
     assert letters[0]['source']['offset'] == 2 and letters[0]['first']['offset'] == 0
+
+
+def test_a_message_keeps_its_own_properties(spindle):
+    """Through a dead letter and back, and when what was put back is replayed."""
+    server = spindle().start()
+    client = Client(server.port, version=V5)
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.UserProperty = [('who', 'me'), ('who', 'you')]
+    client.publish(Hole().topic('Nonsense'), b'x', properties=properties)
+    client.close()
+    server.wait_settled(1)
+    own = [['who', 'me'], ['who', 'you']]
+    assert listed(server)[0]['properties'] == own
+    dead(server, 'requeue', '--all')
+    server.wait_settled(2)
+    assert [letter['properties'] for letter in listed(server, '--all')] == [own, own]
+    assert [record['properties'] for record in server.journal('ingest')] == [own, own]
+    run_cli('journal', 'replay', '--data-dir', server.data_dir, '--from', '1', '--speed', 'max', '--into', 'pipeline', '--server', '127.0.0.1:%d' % server.port)
+    metrics = server.wait_settled(3)
+    assert server.journal('ingest')[2]['properties'] == own and 'requeued' not in server.journal('ingest')[2]
+    assert metrics.streams()['ingest']['dead_lettered'] == 3
 
 
 def test_poison_ends_in_the_stream_each_time_and_never_by_itself(spindle):

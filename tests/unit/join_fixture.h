@@ -19,7 +19,8 @@ struct fixture {
     uint64_t sequence;
     int reloads;
     bool reload_fails;
-    char reloaded[64]; /* what a reload gives */
+    char reloaded[64];       /* what a reload gives */
+    bool again, was_refused; /* of the next messages */
 };
 
 static inline int reload(void *context, const struct join_set *set, const struct join_member *member, struct stage_item *item)
@@ -97,7 +98,9 @@ static inline uint64_t add(struct fixture *f, double at_s, const char *key, unsi
                                    .key_hash = set_key_hash(key, key_length),
                                    .offset = f->offset++,
                                    .arrival_ns = at_ns,
-                                   .origin_ns = at_ns};
+                                   .origin_ns = at_ns,
+                                   .again = f->again,
+                                   .was_refused = f->was_refused};
     join_add(&f->join, &message, &item, &f->out);
     return message.offset;
 }

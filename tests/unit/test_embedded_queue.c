@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 #include "folder.h"
-#include "queue/dead_letter.h"
+#include "queue/dead_letters.h"
 #include "queue/embedded.h"
 #include "queue/ledger.h"
 
@@ -654,12 +654,170 @@ static void damage_to_answers_counts_only_while_a_message_is_open(void **state)
     ledger_fini(&ledger);
 }
 
+/* Fetches everything and gives what was not settled its outcome. Returns the last message's flags. */
+static uint8_t settle_all(struct fixture *fixture, enum queue_outcome outcome)
+{
+    struct queue_batch *batch;
+    uint8_t flags = 0;
+    for (size_t count = 1; count;) {
+        assert_int_equal(fixture->queue->ops->fetch(fixture->queue, 1 << 20, 0, &batch), 0);
+        count = batch->count;
+        for (size_t i = 0; i < count; i++) {
+            if (!batch->settled[i])
+                settle_one(fixture, &batch->messages[i], outcome);
+            flags = batch->messages[i].flags;
+        }
+        queue_batch_release(batch);
+    }
+    flush(fixture);
+    return flags;
+}
+
+static void requeue(struct fixture *fixture, struct dead_letters *letters, uint64_t offset)
+{
+    struct reader *reader;
+    struct message record;
+    assert_int_equal(journal_stream_reader(fixture->dead_letters, offset, &reader), 0);
+    assert_int_equal(reader_next(reader, offset + 1, &record, NULL), 0);
+    assert_int_equal(dead_letters_requeue(letters, &record), 0);
+    reader_close(reader);
+}
+
+static void assert_marks(const bool *marked, size_t count)
+{
+    struct ledger marks;
+    struct ledger_extent extent;
+    assert_int_equal(ledger_load_marks(&marks, disk_posix(), test_folder, UINT64_MAX, &extent, NULL, NULL), 0);
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(ledger_is_settled(&marks, i), marked[i]);
+    ledger_fini(&marks);
+}
+
+static void marks_survive_checkpoints_and_restarts(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    struct dead_letters *letters;
+    start(&fixture);
+    accept_messages(&fixture, 6);
+    settle_all(&fixture, QUEUE_DEAD_LETTERED);
+    assert_int_equal(dead_letters_open(&letters, fixture.queue), 0);
+    assert_int_equal(dead_letters_ready(letters), 0);
+    requeue(&fixture, letters, 1);
+    requeue(&fixture, letters, 4);
+    assert_int_equal(dead_letters_purge(letters, 0), 0);
+    assert_int_equal(dead_letters_commit(letters, 5000), 0);
+    assert_false(dead_letters_is_open(letters, 0));
+    assert_false(dead_letters_is_open(letters, 1));
+    assert_true(dead_letters_is_open(letters, 2));
+    assert_counts(&fixture, 8, 0, 0, 6, 2);
+    dead_letters_close(letters);
+    stop(&fixture);
+    /* Nobody has read the two again: they are known by themselves, not by their marks. */
+    assert_marks((const bool[]){true, false, false, false, false, false}, 6);
+    for (unsigned round = 0; round < 3; round++) {
+        start(&fixture);
+        assert_int_equal(dead_letters_open(&letters, fixture.queue), 0);
+        assert_int_equal(dead_letters_ready(letters), round == 0 ? ERR_BUSY : 0);
+        uint8_t flags = settle_all(&fixture, QUEUE_DEAD_LETTERED);
+        assert_int_equal(flags & MESSAGE_REQUEUED, round == 0 ? MESSAGE_REQUEUED : 0);
+        assert_int_equal(dead_letters_ready(letters), 0);
+        dead_letters_close(letters);
+        assert_counts(&fixture, 8, 0, 0, 8, 0);
+        stop(&fixture);
+        assert_marks((const bool[]){true, true, false, false, true, false, false, false}, 8);
+    }
+}
+
+/* The mark is on disk before the message can have an outcome, whoever was faster. */
+static void a_requeued_message_has_no_outcome_without_its_mark(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    struct dead_letters *letters;
+    start(&fixture);
+    accept_messages(&fixture, 1);
+    settle_all(&fixture, QUEUE_DEAD_LETTERED);
+    assert_int_equal(dead_letters_open(&letters, fixture.queue), 0);
+    for (uint64_t i = 0; i < 20; i++) {
+        requeue(&fixture, letters, i);
+        assert_int_equal(dead_letters_commit(letters, 5000), 0);
+        settle_all(&fixture, QUEUE_DEAD_LETTERED);
+    }
+    dead_letters_close(letters);
+    stop(&fixture);
+    char folder[600];
+    struct reader *reader;
+    struct message record;
+    uint64_t marked = 0, settled = 0;
+    snprintf(folder, sizeof folder, "%s/outcomes", test_folder);
+    assert_int_equal(reader_open(&reader, disk_posix(), folder, 0, NULL, NULL), 0);
+    while (reader_next(reader, UINT64_MAX, &record, NULL) == 0) {
+        if (ledger_is_checkpoint(&record))
+            continue;
+        *(ledger_is_of_marks(&record) ? &marked : &settled) += record.payload_length / 8;
+        assert_true(settled <= marked + 1);
+    }
+    reader_close(reader);
+    assert_int_equal(marked, 20);
+    assert_int_equal(settled, 21);
+}
+
+static void marks_of_dead_letters_that_are_gone_hide_no_others(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    struct dead_letters *letters;
+    start(&fixture);
+    accept_messages(&fixture, 3);
+    settle_all(&fixture, QUEUE_DEAD_LETTERED);
+    assert_int_equal(dead_letters_open(&letters, fixture.queue), 0);
+    for (uint64_t i = 0; i < 3; i++)
+        assert_int_equal(dead_letters_purge(letters, i), 0);
+    assert_int_equal(dead_letters_commit(letters, 5000), 0);
+    dead_letters_close(letters);
+    stop(&fixture);
+    char command[600];
+    snprintf(command, sizeof command, "rm -r %s/dead-letters", test_folder);
+    assert_int_equal(system(command), 0);
+    start(&fixture);
+    accept_messages(&fixture, 1);
+    settle_all(&fixture, QUEUE_DEAD_LETTERED);
+    assert_int_equal(dead_letters_open(&letters, fixture.queue), 0);
+    assert_true(dead_letters_is_open(letters, 0));
+    dead_letters_close(letters);
+    stop(&fixture);
+}
+
+static void a_turn_is_bounded(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    struct dead_letters *letters;
+    start(&fixture);
+    assert_int_equal(dead_letters_open(&letters, fixture.queue), 0);
+    for (uint64_t i = 0; i < DEAD_LETTERS_TURN_MAX; i++) {
+        assert_false(dead_letters_turn_is_full(letters));
+        assert_int_equal(dead_letters_purge(letters, i), 0);
+    }
+    assert_true(dead_letters_turn_is_full(letters));
+    assert_int_equal(dead_letters_purge(letters, 0), ERR_LIMIT);
+    assert_int_equal(dead_letters_commit(letters, 5000), 0);
+    assert_false(dead_letters_turn_is_full(letters));
+    dead_letters_close(letters);
+    stop(&fixture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_is_open_comes_again_after_a_restart, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(a_result_without_its_outcome_still_settles_its_sources, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(many_rounds_keep_the_equation_and_little_disk, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(marks_survive_checkpoints_and_restarts, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(a_requeued_message_has_no_outcome_without_its_mark, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(marks_of_dead_letters_that_are_gone_hide_no_others, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(a_turn_is_bounded, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(removed_files_are_noticed, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(messages_that_damage_took_are_settled_and_the_terms_add_up, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(a_message_that_is_gone_when_it_is_given_up_is_settled_at_once, test_folder_make,

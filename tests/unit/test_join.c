@@ -242,6 +242,50 @@ static void finished_sets_of_an_earlier_life_are_known(void **state)
     assert_only(f, c, QUEUE_DEAD_LETTERED, "late");
 }
 
+/* ---- messages that were given up and come again ---- */
+
+static void late_side_that_comes_again_waits_for_its_hole(void **state)
+{
+    struct fixture *f = *state;
+    add(f, 0, "k", TOY_A, "s", "1", good, "x");
+    add(f, 0, "k", TOY_B, "s", "1", good, "x");
+    assert_true(expire(f, GRACE_S));
+    assert_answer(f, 0, 1, none);
+    assert_only(f, add(f, 3, "k", TOY_C, "s", "1", good, "x"), QUEUE_DEAD_LETTERED, "late");
+    f->again = true;
+    uint64_t c = add(f, 4, "k", TOY_C, "s", "1", good, "x");
+    assert_waits(f);
+    f->was_refused = true; /* the others were lost by a failure */
+    uint64_t a = add(f, 4, "k", TOY_A, "s", "1", good, "x");
+    uint64_t b = add(f, 4, "k", TOY_B, "s", "1", good, "x");
+    assert_answer(f, a, b, c);
+}
+
+static void good_message_that_comes_again_after_the_answer_is_a_duplicate(void **state)
+{
+    struct fixture *f = *state;
+    add(f, 0, "k", TOY_A, "s", "1", good, "x");
+    add(f, 0, "k", TOY_B, "s", "1", good, "x");
+    add(f, 0, "k", TOY_C, "s", "1", good, "x");
+    assert_answer(f, 0, 1, 2);
+    f->again = true;
+    assert_only(f, add(f, 1, "k", TOY_A, "s", "1", good, "x"), QUEUE_DUPLICATE, NULL);
+}
+
+static void refused_message_that_comes_again_is_not_its_own_duplicate(void **state)
+{
+    struct fixture *f = *state;
+    add(f, 0, "k", TOY_A, "s", "1", broken, "");
+    uint64_t b = add(f, 0, "k", TOY_B, "s", "1", good, "x");
+    uint64_t c = add(f, 0, "k", TOY_C, "s", "1", good, "x");
+    assert_answer(f, 0, b, c);
+    f->again = f->was_refused = true;
+    uint64_t a = add(f, 1, "k", TOY_A, "s", "1", good, "x");
+    assert_waits(f);
+    assert_true(expire(f, 1 + WINDOW_S));
+    assert_only(f, a, QUEUE_DEAD_LETTERED, "unmatched");
+}
+
 /* ---- broken messages ---- */
 
 static void broken_message_has_its_set_answered(void **state)
@@ -613,6 +657,9 @@ int main(void)
         TEST(broken_message_alone_vanishes_silently),
         TEST(good_message_takes_the_place_of_a_broken_one),
         TEST(one_good_message_of_an_optional_side_is_enough_for_an_answer),
+        TEST(late_side_that_comes_again_waits_for_its_hole),
+        TEST(good_message_that_comes_again_after_the_answer_is_a_duplicate),
+        TEST(refused_message_that_comes_again_is_not_its_own_duplicate),
         TEST(broken_message_of_a_finished_set_is_forgotten),
         TEST(broken_and_lonely_good_message_is_unmatched),
         TEST(unmatched_messages_say_what_was_missing),

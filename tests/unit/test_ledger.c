@@ -154,6 +154,96 @@ static void a_dead_letter_is_read_back(void **state)
     buffer_fini(&properties);
 }
 
+static void a_history_goes_on_with_each_time(void **state)
+{
+    (void)state;
+    static const uint8_t own[] = {0x26, 0, 1, 'a', 0, 1, 'b'};
+    struct message first = {.offset = 7, .time_ns = 70, .properties = own, .properties_length = sizeof own}, again = {0};
+    struct dead_letter letter, read;
+    const uint8_t *kept;
+    uint32_t kept_length;
+    struct buffer properties;
+    buffer_init(&properties, 65536);
+    dead_letter_begin(&letter, &first, "ingest");
+    assert_int_equal(letter.attempts, 1);
+    assert_int_equal(letter.first_offset, 7);
+    assert_string_equal(letter.previous_reason, "");
+    strcpy(letter.reason, "bad_value");
+    strcpy(letter.stage, "parse");
+    letter.attempts = 2;
+    letter.place = 3;
+    assert_int_equal(dead_letter_encode(&letter, own, sizeof own, &properties), 0);
+    again = (struct message){.offset = 90,
+                             .time_ns = 900,
+                             .flags = MESSAGE_REQUEUED,
+                             .properties = properties.data,
+                             .properties_length = (uint32_t)properties.length};
+    assert_int_equal(dead_letter_decode(&again, &read), 0);
+    assert_int_equal(read.place, 3);
+    assert_true(dead_letter_was_refused(&again));
+    dead_letter_own_properties(&again, &kept, &kept_length);
+    assert_int_equal(kept_length, sizeof own);
+    assert_memory_equal(kept, own, sizeof own);
+    dead_letter_begin(&letter, &again, "ingest");
+    assert_int_equal(letter.attempts, 2);
+    assert_int_equal(letter.offset, 90);
+    assert_int_equal(letter.first_offset, 7);
+    assert_int_equal(letter.first_time_ns, 70);
+    assert_string_equal(letter.previous_reason, "bad_value");
+    assert_true(letter.place == DEAD_LETTER_NO_PLACE);
+    /* A sender cannot write itself a history: what it sends has not the flag. */
+    again.flags = 1;
+    dead_letter_begin(&letter, &again, "ingest");
+    assert_int_equal(letter.attempts, 1);
+    assert_false(dead_letter_was_refused(&again));
+    /* A message without properties of its own has none after it. */
+    buffer_clear(&properties);
+    assert_int_equal(dead_letter_encode(&letter, NULL, 0, &properties), 0);
+    again.properties = properties.data;
+    again.properties_length = (uint32_t)properties.length;
+    dead_letter_own_properties(&again, &kept, &kept_length);
+    assert_int_equal(kept_length, 0);
+    buffer_fini(&properties);
+}
+
+static void what_was_written_before_there_were_histories_is_its_own_first_time(void **state)
+{
+    (void)state;
+    static const char json[] = "{\"reason\":\"late\",\"stage\":\"join\",\"error\":\"x\",\"stream\":\"ingest\",\"offset\":12,\"time_ns\":34,"
+                               "\"attempts\":1}";
+    struct message record = {.properties = (const uint8_t *)json, .properties_length = sizeof json - 1};
+    struct dead_letter letter;
+    assert_int_equal(dead_letter_decode(&record, &letter), 0);
+    assert_int_equal(letter.first_offset, 12);
+    assert_int_equal(letter.first_time_ns, 34);
+    assert_true(letter.place == DEAD_LETTER_NO_PLACE);
+}
+
+static void what_is_forgotten_is_settled_and_the_rest_stays(void **state)
+{
+    (void)state;
+    for (uint64_t first = 0; first < 400; first += 7) {
+        struct ledger ledger;
+        ledger_init(&ledger);
+        for (uint64_t offset = 0; offset < 300; offset += 3)
+            assert_int_equal(ledger_settle(&ledger, offset, QUEUE_COMPLETED, 0), 1);
+        ledger_forget(&ledger, first);
+        uint64_t open = 0;
+        for (uint64_t offset = 0; offset < 400; offset++) {
+            bool settled = offset < first || (offset < 300 && offset % 3 == 0);
+            assert_int_equal(ledger_is_settled(&ledger, offset), settled);
+            open += !settled;
+        }
+        struct queue_counts counts;
+        ledger_counts(&ledger, 400, &counts);
+        assert_int_equal(counts.pending, open);
+        for (uint64_t offset = first; offset < 20000; offset++)
+            ledger_settle(&ledger, offset, QUEUE_COMPLETED, 0);
+        assert_int_equal(ledger.cursor, 20000);
+        ledger_fini(&ledger);
+    }
+}
+
 static void every_reason_has_its_number(void **state)
 {
     (void)state;
@@ -173,6 +263,9 @@ int main(void)
         cmocka_unit_test(a_ledger_and_a_stream_that_do_not_belong_together_are_told_apart),
         cmocka_unit_test(records_that_are_no_outcomes_are_refused),
         cmocka_unit_test(a_dead_letter_is_read_back),
+        cmocka_unit_test(a_history_goes_on_with_each_time),
+        cmocka_unit_test(what_was_written_before_there_were_histories_is_its_own_first_time),
+        cmocka_unit_test(what_is_forgotten_is_settled_and_the_rest_stays),
         cmocka_unit_test(every_reason_has_its_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
