@@ -61,7 +61,8 @@ static int open_host(struct bus *bus, const char *host, int *system_error)
                     gai_strerror(failed));
         return ERR_INVALID;
     }
-    int error = 0;
+    int error = 0, missing = 0;
+    unsigned before = bus->listener_count;
     for (const struct addrinfo *address = addresses; address && !error && bus->listener_count < LOOP_LISTENERS_MAX;
          address = address->ai_next) {
         int listening = -1;
@@ -69,11 +70,15 @@ static int open_host(struct bus *bus, const char *host, int *system_error)
         if (bound == 0)
             bus->listeners[bus->listener_count++].socket = listening;
         else if (cannot_have(bound))
-            *system_error = bound;
+            *system_error = missing = bound;
         else
             error = bound;
     }
     freeaddrinfo(addresses);
+    if (missing && !error && bus->listener_count == before) /* without IPv6 the default has an address too many */
+        diagnostics(strcmp(host, "::") == 0 ? DIAGNOSTICS_INFO : DIAGNOSTICS_WARNING, "bus",
+                    "not listening on \"%s\": %s; nobody can connect there. Look at the network, or correct bus.host and start again", host,
+                    strerror(missing));
     if (error) {
         uint16_t port = bus->port ? bus->port : bus->options.port;
         diagnostics(DIAGNOSTICS_ERROR, "bus", "cannot listen on %s port %u: %s%s", host, port, strerror(error),

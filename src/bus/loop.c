@@ -165,7 +165,7 @@ static void check_drained(struct loop *loop)
     if (!loop->quiet || journal_producer_backlog(loop->producer))
         return;
     for (uint32_t i = 0; i < loop->slot_count; i++)
-        if (loop->slots[i] && (loop->slots[i]->out.length || loop->slots[i]->writing))
+        if (loop->slots[i] && loop->slots[i]->out.length && !loop->slots[i]->writing) /* who takes nothing is given LOOP_LINGER_MS */
             return;
     atomic_store(&loop->drained, true);
 }

@@ -400,3 +400,11 @@ def test_grip_codes_of_a_depth():
     for wrong in ('x', 'nan', '1e999', '3 mm'):
         refused = run_cli('grip', wrong, check=False)
         assert refused.returncode == 1 and 'is no depth' in refused.stderr
+
+
+def test_an_address_that_this_machine_does_not_have_is_named(spindle, connect):
+    """The others are listened on all the same."""
+    server = spindle(settings={'bus.host': '127.0.0.1,192.0.2.1'}).start()
+    connect(server).publish('a', b'b')
+    server.stop()
+    assert 'not listening on "192.0.2.1"' in server.stderr()
