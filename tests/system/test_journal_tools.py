@@ -160,6 +160,11 @@ def test_verify_beside_a_running_server_under_load(spindle, connect):
     server.wait_settled()
 
 
+def written(path):
+    """Bytes of a segment up to its last record. Behind it lies what was zeroed ahead, much of it when a large group did not fit."""
+    return len(path.read_bytes().rstrip(b'\0'))
+
+
 def damaged(copy, stream, index, position):
     """Flips a bit, and returns the finding, which must be the only one, with the offsets that are missing since."""
     before = [r['offset'] for r in records(copy, stream)]
@@ -177,8 +182,7 @@ def damaged(copy, stream, index, position):
 @pytest.mark.parametrize('index', [0, 1, -1])
 @pytest.mark.parametrize('stream', ['ingest', 'bus', 'dead-letters'])
 def test_a_flipped_bit_costs_one_record_and_is_named(copy, stream, index):
-    written = segments(copy, stream)[index].read_bytes().rstrip(b'\0')  # without what was zeroed ahead
-    position = HEADER + (len(written) - HEADER) // 2
+    position = HEADER + (written(segments(copy, stream)[index]) - HEADER) // 2
     finding, missing = damaged(copy, stream, index, position)
     assert finding['finding'] == 'records' and missing == [finding['first_offset']] and finding['lost'] == 1
     assert finding['position'] <= position < finding['position'] + finding['length']
@@ -196,7 +200,7 @@ def test_a_missing_segment_and_a_cut_one(copy):
     paths = segments(copy, 'bus')
     lost = range(int(paths[1].stem), int(paths[2].stem))
     paths[1].unlink()
-    os.truncate(paths[0], paths[0].stat().st_size // 4)
+    os.truncate(paths[0], written(paths[0]) // 4)
     status, findings, rows = verify(copy)
     assert status == 1 and [f['finding'] for f in findings] == ['missing']
     [finding] = findings
@@ -236,11 +240,11 @@ def test_outcomes_of_messages_that_do_not_exist(copy):
 
 
 def test_many_damages_do_not_stop_it(copy):
-    path = segments(copy, 'bus')[0]
-    for position in range(HEADER + 700, path.stat().st_size, 9973):
+    path = max(segments(copy, 'bus')[:-1], key=written)
+    for position in range(HEADER + 700, written(path), 9973):
         flip(path, position)
     status, findings, rows = verify(copy)
-    assert status == 1 and len(findings) > 50
+    assert status == 1 and len(findings) > 30
     assert rows['bus']['lost'] == sum(f['lost'] for f in findings)
     assert rows['bus']['records'] + rows['bus']['lost'] == rows['bus']['next_offset']
     assert rows['bus']['records'] == len(records(copy, 'bus'))
