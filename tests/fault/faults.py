@@ -8,6 +8,7 @@ import struct
 import subprocess
 
 from spindle import Spindle, free_port, run_cli, wait_until
+from toolbox import check_answered, check_kept, check_only_late
 
 SETTINGS = {'drilling.estimator': 'gradient', 'pipeline.grace_s': 1, 'mqtt.listener.time_window': 120, 'journal.segment_size': '1MiB'}
 ABORTED = -signal.SIGABRT
@@ -152,3 +153,15 @@ def run_journal(*arguments):
     done = run_cli(*arguments, check=False, text=False)
     assert done.returncode >= 0, '%s: ended by signal %d\n%s' % (arguments, -done.returncode, done.stderr.decode())
     return done
+
+
+def check_whole(server, senders):
+    """Everything is sent, has its outcome, and is there after an orderly end. The last sender drills nothing."""
+    for sender in senders:
+        sender.finish()
+    server.wait_settled()
+    server.check_audit_agrees()
+    server.stop()
+    check_kept(server, senders)
+    check_answered(server, senders[:-1])
+    check_only_late(server)

@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from faults import ABORTED
+from faults import ABORTED, check_whole
 from holes import ANSWERS
 from spindle import run_cli, wait_until
-from toolbox import check_answered, check_kept, check_only_late, hold, total_acknowledged
+from toolbox import hold, total_acknowledged
 
 SIZE_MIB = 48
 ROOM_MIB = 16  # that the ballast leaves
@@ -39,18 +39,6 @@ def stays_stalled(server, senders):
             return False
         time.sleep(0.05)
     return True
-
-
-def check_whole(server, senders):
-    """Everything is sent, has its outcome, and is there after an orderly end."""
-    for sender in senders:
-        sender.finish()
-    server.wait_settled()
-    server.check_audit_agrees()
-    server.stop()
-    check_kept(server, senders)
-    check_answered(server, senders[:-1])
-    check_only_late(server)
 
 
 @pytest.mark.parametrize('kind', ['tmpfs', 'ext4'])

@@ -10,26 +10,15 @@ import time
 import pytest
 
 from client import Client, RawClient
-from faults import KILLED
+from faults import KILLED, check_whole
 from spindle import SANITIZED, wait_until
-from toolbox import check_answered, check_kept, check_only_late, total_acknowledged
+from toolbox import total_acknowledged
 
 FILES = 400  # that the process may have open
 MIB = 1 << 20
 ADDRESS_SPACE = 1500 * MIB
 MEMORY = 256 * MIB
 CGROUP2, CGROUP1 = pathlib.Path('/sys/fs/cgroup'), pathlib.Path('/sys/fs/cgroup/memory')
-
-
-def check_whole(server, senders):
-    for sender in senders:
-        sender.finish()
-    server.wait_settled()
-    server.check_audit_agrees()
-    server.stop()
-    check_kept(server, senders)
-    check_answered(server, senders[:-1])
-    check_only_late(server)
 
 
 def await_load(senders, count=100):

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from faults import KILLED
+from faults import KILLED, check_whole
 from spindle import wait_until
-from toolbox import check_answered, check_kept, check_only_late, hold, total_acknowledged
+from toolbox import hold, total_acknowledged
 
 RESTARTS = 20
 
@@ -28,17 +28,6 @@ def configured(spindle, tmp_path):
 def await_load(senders):
     before = total_acknowledged(senders)
     wait_until(lambda: total_acknowledged(senders) > before + 20, lambda: 'load from %s' % [sender.failure for sender in senders])
-
-
-def check_whole(server, senders):
-    for sender in senders:
-        sender.finish()
-    server.wait_settled()
-    server.check_audit_agrees()
-    server.stop()
-    check_kept(server, senders)
-    check_answered(server, senders[:-1])
-    check_only_late(server)
 
 
 def test_restarted_in_order_while_clients_send(configured, load, chance, say):
