@@ -177,7 +177,8 @@ static int fill_item(const struct payload *payload, enum payload_side side, stru
         id = payload->trace.result_id;
         item->data = hold_trace(&payload->trace, &item->held_bytes);
     } else {
-        /* Its counter is compared in the answer; a head that counts otherwise must not be kept from its hole. */
+        id = payload->heads.cycle_counter; /* a head that counts otherwise must not be kept from its hole */
+        item->id_is_hint = true;
         item->data = hold_copy(&payload->heads, sizeof payload->heads, &item->held_bytes);
     }
     memcpy(item->id, id, strlen(id) + 1);

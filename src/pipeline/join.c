@@ -135,8 +135,38 @@ static bool load_content(struct join *join, struct join_set *set, struct join_me
     return error == 0;
 }
 
+/* `lone` has nothing but this side, which the other lacks. */
+static void move_member(struct join *join, struct join_set *lone, struct join_set *set, unsigned side)
+{
+    set->members[side] = lone->members[side];
+    lone->members[side] = NULL;
+    join_set_change_sides(set, set->sides | 1u << side);
+    join_set_close(join, lone);
+}
+
+/* An optional side that waits alone, because its hint called for another set, is better here than nowhere. */
+static void take_lone_members(struct join *join, struct join_set *set)
+{
+    for (unsigned side = 0; side < ops(join)->side_count; side++) {
+        struct join_set *lone = (ops(join)->required | set->sides) & 1u << side ? NULL : join_find_lone(join, set, side);
+        if (lone)
+            move_member(join, lone, set, side);
+    }
+}
+
+static void judge_hints(struct join *join, const struct join_set *set)
+{
+    for (unsigned side = 0; *set->id && side < STAGE_SIDES_MAX; side++) {
+        const struct stage_item *item = set->members[side] ? &set->members[side]->item : NULL;
+        if (item && item->id_is_hint && *item->id)
+            join->distrusts_hints = strcmp(item->id, set->id) != 0;
+    }
+}
+
 static void answer(struct join *join, struct join_set *set, struct join_decisions *decisions)
 {
+    take_lone_members(join, set);
+    judge_hints(join, set);
     for (unsigned side = 0; side < ops(join)->side_count; side++)
         if (set->members[side])
             load_content(join, set, set->members[side], decisions);
@@ -169,8 +199,11 @@ static void answer_in_turn(struct join *join, struct join_set *set, struct join_
 static void answer_if_complete(struct join *join, struct join_set *set, uint64_t now_ns, struct join_decisions *decisions)
 {
     unsigned required = ops(join)->required;
-    if (set->wait == JOIN_IN_WINDOW && (set->sides & required) == required && has_good_member(set))
+    if (set->wait == JOIN_IN_WINDOW && (set->sides & required) == required && has_good_member(set)) {
         set_ready(join, set, now_ns);
+        if (join->distrusts_hints)
+            take_lone_members(join, set);
+    }
     answer_in_turn(join, set, decisions);
 }
 
@@ -274,7 +307,10 @@ void join_add(struct join *join, const struct join_message *message, struct stag
         .key = message->key, .key_length = message->key_length, .key_hash = message->key_hash, .stamp = item->stamp, .id = item->id};
     assert(item->side < ops(join)->side_count);
     clear(decisions);
-    if (is_finished(join, message, &name, item, FINISHED_SAME_ID, decisions) || !place(join, message, &name, item, decisions))
+    bool finished = is_finished(join, message, &name, item, FINISHED_SAME_ID, decisions);
+    if (item->id_is_hint && join->distrusts_hints && !join_find_named(join, &name, item))
+        name.id = "";
+    if (finished || !place(join, message, &name, item, decisions))
         ops(join)->item_free(join->stage, item);
 }
 
@@ -307,12 +343,15 @@ static bool is_mismatch(const struct join *join, const struct join_set *set, con
            strcmp(set->id, other->id) != 0 && (has_good_member(set) || has_good_member(other));
 }
 
-/* The set that has what this one lacks, under another id: what came first of it, first. Where stamps need only be near, a set may be
- * called by another stamp than those of its required members; then some more sets of the key are looked at. */
+/* The set that has what this one lacks, under another id: what came first of it, first. One without any required side lacks too much. Where
+ * stamps need only be near, a set may be called by another stamp than those of its required members; then some more sets of the key are
+ * looked at. */
 static struct join_set *find_mismatch(const struct join *join, const struct join_set *set)
 {
     unsigned required = ops(join)->required, missing = required & ~set->sides;
     struct join_set *other = missing ? join_find_by_sides(set->of_stamp, required, missing) : NULL, *found = NULL;
+    if (missing == required)
+        return NULL;
     if (!missing || is_mismatch(join, set, other))
         return other;
     other = ops(join)->same_set ? TAILQ_FIRST(&set->of_stamp->of_key->sets) : NULL;
@@ -359,9 +398,34 @@ static void give_up(struct join *join, struct join_set *set, const char *reason,
     join_set_close(join, set);
 }
 
+/* The window of a set of optional sides has passed. A hint that nobody answered to may have kept them from where they belong, be it that
+ * this was answered by now. False when they belong nowhere. */
+static bool place_lone(struct join *join, struct join_set *set, struct join_decisions *decisions)
+{
+    unsigned side = 0;
+    while (!set->members[side])
+        side++;
+    struct join_member *member = set->members[side];
+    struct join_set *ready = set->sides == 1u << side ? join_find_ready(join, set, side) : NULL;
+    if (ready) {
+        move_member(join, set, ready, side);
+        answer_in_turn(join, ready, decisions);
+        return true;
+    }
+    struct set_name name = join_set_name(set);
+    name.id = "";
+    const struct join_message message = {.offset = member->offset, .again = member->again, .was_refused = member->was_refused};
+    if (set->sides != 1u << side || !is_finished(join, &message, &name, &member->item, FINISHED_ANY_FIT, decisions))
+        return false;
+    join_set_close(join, set);
+    return true;
+}
+
 /* The time window of a set has passed. */
 static void window_passed(struct join *join, struct join_set *set, uint64_t now_ns, struct join_decisions *decisions)
 {
+    if (!(set->sides & ops(join)->required) && place_lone(join, set, decisions))
+        return;
     struct join_set *other = find_mismatch(join, set);
     if (other) {
         merge(join, set, other, decisions);
@@ -471,7 +535,7 @@ void join_finish(struct join *join, struct join_set *set, uint64_t sequence)
         unsigned sides = 0;
         for (unsigned side = 0; side < STAGE_SIDES_MAX; side++) {
             const struct stage_item *item = set->members[side] ? &set->members[side]->item : NULL;
-            if (item && strcmp(item->stamp, names[i].stamp) == 0 && join_ids_fit(item->id, names[i].id))
+            if (item && strcmp(item->stamp, names[i].stamp) == 0 && (item->id_is_hint || join_ids_fit(item->id, names[i].id)))
                 sides |= 1u << side;
         }
         /* Without memory a repeat of this set would be answered again: at least once is what is promised. */

@@ -4,7 +4,9 @@
  * Times are those of the virtual clock and never fall. One owner.
  *
  * A set is called by key and stamp. An id, where a message has one, must agree: two holes of one tool in one second have one stamp
- * and two ids, and are two sets. A message without id joins any set of its stamp, one that lacks its side first.
+ * and two ids, and are two sets. A message without id joins any set of its stamp, one that lacks its side first. One whose id is a hint
+ * joins the set of that id. Where there is none it waits for it, alone, and goes to the first set of its stamp that is answered without
+ * its side; once hints have proved wrong, and until one is right again, it joins such a set at once.
  *
  * - A set is ready when all required sides are there. It is answered when it has all sides, or when the grace has passed since it became
  *   ready; but the sets of one key are answered in the order in which they became ready, so one with all sides waits behind an older one
@@ -62,8 +64,9 @@ struct join_member {
     uint64_t arrival_ns;
     uint64_t origin_ns;
     bool is_held;
-    bool is_freed; /* the stage has its item back: only stamp, id and side are left */
-    bool dropped;  /* for lack of memory; to be read again when it is needed */
+    bool is_freed;           /* the stage has its item back: only stamp, id and side are left */
+    bool dropped;            /* for lack of memory; to be read again when it is needed */
+    bool again, was_refused; /* as its join_message says */
 };
 
 struct join_set;
@@ -124,7 +127,8 @@ struct join {
     struct stage *stage;
     unsigned all_sides;
     struct join_options options;
-    join_reload reload; /* NULL: content is never dropped */
+    bool distrusts_hints; /* the last set that was answered with a hint and an id had two different ones */
+    join_reload reload;   /* NULL: content is never dropped */
     void *reload_context;
     struct hash_table ids, stamps, keys;
     struct join_set_list waiting, grace, due;       /* oldest first_ns, oldest ready_ns first; to be answered at once */

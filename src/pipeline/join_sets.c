@@ -33,8 +33,12 @@ struct join_member *join_member_create(const struct join_message *message, const
 {
     struct join_member *member = malloc(sizeof *member);
     if (member)
-        *member = (struct join_member){
-            .item = *item, .offset = message->offset, .arrival_ns = message->arrival_ns, .origin_ns = message->origin_ns};
+        *member = (struct join_member){.item = *item,
+                                       .offset = message->offset,
+                                       .arrival_ns = message->arrival_ns,
+                                       .origin_ns = message->origin_ns,
+                                       .again = message->again,
+                                       .was_refused = message->was_refused};
     return member;
 }
 
@@ -192,16 +196,28 @@ void join_set_change_sides(struct join_set *set, unsigned sides)
     TAILQ_INSERT_TAIL(&set->of_stamp->by_sides[sides], set, in_stamp);
 }
 
+/* Whether a set is called by the id of this item from now on. */
+static bool names_set(const struct join_set *set, const struct stage_item *item)
+{
+    if (item->id_is_hint)
+        return !(set->sides & ~(1u << item->side));
+    for (unsigned side = 0; *set->id && side < STAGE_SIDES_MAX; side++)
+        if (set->members[side] && !set->members[side]->item.id_is_hint)
+            return false;
+    return true;
+}
+
 void join_set_put(struct join *join, struct join_set *set, struct join_member *member)
 {
     unsigned side = member->item.side;
+    bool names = names_set(set, &member->item);
     if (set->members[side])
         member_free(join, set->members[side]);
     set->members[side] = member;
     join_set_change_sides(set, set->sides | 1u << side);
     join->waiting_count++;
     join_member_hold(join, member);
-    if (*set->id || !*member->item.id)
+    if (!names || strcmp(set->id, member->item.id) == 0)
         return;
     memcpy(set->id, member->item.id, sizeof set->id);
     struct set_name name = join_set_name(set);
@@ -325,8 +341,28 @@ struct join_set *join_find_near(const struct join *join, const struct set_name *
     const struct join_key *key = ops(join)->same_set ? find_key(join, name) : NULL;
     struct join_set *best = NULL, *set = key ? TAILQ_FIRST(&key->sets) : NULL;
     for (unsigned i = 0; set && i < JOIN_NEAR_SETS_MAX; i++, set = TAILQ_NEXT(set, in_key))
-        if (join_slot_is_free(set, item) && join_ids_fit(set->id, item->id) && set_is_near(join, set, item) &&
-            (!best || !*best->id || !*item->id || *set->id))
+        if (join_slot_is_free(set, item) && join_ids_fit(set->id, name->id) && set_is_near(join, set, item) &&
+            (!best || !*best->id || !*name->id || *set->id))
             best = set;
     return best;
+}
+
+struct join_set *join_find_lone(const struct join *join, const struct join_set *set, unsigned side)
+{
+    struct join_set *found = TAILQ_FIRST(&set->of_stamp->by_sides[1u << side]);
+    struct join_set *other = found || !ops(join)->same_set ? NULL : TAILQ_FIRST(&set->of_stamp->of_key->sets);
+    for (unsigned i = 0; other && i < JOIN_NEAR_SETS_MAX; i++, other = TAILQ_NEXT(other, in_key))
+        if (other->sides == 1u << side && set_is_near(join, set, &other->members[side]->item))
+            found = other;
+    return found;
+}
+
+struct join_set *join_find_ready(const struct join *join, const struct join_set *lone, unsigned side)
+{
+    const struct stage_item *item = &lone->members[side]->item;
+    struct join_set *set = TAILQ_FIRST(&lone->of_stamp->of_key->ready);
+    for (unsigned i = 0; set && i < JOIN_NEAR_SETS_MAX; i++, set = TAILQ_NEXT(set, in_ready))
+        if (join_slot_is_free(set, item) && (set->of_stamp == lone->of_stamp || (ops(join)->same_set && set_is_near(join, set, item))))
+            return set;
+    return NULL;
 }

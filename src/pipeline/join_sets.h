@@ -19,7 +19,8 @@ void join_member_drop_content(struct join *join, struct join_member *member);
 /* Opens a set of this key and stamp, without members and without id. NULL without memory. */
 struct join_set *join_set_open(struct join *join, const struct set_name *name, uint64_t arrival_ns);
 
-/* Puts a member into its slot, in place of the one that may be there. The set takes its id when it knows none. */
+/* Puts a member into its slot, in place of the one that may be there. The set takes its id when it knows none but a hint, and a hint when
+ * nothing else is in it. */
 void join_set_put(struct join *join, struct join_set *set, struct join_member *member);
 void join_set_change_sides(struct join_set *set, unsigned sides);
 
@@ -53,5 +54,11 @@ struct join_set *join_find_near(const struct join *join, const struct set_name *
 
 /* The oldest set of a stamp among those that have been longest with the sides that they have, `sides & mask` being equal to `value`. */
 struct join_set *join_find_by_sides(const struct join_stamp *stamp, unsigned mask, unsigned value);
+
+/* The oldest set that has this side alone, its stamp being that of `set` or near it; NULL when there is none. */
+struct join_set *join_find_lone(const struct join *join, const struct join_set *set, unsigned side);
+
+/* The set that was ready first among those that lack this side, the only one of `lone`, their stamps being equal or near; or NULL. */
+struct join_set *join_find_ready(const struct join *join, const struct join_set *lone, unsigned side);
 
 #endif

@@ -39,7 +39,8 @@ struct stage_route {
 struct stage_item {
     char stamp[STAGE_STAMP_MAX]; /* what the messages of a set share beside the key; zero-terminated */
     char id[STAGE_ID_MAX];       /* cross-check within the set; "" when unknown */
-    bool broken;                 /* refused, yet its stamp could be read: it is dead-lettered, and its set is answered with an error */
+    bool id_is_hint; /* the id is a likely one only: it finds its set, but does not keep the item from one that lacks its side */
+    bool broken;     /* refused, yet its stamp could be read: it is dead-lettered, and its set is answered with an error */
     uint8_t side;
     size_t held_bytes; /* memory behind data */
     void *data;        /* the stage's; NULL when broken */

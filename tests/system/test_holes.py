@@ -355,14 +355,15 @@ def test_a_head_that_counts_otherwise_is_joined_and_counted(bench):
 
 def test_two_holes_with_one_stamp_are_told_apart_by_their_ids(bench):
     b = bench()
-    one = Hole(tool='same', stamp='2026-01-01T00:00:00Z', result_id='100')
-    two = Hole(tool='same', stamp='2026-01-01T00:00:00Z', result_id='101', curve=stack_curve(entry_mm=7))
-    messages = [one.message(RESULT), two.message(RESULT), two.message(TRACE), one.message(TRACE), one.message(HEADS), two.message(HEADS)]
+    one = Hole(tool='same', stamp='2026-01-01T00:00:00Z', result_id='100', head_id='H0')
+    two = Hole(tool='same', stamp='2026-01-01T00:00:00Z', result_id='101', head_id='H1', curve=stack_curve(entry_mm=7))
+    messages = [two.message(HEADS), one.message(RESULT), two.message(RESULT), two.message(TRACE), one.message(TRACE), one.message(HEADS)]
     b.send(*messages)
     answers, _ = b.settle()
     keypoints = {json.loads(p)['ResultId']: json.loads(p)['Value'] for t, p in answers if t.endswith(KEYPOINTS)}
     assert sorted(keypoints) == ['100', '101'] and len(answers) == 4
     assert keypoints['101'][0] > keypoints['100'][0] + 0.5
+    assert {json.loads(p)['ResultId']: json.loads(p)['HeadId'] for _, p in answers} == {'100': 'H0', '101': 'H1'}
 
 
 @pytest.mark.parametrize('kinds', [(RESULT,), (TRACE,), (HEADS,), (RESULT, HEADS), (TRACE, HEADS)], ids=lambda k: '+'.join(k))

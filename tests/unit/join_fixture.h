@@ -21,6 +21,7 @@ struct fixture {
     bool reload_fails;
     char reloaded[64];       /* what a reload gives */
     bool again, was_refused; /* of the next messages */
+    bool hints;              /* the ids of the next messages are hints */
 };
 
 static inline int reload(void *context, const struct join_set *set, const struct join_member *member, struct stage_item *item)
@@ -83,7 +84,7 @@ static inline int teardown(void **state)
 static inline uint64_t add(struct fixture *f, double at_s, const char *key, unsigned side, const char *stamp, const char *id,
                            const char *kind, const char *value)
 {
-    struct stage_item item = {.side = (uint8_t)side, .broken = kind == broken};
+    struct stage_item item = {.side = (uint8_t)side, .broken = kind == broken, .id_is_hint = f->hints};
     snprintf(item.stamp, sizeof item.stamp, "%s", stamp);
     snprintf(item.id, sizeof item.id, "%s", id);
     if (!item.broken) {

@@ -262,7 +262,8 @@ static void items_carry_stamp_and_identifier(void **state)
     put_heads("\"E0\"", "440");
     for (int i = 0; i < 3; i++) {
         assert_string_equal(fixture.items[i].stamp, MESSAGE_STAMP);
-        assert_string_equal(fixture.items[i].id, i == PAYLOAD_HEADS ? "" : "440");
+        assert_string_equal(fixture.items[i].id, "440");
+        assert_int_equal(fixture.items[i].id_is_hint, i == PAYLOAD_HEADS);
         assert_false(fixture.items[i].broken);
         assert_non_null(fixture.items[i].data);
     }
