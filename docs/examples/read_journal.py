@@ -5,7 +5,7 @@
 
 Prints offset, topic, payload and the offsets of its sources, record by record. Checksums are checked where the Python package xxhash is
 installed; without it, old records in a segment that was used again cannot be told from new ones. It stops at the first record of a segment
-that does not check out; `spindle journal cat` looks for the next one.
+that does not check out; `spindle journal cat` looks for the next one. Packed payloads need the Python package zstandard.
 """
 import os
 import re
@@ -16,9 +16,13 @@ try:
     from xxhash import xxh3_64_intdigest as xxh3
 except ImportError:
     xxh3 = None
+try:
+    from zstandard import ZstdDecompressor
+except ImportError:
+    ZstdDecompressor = None
 
-VERSION, HEADER_SIZE, COPY_SIZE, RECORD_HEADER_SIZE = 2, 8192, 4096, 48
-SEAL = 0x40
+VERSIONS, HEADER_SIZE, COPY_SIZE, RECORD_HEADER_SIZE = (2, 3), 8192, 4096, 48
+PACKED, SEAL = 0x10, 0x40
 
 
 def read_header(block):
@@ -29,10 +33,17 @@ def read_header(block):
         checksum, = struct.unpack_from('<Q', copy, COPY_SIZE - 8)
         if magic != b'SPNDLSEG' or (xxh3 and xxh3(copy[:COPY_SIZE - 8]) != checksum):
             continue
-        if (version, size) != (VERSION, HEADER_SIZE):
+        if version not in VERSIONS or size != HEADER_SIZE:
             raise SystemExit('format version %d is not known' % version)
         return key, base_offset, copy[40:104].rstrip(b'\0').decode()
     raise ValueError('no valid header')
+
+
+def unpack(payload):
+    if not ZstdDecompressor:
+        raise SystemExit('a payload is packed; install the Python package zstandard')
+    size, = struct.unpack_from('<I', payload)
+    return ZstdDecompressor().decompress(payload[4:], max_output_size=size)
 
 
 def read_records(path):
@@ -58,7 +69,8 @@ def read_records(path):
             content = data[at + RECORD_HEADER_SIZE:at + RECORD_HEADER_SIZE + content_size]
             topic, rest = content[:topic_size], content[topic_size:]
             sources = struct.unpack_from('<%dQ' % source_count, data, at + length - 8 * source_count)
-            yield offset, time_ns, topic.decode(), rest[:property_size], rest[property_size:], sources
+            payload = rest[property_size:]
+            yield offset, time_ns, topic.decode(), rest[:property_size], unpack(payload) if flags & PACKED else payload, sources
         at += length
 
 

@@ -145,6 +145,7 @@ static int open_streams(struct server *server)
             .name = stream_names[i],
             .segment_size = i == STREAM_OUTCOMES ? SERVER_OUTCOMES_SEGMENT : 0,
             .retention_size = i == STREAM_OUTCOMES ? SERVER_OUTCOMES_SEGMENT : config->journal_retention_size,
+            .pack_from = i == STREAM_INGEST || i == STREAM_BUS || i == STREAM_DEAD_LETTERS ? config->journal_pack_from : 0,
             .scribe = i >= STREAM_RESULTS, /* what waits for its PUBACK does not wait for those */
             .guarded = i == STREAM_INGEST || i == STREAM_OUTCOMES,
         };

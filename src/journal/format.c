@@ -52,6 +52,11 @@ void format_segment_header_encode(uint8_t *block, const struct format_segment_he
     memcpy(block + HEADER_COPY_SIZE, block, HEADER_COPY_SIZE);
 }
 
+static bool is_known(uint32_t version)
+{
+    return version >= FORMAT_VERSION_OLDEST && version <= FORMAT_VERSION;
+}
+
 static int decode_header_copy(const uint8_t *copy, struct format_segment_header *header)
 {
     struct segment_block fields;
@@ -60,7 +65,7 @@ static int decode_header_copy(const uint8_t *copy, struct format_segment_header 
     memcpy(&sum, copy + COPY_CHECKSUM_AT, sizeof sum);
     if (memcmp(fields.magic, segment_magic, sizeof segment_magic) != 0 || sum != XXH3_64bits(copy, COPY_CHECKSUM_AT))
         return ERR_CORRUPT;
-    if (fields.version != FORMAT_VERSION || fields.header_size != FORMAT_SEGMENT_HEADER_SIZE)
+    if (!is_known(fields.version) || fields.header_size != FORMAT_SEGMENT_HEADER_SIZE)
         return ERR_FORMAT_VERSION;
     fields.header.stream[FORMAT_STREAM_NAME_MAX] = 0;
     *header = fields.header;
@@ -73,7 +78,7 @@ static bool is_other_version(const uint8_t *block)
 {
     struct segment_block fields;
     memcpy(&fields, block, sizeof fields);
-    return memcmp(fields.magic, segment_magic, sizeof segment_magic) == 0 && fields.version != FORMAT_VERSION;
+    return memcmp(fields.magic, segment_magic, sizeof segment_magic) == 0 && !is_known(fields.version);
 }
 
 int format_segment_header_decode(const uint8_t *block, struct format_segment_header *header)
@@ -190,6 +195,14 @@ void format_record_decode(const uint8_t *record, struct message *message)
         .payload_length = header->payload_length,
         .flags = header->flags & (uint8_t) ~(FORMAT_FLAG_GROUP_START | FORMAT_FLAG_SEAL),
     };
+}
+
+size_t format_unpacked_length(const struct message *message)
+{
+    uint32_t length = 0;
+    if (message->flags & FORMAT_FLAG_PACKED && message->payload_length > FORMAT_PACKED_PREFIX)
+        memcpy(&length, message->payload, sizeof length);
+    return length <= FORMAT_RECORD_SIZE_MAX ? length : 0;
 }
 
 bool format_record_is_group_start(const uint8_t *record)

@@ -32,7 +32,7 @@
  *
  *    0  u32  length of the whole record, padding included
  *    4  u16  length of the topic
- *    6  u8   flags: QoS (bits 0-1), retained (bit 2), requeued (bit 3), seal (bit 6), first record of its group (bit 7)
+ *    6  u8   flags: QoS (bits 0-1), retained (bit 2), requeued (bit 3), packed (bit 4), seal (bit 6), first record of its group (bit 7)
  *    7  u8   number of sources
  *    8  u64  checksum
  *   16  u64  offset
@@ -44,6 +44,9 @@
  *
  * The sources are the offsets, in the stream that was consumed, of the records which this one answers: a result names the
  * messages of its hole, a dead letter names the message it was.
+ *
+ * A packed payload is stored as a u32, its length as it was published, and behind it a zstd frame of that content; the lengths above are
+ * those of what is stored. The checksums cover what is stored too, so a record is checked without unpacking it.
  *
  * Checksums. Two steps, because the thread that encodes a record does not know yet where it will stand. The content sum is XXH3-64
  * of the bytes from 48 to the end, taken where the data is warm. The header sum is XXH3-64 of the first 8 bytes, the bytes from 16 to 39,
@@ -65,7 +68,8 @@
  * behind the last record that is known.
  *
  * Versions. Two layouts of development called themselves 1: the first without a header sum, the second with the salt in a header of
- * 4,096 bytes. This is 2. A program that does not know a segment's version refuses its stream, and changes nothing in it. */
+ * 4,096 bytes. 2 had no packed payloads, and is read as 3, which this is. A program that does not know a segment's version refuses its
+ * stream, and changes nothing in it. */
 #ifndef JOURNAL_FORMAT_H
 #define JOURNAL_FORMAT_H
 
@@ -76,13 +80,16 @@
 #include "base/message.h"
 
 enum {
-    FORMAT_VERSION = 2,
+    FORMAT_VERSION = 3,
+    FORMAT_VERSION_OLDEST = 2, /* that can be read */
     FORMAT_SEGMENT_HEADER_SIZE = 8192,
     FORMAT_RECORD_HEADER_SIZE = 48,
     FORMAT_STREAM_NAME_MAX = 63,
     FORMAT_SOURCES_MAX = 255,
     FORMAT_TOPIC_MAX = 65535,
     FORMAT_RECORD_SIZE_MAX = 512 << 20, /* bytes; no longer record is ever written, so a longer length is damage */
+    FORMAT_PACKED_PREFIX = 4,           /* bytes before the frame of a packed payload: its unpacked length */
+    FORMAT_FLAG_PACKED = 0x10,
     FORMAT_FLAG_SEAL = 0x40,
     FORMAT_FLAG_GROUP_START = 0x80
 };
@@ -124,8 +131,12 @@ enum format_check { FORMAT_VALID, FORMAT_CUT, FORMAT_INVALID };
  * salt stands here. */
 enum format_check format_record_check(const uint8_t *bytes, size_t available, uint64_t salt, uint32_t *length);
 
-/* Fields of a record that has checked out. *message borrows from it. */
+/* Fields of a record that has checked out. *message borrows from it; its payload is as it is stored, and FORMAT_FLAG_PACKED says how. */
 void format_record_decode(const uint8_t *record, struct message *message);
+
+/* The length of a decoded message's packed payload when it is unpacked; 0 when it is not packed, or is no such thing. */
+size_t format_unpacked_length(const struct message *message);
+
 bool format_record_is_group_start(const uint8_t *record);
 bool format_record_is_seal(const uint8_t *record);
 size_t format_record_sources(const uint8_t *record, const uint64_t **sources);

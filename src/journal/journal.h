@@ -56,6 +56,7 @@ struct journal_stream_options {
     uint64_t segment_size;   /* 0: the journal's */
     uint64_t retention_size; /* bytes kept at least, older segments are recycled; 0: all */
     unsigned scribe;         /* who writes it: 0 or 1 */
+    size_t pack_from;        /* payloads of at least this many bytes are stored compressed, where that makes them smaller; 0: none */
     bool guarded;            /* nothing at or beyond journal_stream_set_guard() is removed; the guard starts at 0 */
 };
 
@@ -97,7 +98,7 @@ int journal_stream_skip(struct journal_stream *stream, uint64_t offset);
 void journal_stream_on_durable(struct journal_stream *stream, void (*notify)(void *context), void *context);
 
 /* Called on the stream's scribe for each record that has become durable, in order of offset, before producers are told; must not block.
- * One per stream; set before journal_start. */
+ * One per stream; set before journal_start. Not for a stream whose payloads are packed. */
 void journal_stream_on_record(struct journal_stream *stream, void (*each)(void *context, const struct message *record), void *context);
 
 struct journal_stream_stats {

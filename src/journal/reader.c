@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "journal/compress.h"
 
 enum { READER_BLOCK_SIZE = 1 << 20, READER_MESSAGES_MAX = 4096, READER_PATH_MAX = 4096 };
 
@@ -25,6 +26,7 @@ struct reader {
     size_t block_size;
     struct message *messages;
     size_t count, at;
+    struct decompressor *decompressor; /* NULL until a packed payload is read */
 };
 
 static void report(const struct reader *reader, uint64_t base_offset, struct reader_damage damage)
@@ -147,6 +149,7 @@ void reader_close(struct reader *reader)
         return;
     if (reader->segment.file >= 0)
         reader->disk->ops->close(reader->disk, reader->segment.file);
+    decompressor_destroy(reader->decompressor);
     free(reader->block);
     free(reader->messages);
     free(reader);
@@ -218,6 +221,29 @@ static int pass_over(struct reader *reader)
     return ERR_TRUNCATED;
 }
 
+/* Unpacks the payload of a decoded message to `to`, `length` bytes. */
+static int unpack(struct reader *reader, struct message *message, uint8_t *to, size_t length)
+{
+    if (!reader->decompressor && !(reader->decompressor = decompressor_create()))
+        return ERR_NO_MEMORY;
+    int error = length ? decompress(reader->decompressor, to, length, message->payload + FORMAT_PACKED_PREFIX,
+                                    message->payload_length - FORMAT_PACKED_PREFIX)
+                       : ERR_CORRUPT;
+    if (error)
+        return error;
+    message->payload = to;
+    message->payload_length = (uint32_t)length;
+    message->flags &= (uint8_t)~FORMAT_FLAG_PACKED;
+    return 0;
+}
+
+/* A record that checks out, yet what it holds cannot be unpacked. */
+static void report_unpackable(const struct reader *reader, uint64_t position, uint32_t length, uint64_t offset)
+{
+    report(reader, reader->segment.base_offset,
+           (struct reader_damage){.position = position, .length = length, .first_offset = offset, .next_offset = offset + 1});
+}
+
 int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t size, struct message *messages, size_t message_max,
                 size_t *count, size_t *needed)
 {
@@ -229,7 +255,7 @@ int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t si
         }
         if ((reader->next_offset > reader->skip_until ? reader->next_offset : reader->skip_until) >= until)
             return ERR_TRUNCATED;
-        size_t have, at = 0, taken = 0;
+        size_t have, at = 0, taken = 0, end = size; /* unpacked payloads lie behind `end` */
         int error = read_fully(reader, block, size, reader->position, &have);
         if (error)
             return error;
@@ -243,14 +269,32 @@ int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t si
             format_record_decode(block + at, message);
             if (message->offset >= until)
                 break;
+            bool is_next = message->offset >= reader->next_offset && !format_record_is_seal(block + at);
+            bool wanted = is_next && message->offset >= reader->skip_until;
+            size_t unpacked = wanted ? format_unpacked_length(message) : 0;
+            if (unpacked > end - at - length && at > 0)
+                break;
+            if (unpacked > end - at - length) {
+                *needed = length + unpacked;
+                return ERR_LIMIT;
+            }
             if (message->offset > reader->next_offset)
                 report(reader, reader->segment.base_offset,
                        (struct reader_damage){
                            .position = reader->position + at, .first_offset = reader->next_offset, .next_offset = message->offset});
-            if (message->offset >= reader->next_offset && !format_record_is_seal(block + at)) {
-                reader->next_offset = message->offset + 1;
-                taken += message->offset >= reader->skip_until;
+            if (wanted && message->flags & FORMAT_FLAG_PACKED) {
+                end -= unpacked;
+                have = have < end ? have : end;
+                error = unpack(reader, message, block + end, unpacked);
+                if (error == ERR_NO_MEMORY)
+                    return error;
+                wanted = error == 0;
+                if (!wanted)
+                    report_unpackable(reader, reader->position + at, length, message->offset);
             }
+            if (is_next)
+                reader->next_offset = message->offset + 1;
+            taken += wanted;
             at += length;
         }
         reader->position += at;

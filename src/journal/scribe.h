@@ -39,7 +39,10 @@ struct journal_producer {
     struct scribe *scribe; /* of the streams that it appends to; NULL until the first append */
     void (*notify)(void *context);
     void *context;
-    struct journal_chunk *open; /* owner's */
+    struct journal_chunk *open;    /* owner's */
+    struct compressor *compressor; /* owner's; NULL until a payload is packed */
+    uint8_t *packed;               /* owner's: the last payload that was */
+    size_t packed_capacity;
     pthread_mutex_t lock;
     pthread_cond_t drained;
     unsigned waiting;

@@ -23,6 +23,7 @@ struct journal_stream {
     char folder[JOURNAL_PATH_MAX];
     uint64_t segment_size, retention_size;
     uint64_t key; /* format.h */
+    size_t pack_from;
     bool guarded;
     struct journal *journal;
     unsigned index, scribe;

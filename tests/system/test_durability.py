@@ -123,9 +123,13 @@ def test_the_audit_agrees_with_the_metrics_while_running_and_stopped(spindle, co
             assert audit[stream]['holds'] is True
 
 
-def test_what_the_bus_was_given_is_kept_as_it_came(spindle, connect):
+PACKED = pytest.mark.parametrize('pack_from', [0, 1000], ids=['plain', 'packed'])
+
+
+@PACKED
+def test_what_the_bus_was_given_is_kept_as_it_came(spindle, connect, pack_from):
     """Any topic, any bytes; through journal cat as text where it is UTF-8 and as base64 where not."""
-    server = spindle().start()
+    server = spindle(settings={'journal.pack_from': pack_from}).start()
     payloads = [b'', b'text', '\u00e9\U0001f529"\\\n\x01'.encode(), b'\xff\xfe\x00', bytes(range(256)), b'x' * 300000]
     connect(server).publish_all([('bus/%d/\u00e9' % i, payload) for i, payload in enumerate(payloads)])
     for _ in range(2):
@@ -138,12 +142,30 @@ def test_what_the_bus_was_given_is_kept_as_it_came(spindle, connect):
             server.stop()
 
 
-def test_small_segments_are_read_across_their_borders(spindle, connect):
-    server = spindle(settings={'journal.segment_size': '1MiB'}).start()
+@PACKED
+def test_small_segments_are_read_across_their_borders(spindle, connect, pack_from):
+    server = spindle(settings={'journal.segment_size': '1MiB', 'journal.pack_from': pack_from}).start()
     client = connect(server)
-    payloads = [b'%06d' % i + bytes(20000) for i in range(200)]
+    payloads = [b'%06d' % i + random.Random(i).randbytes(10000) + bytes(30000) for i in range(300)]
     client.publish_all([('many/segments', payload) for payload in payloads])
     server.kill()
     server.start()
     assert [r['payload'] for r in server.journal('bus')] == payloads
-    assert server.metrics().streams()['bus']['accepted'] == 200
+    assert server.metrics().streams()['bus']['accepted'] == 300
+    stored = sum(path.stat().st_size for path in (server.data_dir / 'bus').glob('0*.seg'))
+    assert (stored < 6e6) == bool(pack_from)
+
+
+def test_packed_holes_are_answered_after_a_kill(spindle, connect):
+    server = spindle(settings={**SETTINGS, 'journal.pack_from': 1000}).start()
+    holes = [Hole().messages() for _ in range(10)]
+    before = [hole.pop(i % 2) for i, hole in enumerate(holes)]
+    connect(server).publish_all(before)
+    wait_until(lambda: server.metrics().streams()['ingest']['pending'] == 10, 'all wait')
+    server.kill()
+    server.start()
+    after = [message for hole in holes for message in hole]
+    connect(server).publish_all(after)
+    assert server.wait_settled(30).streams()['ingest']['completed'] == 30
+    assert [(r['topic'], r['payload']) for r in server.journal('ingest')] == before + after
+    assert len(server.journal('results')) == 20

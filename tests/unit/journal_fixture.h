@@ -30,6 +30,7 @@ struct fixture {
     struct journal_producer *producer;
     uint64_t tokens, expected_token;
     uint64_t segment_size, retention_size;
+    size_t pack_from;
 };
 
 static inline void count_tokens(void *context, const struct journal_batch *batch)
@@ -50,7 +51,7 @@ static inline void start(struct fixture *fixture)
     struct journal_options options = {
         .disk = disk_posix(), .folder = test_folder, .segment_size = fixture->segment_size ? fixture->segment_size : 1 << 20};
     assert_int_equal(journal_open(&fixture->journal, &options), 0);
-    struct journal_stream_options stream = {.name = "s", .retention_size = fixture->retention_size};
+    struct journal_stream_options stream = {.name = "s", .retention_size = fixture->retention_size, .pack_from = fixture->pack_from};
     assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->stream), 0);
     assert_int_equal(journal_start(fixture->journal), 0);
     assert_int_equal(journal_producer_open(fixture->journal, no_notice, NULL, &fixture->producer), 0);
