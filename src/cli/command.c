@@ -148,30 +148,10 @@ struct parser {
 static void store(const struct command_line *line, const struct command_item *item, const union value *value, const char *text)
 {
     void *field = (char *)line->arguments + item->field_offset;
-    switch (item->type.kind) {
-    case VALUE_BOOL:
-        *(bool *)field = value->boolean;
-        return;
-    case VALUE_INT:
-        *(uint32_t *)field = value->integer;
-        return;
-    case VALUE_COUNT:
-        *(uint64_t *)field = value->count;
-        return;
-    case VALUE_NUMBER:
-        *(double *)field = value->number;
-        return;
-    case VALUE_SIZE:
-        *(uint64_t *)field = value->size;
-        return;
-    case VALUE_WORD:
-        memcpy(field, &value->word, sizeof value->word);
-        return;
-    case VALUE_TEXT:
-    case VALUE_LIST:
+    if (item->type.kind == VALUE_TEXT || item->type.kind == VALUE_LIST)
         *(const char **)field = text;
-        return;
-    }
+    else
+        value_store(&item->type, value, field);
 }
 
 static void mark_given(const struct command_line *line, const struct command_item *item)

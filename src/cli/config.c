@@ -56,33 +56,13 @@ static const char *keep_text(struct loader *loader, const char *text, size_t len
 
 static void store_scalar(struct loader *loader, enum config_setting setting, const union value *value, const char *text, size_t length)
 {
+    const struct value_type *type = &settings_rows[setting].type;
     void *field = config_field(loader->config, setting);
-    switch (settings_rows[setting].type.kind) {
-    case VALUE_BOOL:
-        *(bool *)field = value->boolean;
-        return;
-    case VALUE_INT:
-        *(uint32_t *)field = value->integer;
-        return;
-    case VALUE_NUMBER:
-        *(double *)field = value->number;
-        return;
-    case VALUE_SIZE:
-        *(uint64_t *)field = value->size;
-        return;
-    case VALUE_WORD:
-        memcpy(field, &value->word, sizeof value->word);
-        return;
-    case VALUE_TEXT: {
-        const char *copy = keep_text(loader, text, length);
-        if (copy)
-            *(const char **)field = copy;
-        return;
-    }
-    case VALUE_COUNT:
-    case VALUE_LIST:
-        return;
-    }
+    const char *copy = type->kind == VALUE_TEXT ? keep_text(loader, text, length) : NULL;
+    if (copy)
+        *(const char **)field = copy;
+    else
+        value_store(type, value, field);
 }
 
 static void store_list(struct loader *loader, enum config_setting setting, const struct config_item *items, size_t count)

@@ -303,3 +303,30 @@ int value_write(const struct value_type *type, const union value *value, struct 
     }
     return ERR_INVALID;
 }
+
+void value_store(const struct value_type *type, const union value *value, void *variable)
+{
+    switch (type->kind) {
+    case VALUE_BOOL:
+        *(bool *)variable = value->boolean;
+        return;
+    case VALUE_INT:
+        *(uint32_t *)variable = value->integer;
+        return;
+    case VALUE_COUNT:
+        *(uint64_t *)variable = value->count;
+        return;
+    case VALUE_NUMBER:
+        *(double *)variable = value->number;
+        return;
+    case VALUE_SIZE:
+        *(uint64_t *)variable = value->size;
+        return;
+    case VALUE_WORD:
+        memcpy(variable, &value->word, sizeof value->word);
+        return;
+    case VALUE_TEXT:
+    case VALUE_LIST:
+        return;
+    }
+}

@@ -57,6 +57,9 @@ enum {
  * a message that says what was expected and what was found ("expected a whole number from 0 to 65535, found `abc`"). */
 int value_parse(const struct value_type *type, const char *text, size_t length, union value *value, char message[VALUE_MESSAGE_MAX]);
 
+/* Stores a value in a variable of its kind: a bool, uint32_t, uint64_t (COUNT and SIZE), double or enumeration. Not for TEXT and LIST. */
+void value_store(const struct value_type *type, const union value *value, void *variable);
+
 /* What the type admits: "a whole number from 0 to 65535". Cut to the array. */
 void value_describe(const struct value_type *type, char text[VALUE_MESSAGE_MAX]);
 

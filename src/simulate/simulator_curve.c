@@ -117,13 +117,25 @@ int simulator_curve_add_step(struct simulator_curve *curve, int32_t number, int3
 
 /* ---- the programs ---- */
 
-static struct layer layer_cfrp(struct random_source *random, double top_mm, double thickness_mm)
+enum material { CFRP, ALUMINIUM, TITANIUM, MATERIAL_COUNT };
+
+static const struct {
+    double torque_a[2], thrust_a[2]; /* lowest and highest */
+    double tremble;
+} materials[MATERIAL_COUNT] = {
+    [CFRP] = {{3.5, 6.5}, {0.04, 0.1}, 0.02},
+    [ALUMINIUM] = {{6, 11}, {0.08, 0.2}, 0.015},
+    [TITANIUM] = {{13, 24}, {0.2, 0.4}, 0.012},
+};
+
+static struct layer layer_of(struct random_source *random, enum material material, double top_mm, double thickness_mm)
 {
+    const double *torque_a = materials[material].torque_a, *thrust_a = materials[material].thrust_a;
     return (struct layer){.top_mm = top_mm,
                           .bottom_mm = top_mm + thickness_mm,
-                          .torque_a = random_between(random, 3.5, 6.5),
-                          .thrust_a = random_between(random, 0.04, 0.1),
-                          .tremble = 0.02};
+                          .torque_a = random_between(random, torque_a[0], torque_a[1]),
+                          .thrust_a = random_between(random, thrust_a[0], thrust_a[1]),
+                          .tremble = materials[material].tremble};
 }
 
 /* CFRP under a program that begins in step 1: slow enough for a small and steady torque. */
@@ -131,24 +143,6 @@ static void soften(struct layer *layer, struct random_source *random)
 {
     layer->torque_a = random_between(random, 0.8, 2);
     layer->tremble = 0.012;
-}
-
-static struct layer layer_titanium(struct random_source *random, double top_mm, double thickness_mm)
-{
-    return (struct layer){.top_mm = top_mm,
-                          .bottom_mm = top_mm + thickness_mm,
-                          .torque_a = random_between(random, 13, 24),
-                          .thrust_a = random_between(random, 0.2, 0.4),
-                          .tremble = 0.012};
-}
-
-static struct layer layer_aluminium(struct random_source *random, double top_mm, double thickness_mm)
-{
-    return (struct layer){.top_mm = top_mm,
-                          .bottom_mm = top_mm + thickness_mm,
-                          .torque_a = random_between(random, 6, 11),
-                          .thrust_a = random_between(random, 0.08, 0.2),
-                          .tremble = 0.015};
 }
 
 /* No two holes break through alike. */
@@ -180,11 +174,9 @@ static struct program_step *add_step(struct program *program, struct random_sour
 static void plan_one_stack(struct program *program, struct random_source *random)
 {
     double entry_mm = random_between(random, 4.2, 6.5), thickness_mm = random_between(random, 3, 12);
-    uint32_t material = random_below(random, 3);
-    bool titanium = material == 2;
-    program->layers[0] = material == 0   ? layer_cfrp(random, entry_mm, thickness_mm)
-                         : material == 1 ? layer_aluminium(random, entry_mm, thickness_mm)
-                                         : layer_titanium(random, entry_mm, thickness_mm);
+    enum material material = random_below(random, MATERIAL_COUNT);
+    bool titanium = material == TITANIUM;
+    program->layers[0] = layer_of(random, material, entry_mm, thickness_mm);
     program->layer_count = 1;
     double behind_mm = entry_mm + thickness_mm + SIMULATOR_TIP_MM + random_between(random, 1.2, 2.4);
     add_step(program, random, 0, random_between(random, 0.03, 0.045), entry_mm - random_between(random, 0.2, 0.6), false);
@@ -198,8 +190,8 @@ static void plan_two_stack(struct program *program, struct random_source *random
 {
     double entry_mm = random_between(random, 4.2, 6.5), first_mm = random_between(random, 3, 10), second_mm = random_between(random, 3, 9);
     double transition_mm = entry_mm + first_mm;
-    program->layers[0] = layer_cfrp(random, entry_mm, first_mm);
-    program->layers[1] = layer_titanium(random, transition_mm, second_mm);
+    program->layers[0] = layer_of(random, CFRP, entry_mm, first_mm);
+    program->layers[1] = layer_of(random, TITANIUM, transition_mm, second_mm);
     program->layer_count = 2;
     double fast_mm = random_between(random, 0.03, 0.042);
     double behind_mm = transition_mm + second_mm + SIMULATOR_TIP_MM + random_between(random, 1.2, 2.2);
@@ -220,9 +212,9 @@ static void plan_micro_peck(struct program *program, struct random_source *rando
     double entry_mm = random_between(random, 4.2, 6.5), first_mm = random_between(random, 5, 12),
            second_mm = random_between(random, 5.5, 8.5);
     double transition_mm = entry_mm + first_mm;
-    program->layers[0] = layer_cfrp(random, entry_mm, first_mm);
+    program->layers[0] = layer_of(random, CFRP, entry_mm, first_mm);
     soften(&program->layers[0], random);
-    program->layers[1] = layer_titanium(random, transition_mm, second_mm);
+    program->layers[1] = layer_of(random, TITANIUM, transition_mm, second_mm);
     program->layers[1].torque_a *= 0.5;
     program->layer_count = 2;
     double behind_mm = transition_mm + second_mm + SIMULATOR_TIP_MM + random_between(random, 0.3, 0.8);
