@@ -9,10 +9,19 @@
 #include "base/diagnostics.h"
 #include "base/error.h"
 
+enum { PUBACK_SIZE = 4 };
+
 /* What the socket has not taken. */
 static size_t unwritten(const struct connection *connection)
 {
     return connection->out.length + connection->sending.length;
+}
+
+/* The same with the acknowledgements that will be there when the journal is done with what was read. They are held against the client's own
+ * limit alone: all of them together are few, as the journal's backlog bounds the messages that they answer. */
+static size_t owed(const struct connection *connection)
+{
+    return unwritten(connection) + (size_t)connection->session.inbound_unacknowledged * PUBACK_SIZE;
 }
 
 void connection_note_queue(struct connection *connection)
@@ -23,7 +32,8 @@ void connection_note_queue(struct connection *connection)
     uint8_t before = connection->congested, now = queued > (before ? most / 2 : most);
     if (queued > (before == 2 ? most : 2 * most))
         now = 2;
-    if (connection->paused && connection->pause == PAUSE_OUTPUT && (!now || unwritten(connection) <= most / 2))
+    if (connection->paused && connection->pause == PAUSE_OUTPUT && (!now || unwritten(connection) <= most / 2) &&
+        owed(connection) <= loop->bus->options.outgoing_soft_max) /* not less: it would wait unseen by check_deadlines */
         connection->retry = true;
     if (now == before)
         return;
@@ -207,14 +217,14 @@ void connection_flush(struct connection *connection)
 void connection_puback(struct connection *connection, uint16_t packet_id)
 {
     struct buffer *out = &connection->out;
-    if (connection->closing || buffer_reserve(out, 4))
+    if (connection->closing || buffer_reserve(out, PUBACK_SIZE))
         return; /* a connection that cannot take four bytes is closed by its limits */
     uint8_t *at = out->data + out->length;
     at[0] = MQTT_PUBACK << 4;
     at[1] = 2;
     at[2] = (uint8_t)(packet_id >> 8);
     at[3] = (uint8_t)packet_id;
-    out->length += 4;
+    out->length += PUBACK_SIZE;
     mqtt_session_acknowledged(&connection->session);
     loop_mark_dirty(connection);
 }
@@ -511,7 +521,8 @@ static void take(struct connection *connection, const uint8_t *bytes, size_t len
     if (connection->closing)
         return;
     keep_rest(connection, bytes, length, done, needed);
-    if (unwritten(connection) > memory_queue_max(connection->loop->bus))
+    const struct bus *bus = connection->loop->bus;
+    if (unwritten(connection) > memory_queue_max(bus) || owed(connection) > bus->options.outgoing_soft_max)
         loop_pause(connection, PAUSE_OUTPUT, 0);
 }
 

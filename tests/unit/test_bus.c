@@ -2,6 +2,8 @@
 #include "bus/bus.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,10 +14,25 @@
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "folder.h"
+#include "journal/disk.h"
 #include "mqtt/packet.h"
 #include "unit.h"
 
 enum { DEADLINE_S = 30, CLIENTS_MAX = 24 };
+
+/* The operating system's disk, whose syncs can be made to wait. */
+static struct {
+    struct disk disk;
+    struct disk_ops ops;
+    atomic_bool held;
+} slow_disk;
+
+static int slow_sync(struct disk *disk, int file)
+{
+    while (atomic_load(&slow_disk.held))
+        usleep(1000);
+    return disk_posix()->ops->sync(disk, file);
+}
 
 struct fixture {
     struct journal *journal;
@@ -32,7 +49,10 @@ static int setup(void **state)
     *state = fixture;
     if (!fixture || test_folder_make(NULL))
         return -1;
-    struct journal_options journal = {.disk = disk_posix(), .folder = test_folder, .segment_size = 1 << 20};
+    slow_disk.ops = *disk_posix()->ops;
+    slow_disk.ops.sync = slow_sync;
+    slow_disk.disk.ops = &slow_disk.ops;
+    struct journal_options journal = {.disk = &slow_disk.disk, .folder = test_folder, .segment_size = 1 << 20};
     struct journal_stream_options stream = {.name = "bus", .retention_size = 1 << 20};
     if (journal_open(&fixture->journal, &journal) || journal_stream_add(fixture->journal, &stream, &fixture->options.default_stream) ||
         journal_start(fixture->journal))
@@ -54,6 +74,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct fixture *fixture = *state;
+    atomic_store(&slow_disk.held, false);
     for (unsigned i = 0; i < fixture->client_count; i++)
         close(fixture->clients[i]);
     bus_stop(fixture->bus);
@@ -136,6 +157,8 @@ static void wait_for(const char *sample, uint64_t value)
 #define DELIVERED_1        "spindle_bus_messages_delivered_total{qos=\"1\"} "
 #define CLOSED_SLOW        "spindle_bus_disconnects_total{reason=\"slow\"} "
 #define CLOSED_LIMIT       "spindle_bus_disconnects_total{reason=\"limit\"} "
+#define RECEIVED_1         "spindle_bus_messages_received_total{qos=\"1\"} "
+#define PAUSED_UNREAD      "spindle_bus_pauses_total{reason=\"unread\"} "
 #define PAUSED_MAIL        "spindle_bus_pauses_total{reason=\"overloaded\"} "
 
 static struct message make_message(const uint8_t *payload, uint32_t length, uint8_t qos)
@@ -207,6 +230,64 @@ static void acknowledged_messages_never_reach_the_hard_limit(void **state)
     assert_int_equal(counted(DROPPED_OVERLOADED), 0);
 }
 
+/* ---- acknowledgements that are not written yet ---- */
+
+/* Whoever sends on while the disk is slow may never read: what will be its queue is counted before it is there. */
+static void acknowledgements_that_are_owed_are_bounded(void **state)
+{
+    struct fixture *fixture = *state;
+    enum { LIMIT = 64 << 10, ONE_READ = 256 << 10, PACKET = 7, ACKNOWLEDGEMENT = 4, COUNT = 60000 };
+    fixture->options.outgoing_soft_max = LIMIT;
+    begin(fixture);
+    int client = connect_client(fixture, 'a');
+    static uint8_t packets[COUNT][PACKET], answers[4 * COUNT][ACKNOWLEDGEMENT];
+    for (unsigned i = 0; i < COUNT; i++)
+        memcpy(packets[i], (uint8_t[]){0x32, 5, 0, 1, 't', (uint8_t)((i + 1) >> 8), (uint8_t)(i + 1)}, PACKET);
+    atomic_store(&slow_disk.held, true);
+    size_t sent = 0;
+    uint64_t end_ns = clock_monotonic_ns() + DEADLINE_S * 1000000000ull;
+    while (counted(PAUSED_UNREAD) == 0 && sent < 4 * sizeof packets && clock_monotonic_ns() < end_ns) {
+        size_t at = sent % sizeof packets;
+        ssize_t part = send(client, (uint8_t *)packets + at, sizeof packets - at, MSG_NOSIGNAL | MSG_DONTWAIT);
+        assert_true(part > 0 || errno == EAGAIN);
+        sent += part > 0 ? (size_t)part : 0;
+    }
+    wait_for(PAUSED_UNREAD, 1);
+    assert_true(counted(RECEIVED_1) * ACKNOWLEDGEMENT > LIMIT);
+    assert_true(counted(RECEIVED_1) * ACKNOWLEDGEMENT <= LIMIT + (ONE_READ / PACKET + 1) * ACKNOWLEDGEMENT);
+    atomic_store(&slow_disk.held, false);
+    if (sent % PACKET)
+        send_all(client, (uint8_t *)packets + sent % sizeof packets, PACKET - sent % PACKET);
+    size_t count = (sent + PACKET - 1) / PACKET;
+    receive(client, answers, count * ACKNOWLEDGEMENT);
+    for (size_t i = 0; i < count; i++)
+        assert_memory_equal(answers[i] + 2, packets[i % COUNT] + 5, 2);
+    assert_int_equal(counted(RECEIVED_1), count);
+}
+
+/* To wait for the disk is no stall, to wait for the client is one, however its queue was measured. */
+static void who_never_takes_its_acknowledgements_is_disconnected(void **state)
+{
+    struct fixture *fixture = *state;
+    enum { LIMIT = 64 << 10, MEMORY_LIMIT = 1 << 20, PACKET = 7, COUNT = 10000 };
+    fixture->options.outgoing_soft_max = LIMIT;
+    fixture->options.stall_timeout_ns = 100000000u;
+    begin(fixture);
+    int client = connect_client(fixture, 'a');
+    static uint8_t packets[COUNT][PACKET];
+    for (unsigned i = 0; i < COUNT; i++)
+        memcpy(packets[i], (uint8_t[]){0x32, 5, 0, 1, 't', (uint8_t)((i + 1) >> 8), (uint8_t)(i + 1)}, PACKET);
+    size_t sent = 0;
+    uint64_t end_ns = clock_monotonic_ns() + DEADLINE_S * 1000000000ull;
+    while (counted(CLOSED_SLOW) == 0 && clock_monotonic_ns() < end_ns) {
+        size_t at = sent % sizeof packets;
+        ssize_t part = send(client, (uint8_t *)packets + at, sizeof packets - at, MSG_NOSIGNAL | MSG_DONTWAIT);
+        sent += part > 0 ? (size_t)part : 0;
+        assert_true(counted("spindle_bus_memory_bytes{use=\"queues\"} ") <= MEMORY_LIMIT);
+    }
+    assert_int_equal(counted(CLOSED_SLOW), 1);
+}
+
 /* ---- what cannot be held back ---- */
 
 /* Publishes answers to a subscriber that takes nothing until it is disconnected; returns how many. */
@@ -254,6 +335,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(mail_beyond_the_hard_limit_is_dropped_and_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(senders_wait_for_mail_beyond_the_soft_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(acknowledged_messages_never_reach_the_hard_limit, setup, teardown),
+        cmocka_unit_test_setup_teardown(acknowledgements_that_are_owed_are_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_never_takes_its_acknowledgements_is_disconnected, setup, teardown),
         cmocka_unit_test_setup_teardown(answers_disconnect_a_subscriber_at_four_times_its_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(answers_disconnect_a_subscriber_when_the_memory_of_all_is_used_up, setup, teardown),
     };
