@@ -49,6 +49,30 @@ bool text_is_utf8(const char *bytes, size_t length)
     return true;
 }
 
+static bool is_white_space(uint32_t c)
+{
+    return (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
+           c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+void text_trim(const char **text, size_t *length)
+{
+    uint32_t code_point;
+    size_t size, start = 0, end = *length;
+    while ((size = text_utf8_decode(*text + start, end - start, &code_point)) && is_white_space(code_point))
+        start += size;
+    while (end > start) {
+        size_t last = end - 1;
+        while (last > start && ((uint8_t)(*text)[last] & 0xc0) == 0x80)
+            last--;
+        if (text_utf8_decode(*text + last, end - last, &code_point) != end - last || !is_white_space(code_point))
+            break;
+        end = last;
+    }
+    *text += start;
+    *length = end - start;
+}
+
 enum { TEXT_SUGGEST_LENGTH_MAX = 63 };
 
 static size_t smaller(size_t a, size_t b)

@@ -13,6 +13,10 @@ size_t text_utf8_decode(const char *bytes, size_t length, uint32_t *code_point);
 /* Whether all bytes are well-formed UTF-8. */
 bool text_is_utf8(const char *bytes, size_t length);
 
+/* Takes white space from both ends of *text, of *length bytes: the characters that Unicode counts as such (property White_Space), and
+ * U+001C to U+001F. What is not well-formed UTF-8 stays. */
+void text_trim(const char **text, size_t *length);
+
 /* The word nearest to `word` by edit distance (insert, delete, replace, swap of neighbours), or NULL when none is near
  * enough to be what was meant (more than a third of its length away, rounded up). `words` is borrowed. */
 const char *text_suggest(const char *word, const char *const *words, size_t word_count);

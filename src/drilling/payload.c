@@ -375,6 +375,8 @@ static int check_stamp(const struct reading *reading, char stamp[STAGE_STAMP_MAX
         return refuse(refusal, "bad_structure", "the %s has no SourceTimestamp", side_names[reading->side]);
     if (reading->stamp.type != JSON_STRING || reading->stamp.length == 0)
         return refuse(refusal, "bad_structure", "the SourceTimestamp of the %s is not a text", side_names[reading->side]);
+    if (memchr(reading->stamp.text, 0, reading->stamp.length))
+        return refuse(refusal, "bad_structure", "the SourceTimestamp of the %s has a zero character (\\u0000)", side_names[reading->side]);
     if (!copy_text(stamp, STAGE_STAMP_MAX, reading->stamp.text, reading->stamp.length))
         return refuse(refusal, "bad_structure", "the SourceTimestamp of the %s is longer than %d bytes", side_names[reading->side],
                       STAGE_STAMP_MAX - 1);
@@ -424,6 +426,12 @@ static int check_fields(const struct reading *reading, struct stage_refusal *ref
     return 0;
 }
 
+/* Why copy_text does not take a text. */
+static const char *uncopied_text(const char *text, size_t length)
+{
+    return memchr(text, 0, length) ? "it has a zero character (\\u0000)" : "it is too long";
+}
+
 /* An identifier that is needed: a number as written or a text, not empty. */
 static int take_id(const struct reading *reading, enum payload_field field, char id[STAGE_ID_MAX], struct stage_refusal *refusal)
 {
@@ -433,7 +441,7 @@ static int take_id(const struct reading *reading, enum payload_field field, char
     if (found->length == 0)
         return refuse_field(refusal, field, "it is empty");
     if (!copy_text(id, STAGE_ID_MAX, found->text, found->length))
-        return refuse_field(refusal, field, "it is too long or has a zero byte");
+        return refuse_field(refusal, field, uncopied_text(found->text, found->length));
     return 0;
 }
 
@@ -499,11 +507,6 @@ static int take_trace(const struct reading *reading, struct payload_trace *trace
     return 0;
 }
 
-static bool is_blank(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
 static int take_heads(const struct reading *reading, struct payload_heads *heads, struct stage_refusal *refusal)
 {
     const struct found *found = &reading->found[PAYLOAD_HEAD_ID];
@@ -511,18 +514,18 @@ static int take_heads(const struct reading *reading, struct payload_heads *heads
         return refuse_field(refusal, PAYLOAD_HEAD_ID, "it is neither a number nor a text");
     const char *text = found->text;
     size_t length = found->type == JSON_NULL ? 0 : found->length;
-    while (length && is_blank(*text)) {
-        text++;
-        length--;
-    }
-    while (length && is_blank(text[length - 1]))
-        length--;
+    text_trim(&text, &length);
     if (length && !copy_text(heads->head_id, sizeof heads->head_id, text, length))
-        return refuse_field(refusal, PAYLOAD_HEAD_ID, "it is too long or has a zero byte");
+        return refuse_field(refusal, PAYLOAD_HEAD_ID, uncopied_text(text, length));
     if (length == 0)
         heads->head_id[0] = 0;
     take_optional_id(reading, PAYLOAD_HEAD_CYCLES, heads->cycle_counter);
     return 0;
+}
+
+static bool is_blank(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
 /* Looks for the first SourceTimestamp in bytes that are no valid document: a hole whose trace was cut is still answered. */

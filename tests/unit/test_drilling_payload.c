@@ -252,8 +252,16 @@ static void head_identifiers_are_lenient(void **state)
     (void)state;
     static const struct {
         const char *value, *expected;
-    } cases[] = {{"41", "41"},           {"null", ""}, {"\"\"", ""}, {"\"  \\t\"", ""},
-                 {"[\"a\",\"b\"]", "a"}, {"[]", ""},   {"[7]", "7"}, {"\"\\u00e9\"", "\xc3\xa9"}};
+    } cases[] = {{"41", "41"},
+                 {"null", ""},
+                 {"\"\"", ""},
+                 {"\"  \\t\"", ""},
+                 {"[\"a\",\"b\"]", "a"},
+                 {"[]", ""},
+                 {"[7]", "7"},
+                 {"\"\\u00e9\"", "\xc3\xa9"},
+                 {"\"\\u2029\\u00a0h 1\\u2028\\u3000\"", "h 1"},
+                 {"\"\\u2028\\u0085\"", ""}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         message_build(&message, MESSAGE_STAMP, PATH_HEAD, cases[i].value, NULL);
         assert_int_equal(read_message(PAYLOAD_HEADS), 0);
@@ -317,7 +325,25 @@ static void structure_is_checked(void **state)
     assert_refused(read_text(PAYLOAD_RESULT, "{\"Messages\":{\"Payload\":{\"a\":{\"SourceTimestamp\":\"\"}}}}"), "bad_structure",
                    "not a text", "");
     assert_refused(read_text(PAYLOAD_RESULT, "{\"Messages\":{\"Payload\":{\"a\":{\"SourceTimestamp\":\"x\\u0000y\"}}}}"), "bad_structure",
-                   "", "");
+                   "the SourceTimestamp of the result has a zero character (\\u0000)", "");
+}
+
+/* A text that ends where C would end it is another text: none is cut. */
+static void no_text_is_cut_at_a_zero_character(void **state)
+{
+    (void)state;
+    static const char *const zeros[] = {"\"a\\u0000b\"", "\"a\\u0000\"", "\"\\u0000\""};
+    for (size_t i = 0; i < sizeof zeros / sizeof *zeros; i++) {
+        build_result(PATH_MACHINE, zeros[i]);
+        assert_refused(read_message(PAYLOAD_RESULT), "bad_value", "machine_id': it has a zero character (\\u0000)", MESSAGE_STAMP);
+        build_result(PATH_RESULT, zeros[i]);
+        assert_refused(read_message(PAYLOAD_RESULT), "bad_value", "result_id': it has a zero character (\\u0000)", MESSAGE_STAMP);
+        message_build(&message, MESSAGE_STAMP, PATH_HEAD, zeros[i], NULL);
+        assert_refused(read_message(PAYLOAD_HEADS), "bad_value", "head_id': it has a zero character (\\u0000)", MESSAGE_STAMP);
+        build_trace(PATH_TRACE_ID, zeros[i]); /* only a cross-check: unknown rather than cut */
+        assert_int_equal(read_message(PAYLOAD_TRACE), 0);
+        assert_string_equal(payload.trace.result_id, "");
+    }
 }
 
 static void a_stamp_has_a_longest_length(void **state)
@@ -407,8 +433,6 @@ static void identifiers_have_a_longest_length(void **state)
     id[STAGE_ID_MAX] = 0;
     build_result(PATH_RESULT, id);
     assert_refused(read_message(PAYLOAD_RESULT), "bad_value", "result_id': it is too long", MESSAGE_STAMP);
-    build_result(PATH_MACHINE, "\"a\\u0000b\"");
-    assert_refused(read_message(PAYLOAD_RESULT), "bad_value", "machine_id", MESSAGE_STAMP);
     build_trace(PATH_TRACE_ID, id); /* only a cross-check: unknown rather than an error */
     assert_int_equal(read_message(PAYLOAD_TRACE), 0);
     assert_string_equal(payload.trace.result_id, "");
@@ -533,6 +557,7 @@ int main(void)
         cmocka_unit_test(bytes_that_are_no_document_are_refused),
         cmocka_unit_test(a_cut_message_still_gives_its_stamp),
         cmocka_unit_test(structure_is_checked),
+        cmocka_unit_test(no_text_is_cut_at_a_zero_character),
         cmocka_unit_test(a_stamp_has_a_longest_length),
         cmocka_unit_test(values_are_named_with_field_and_index),
         cmocka_unit_test(fields_do_not_excuse_a_broken_end),

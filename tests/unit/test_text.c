@@ -1,6 +1,7 @@
 /* base/text: UTF-8, suggestions, base64. */
 #include "base/text.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "unit.h"
@@ -135,6 +136,37 @@ static void very_long_words_are_no_match(void **state)
     assert_null(text_suggest(longer, words, 2));
 }
 
+static void assert_trimmed(const char *text, const char *expected)
+{
+    const char *at = text;
+    size_t length = strlen(text);
+    text_trim(&at, &length);
+    assert_int_equal(length, strlen(expected));
+    assert_memory_equal(at, expected, length);
+    assert_true(at >= text && at + length <= text + strlen(text));
+}
+
+static void all_white_space_is_trimmed_at_both_ends_only(void **state)
+{
+    (void)state;
+    static const char *const spaces[] = {"\t",     "\n",     "\v",       "\f",     "\r",     "\x1c",   "\x1d",   "\x1e",
+                                         "\x1f",   " ",      "\xc2\x85", "\u00a0", "\u1680", "\u2000", "\u2001", "\u2002",
+                                         "\u2003", "\u2004", "\u2005",   "\u2006", "\u2007", "\u2008", "\u2009", "\u200a",
+                                         "\u2028", "\u2029", "\u202f",   "\u205f", "\u3000"};
+    char text[64];
+    for (size_t i = 0; i < sizeof spaces / sizeof *spaces; i++) {
+        snprintf(text, sizeof text, "%s%sa%sb %s%s", spaces[i], spaces[i], spaces[i], spaces[i], spaces[0]);
+        char expected[16];
+        snprintf(expected, sizeof expected, "a%sb", spaces[i]);
+        assert_trimmed(text, expected);
+        assert_trimmed(spaces[i], "");
+    }
+    static const char *const others[] = {"",       "a",      "\x08", "\x1b",     "\xc2\x84",  "\u180e",  "\u200b",
+                                         "\u2060", "\ufeff", "\xa0", "\x85\xa0", "a\xe2\x80", "\x80\xa8"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        assert_trimmed(others[i], others[i]);
+}
+
 static void assert_base64(const char *bytes, size_t length, const char *expected)
 {
     char out[64];
@@ -169,6 +201,7 @@ int main(void)
         cmocka_unit_test(suggestions_are_near_or_none),
         cmocka_unit_test(suggestions_end_at_a_third_of_the_length),
         cmocka_unit_test(very_long_words_are_no_match),
+        cmocka_unit_test(all_white_space_is_trimmed_at_both_ends_only),
         cmocka_unit_test(base64_is_that_of_rfc_4648),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
