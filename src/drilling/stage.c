@@ -365,15 +365,18 @@ static struct validation_verdict judge(struct hole *hole, const struct tunables 
     struct drilling *drilling = hole->drilling;
     if (!validation_is_negative(depths_mm, depth_count))
         return (struct validation_verdict){.action = VALIDATION_PUBLISH};
+    struct validation_options options = tunables->validation;
+    if (topics_key_is_replayed(hole->key, hole->key_length))
+        options.track_sequences = false; /* what was drilled another day says nothing of the tools now */
     pthread_mutex_lock(&drilling->mutex);
-    struct validation_verdict verdict = validation_judge(&drilling->tracker, &tunables->validation, depths_mm, depth_count, now_ns);
+    struct validation_verdict verdict = validation_judge(&drilling->tracker, &options, depths_mm, depth_count, now_ns);
     pthread_mutex_unlock(&drilling->mutex);
     count(&drilling->negatives[verdict.action]);
     if (verdict.sequence) {
         count(&drilling->sequences);
         diagnostics(DIAGNOSTICS_WARNING, "drilling",
                     "%u holes with a negative depth within %.1f minutes, the last of %.*s: is a tool drilling air, or a head worn?",
-                    verdict.sequence, (double)tunables->validation.sequence_window_ns / 60e9, shown_length(hole), hole->key);
+                    verdict.sequence, (double)options.sequence_window_ns / 60e9, shown_length(hole), hole->key);
     }
     return verdict;
 }

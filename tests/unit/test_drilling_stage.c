@@ -665,6 +665,22 @@ static void mismatches_and_negatives_are_counted(void **state)
     assert_metric("drilling_negative_depths_total{action=\"published_with_warning\"} 0\n");
 }
 
+/* They were drilled another time: neither are they a sequence, nor do they make one of the live ones. */
+static void replayed_negatives_are_no_sequence(void **state)
+{
+    (void)state;
+    put_result("440", "[1, 2]");
+    put_trace("440", 2, 400, true);
+    for (uint64_t i = 0; i < 7; i++)
+        complete_as("replay/7/OPCPUBSUB/" KEY, i * SECOND_NS);
+    for (uint64_t i = 0; i < 4; i++)
+        complete_at((7 + i) * SECOND_NS);
+    assert_metric("drilling_negative_depths_total{action=\"published\"} 11\n");
+    assert_metric("drilling_negative_depth_sequences_total 0\n");
+    complete_at(11 * SECOND_NS);
+    assert_metric("drilling_negative_depth_sequences_total 1\n");
+}
+
 /* ---- options ---- */
 
 static void bad_options_are_refused_with_a_reason(void **state)
@@ -840,6 +856,7 @@ int main(void)
         TEST(answers_are_recognised_again),
         TEST(the_answers_of_a_replay_stay_apart),
         TEST(mismatches_and_negatives_are_counted),
+        TEST(replayed_negatives_are_no_sequence),
         TEST(bad_options_are_refused_with_a_reason),
         TEST(options_can_be_chosen),
         TEST(workers_share_a_stage_that_is_reconfigured),
