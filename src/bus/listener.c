@@ -82,7 +82,9 @@ static int open_host(struct bus *bus, const char *host, int *system_error)
     if (error) {
         uint16_t port = bus->port ? bus->port : bus->options.port;
         diagnostics(DIAGNOSTICS_ERROR, "bus", "cannot listen on %s port %u: %s%s", host, port, strerror(error),
-                    error == EADDRINUSE ? "; another program (a broker?) has it: stop that one, or choose another with --port" : "");
+                    error != EADDRINUSE ? ""
+                    : before            ? "; another of the addresses in bus.host covers it, or another program (a broker?) has it"
+                                        : "; another program (a broker?) has it: stop that one, or choose another with --port");
         return error == EADDRINUSE ? ERR_BUSY : ERR_INVALID;
     }
     return 0;

@@ -80,6 +80,15 @@ static void store_list(struct loader *loader, enum config_setting setting, const
     *(struct config_list *)config_field(loader->config, setting) = (struct config_list){copies, count};
 }
 
+/* Whether the item stands further to the front as well. */
+static bool is_repeated(const struct config_item *items, size_t at)
+{
+    for (size_t i = 0; i < at; i++)
+        if (items[i].length == items[at].length && memcmp(items[i].text, items[at].text, items[at].length) == 0)
+            return true;
+    return false;
+}
+
 /* Checks the items of a list and stores them. places[i] is where item i stands, `whole` the list. */
 static bool store_items(struct loader *loader, enum config_setting setting, struct place whole, const struct config_item *items,
                         const struct place *places, size_t count)
@@ -96,6 +105,9 @@ static bool store_items(struct loader *loader, enum config_setting setting, stru
         char message[VALUE_MESSAGE_MAX];
         if (value_parse(&item_type, items[i].text, items[i].length, &unused, message)) {
             MISTAKE(loader, places[i], "`%s`: %s", row->path, message);
+            good = false;
+        } else if (is_repeated(items, i)) {
+            MISTAKE(loader, places[i], "`%s`: %s occurs twice", row->path, problem_quote(items[i].text, items[i].length).text);
             good = false;
         }
     }
@@ -129,6 +141,32 @@ static bool store(struct loader *loader, enum config_setting setting, const char
     if (good)
         loader->config->origins[setting] = origin;
     return good;
+}
+
+/* A source that gives a setting again, under another of its names, is mistaken unless both say the same. `before` is the configuration
+ * without the second value, which stands at `place` under `name`. */
+static void compare_names(struct loader *loader, enum config_setting setting, const struct config *before, const char *name,
+                          struct place place)
+{
+    const struct config *config = loader->config;
+    const struct config_origin *first = &before->origins[setting];
+    if (first->source != config->origins[setting].source || loader->wrong[setting] || config_values_equal(before, config, setting))
+        return;
+    char where[SETTINGS_PATH_MAX + 16];
+    if (first->place.line)
+        snprintf(where, sizeof where, "line %u", first->place.line);
+    else
+        snprintf(where, sizeof where, "%s", first->place.source);
+    struct buffer was, is;
+    buffer_init(&was, SIZE_MAX);
+    buffer_init(&is, SIZE_MAX);
+    if (config_value_write(before, setting, &was) || config_value_write(config, setting, &is))
+        loader->no_memory = true;
+    else
+        MISTAKE(loader, place, "`%s` is %s here, but %s in %s, where it goes by its other name; keep one of them", name,
+                problem_quote((const char *)is.data, is.length).text, problem_quote((const char *)was.data, was.length).text, where);
+    buffer_fini(&was);
+    buffer_fini(&is);
 }
 
 static void set_initial(struct loader *loader)
@@ -276,28 +314,12 @@ static void read_value(struct loader *loader, enum config_setting setting, const
     buffer_fini(&text);
 }
 
-/* `path` is the setting as the file spells it. One that stands in the file twice, under two of its names, is a mistake unless both say
- * the same. */
+/* `path` is the setting as the file spells it. */
 static void read_setting(struct loader *loader, const char *path, enum config_setting setting, const struct yaml_tree_node *node)
 {
-    struct config *config = loader->config;
-    struct config_origin origin = {CONFIG_FROM_FILE, place_of_node(loader, node)};
-    bool again = config->origins[setting].source == CONFIG_FROM_FILE;
-    struct config before = *config;
-    read_value(loader, setting, node, origin);
-    if (!again || loader->wrong[setting] || config_values_equal(&before, config, setting))
-        return;
-    struct buffer was, is;
-    buffer_init(&was, SIZE_MAX);
-    buffer_init(&is, SIZE_MAX);
-    if (config_value_write(&before, setting, &was) || config_value_write(config, setting, &is))
-        loader->no_memory = true;
-    else
-        MISTAKE(loader, place_of_key(loader, node), "`%s` is %s here, but %s in line %u, where it goes by its other name; keep one of them",
-                path, problem_quote((const char *)is.data, is.length).text, problem_quote((const char *)was.data, was.length).text,
-                before.origins[setting].place.line);
-    buffer_fini(&was);
-    buffer_fini(&is);
+    struct config before = *loader->config;
+    read_value(loader, setting, node, (struct config_origin){CONFIG_FROM_FILE, place_of_node(loader, node)});
+    compare_names(loader, setting, &before, path, place_of_key(loader, node));
 }
 
 static void read_section(struct loader *loader, const char *section, const struct yaml_tree_node *mapping);
@@ -388,8 +410,8 @@ static void report_unknown_variable(struct loader *loader, const char *name, str
         problems_add(loader->problems, PROBLEM_WARNING, place, "no setting has this name");
 }
 
-/* One "SPINDLE_...=value". In the first pass the other names of settings are read, then those that win over them. */
-static void read_variable(struct loader *loader, const char *entry, bool preferred_pass)
+/* One "SPINDLE_...=value". */
+static void read_variable(struct loader *loader, const char *entry)
 {
     char name[SETTINGS_PATH_MAX], source[SETTINGS_PATH_MAX + 16];
     size_t length = strcspn(entry, "=");
@@ -400,26 +422,24 @@ static void read_variable(struct loader *loader, const char *entry, bool preferr
     snprintf(source, sizeof source, "environment %s", name);
     const char *value = entry + length + 1;
     enum config_setting setting;
-    bool preferred;
     if (is_service_link(name, value))
         return;
-    if (!settings_find_variable(name, &setting, &preferred)) {
-        if (preferred_pass)
-            report_unknown_variable(loader, name, (struct place){.source = source});
+    if (!settings_find_variable(name, &setting)) {
+        report_unknown_variable(loader, name, (struct place){.source = source});
         return;
     }
-    if (preferred != preferred_pass || !*value)
+    struct config_origin origin = {CONFIG_FROM_ENVIRONMENT, {.source = *value ? keep_text(loader, source, strlen(source)) : NULL}};
+    if (!origin.place.source)
         return;
-    struct config_origin origin = {CONFIG_FROM_ENVIRONMENT, {.source = keep_text(loader, source, strlen(source))}};
-    if (origin.place.source)
-        store(loader, setting, value, strlen(value), origin);
+    struct config before = *loader->config;
+    store(loader, setting, value, strlen(value), origin);
+    compare_names(loader, setting, &before, settings_rows[setting].path, origin.place);
 }
 
 static void read_environment(struct loader *loader)
 {
-    for (int pass = 0; pass < 2; pass++)
-        for (const char *const *entry = loader->sources->environment; entry && *entry; entry++)
-            read_variable(loader, *entry, pass == 1);
+    for (const char *const *entry = loader->sources->environment; entry && *entry; entry++)
+        read_variable(loader, *entry);
 }
 
 static void read_assignment(struct loader *loader, const struct config_assignment *assignment)

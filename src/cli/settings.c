@@ -227,7 +227,7 @@ static void canonical_variable(const char *name, char out[SETTINGS_PATH_MAX])
     snprintf(out, SETTINGS_PATH_MAX, "%s", name);
 }
 
-bool settings_find_variable(const char *name, enum config_setting *setting, bool *preferred)
+bool settings_find_variable(const char *name, enum config_setting *setting)
 {
     char known[SETTINGS_PATH_MAX], row[SETTINGS_PATH_MAX];
     if (strlen(name) >= SETTINGS_PATH_MAX / 2)
@@ -237,11 +237,9 @@ bool settings_find_variable(const char *name, enum config_setting *setting, bool
         settings_variable_name(settings_rows[i].path, row);
         if (strcmp(row, known) == 0) {
             *setting = (enum config_setting)i;
-            *preferred = strcmp(row, name) == 0;
             return true;
         }
     }
-    *preferred = false;
     for (size_t i = 0; i < settings_alias_count; i++) {
         settings_variable_name(settings_aliases[i].name, row);
         if (strcmp(row, known) == 0) {

@@ -65,9 +65,8 @@ const char *settings_suggest_path(const char *path);
 /* "SPINDLE_BUS_PORT" for "bus.port". */
 void settings_variable_name(const char *path, char name[SETTINGS_PATH_MAX]);
 
-/* The setting of an environment variable, by whichever of its names; *preferred: by the one that wins when several are set. Returns
- * false when it belongs to none. */
-bool settings_find_variable(const char *name, enum config_setting *setting, bool *preferred);
+/* The setting of an environment variable, by whichever of its names. Returns false when it belongs to none. */
+bool settings_find_variable(const char *name, enum config_setting *setting);
 
 /* Whether an unknown variable begins as those of a section do: SPINDLE_BUS_..., SPINDLE_MQTT_LISTENER_... */
 bool settings_is_variable_like(const char *name);

@@ -272,6 +272,8 @@ def test_ports_in_use(spindle, tmp_path):
     (['--set', 'bus.host=nonsense.invalid'], ['nonsense.invalid', 'bus.host']),
     (['--set', 'http.host=nonsense.invalid'], ['nonsense.invalid', 'HTTP']),
     (['--set', 'bus.host=192.0.2.1'], ['bus.host', 'this machine']),
+    (['--set', 'bus.host=127.0.0.1,127.0.0.1'], ['bus.host', 'occurs twice', '127.0.0.1']),
+    (['--set', 'bus.host=0.0.0.0,127.0.0.1'], ['127.0.0.1', 'another of the addresses in bus.host']),
     (['--set', 'http.host=192.0.2.1'], ['192.0.2.1', 'HTTP']),
     (['--port', '65536'], ['bus.port', '65535', '65536']), (['--http-port', '-1'], ['http.port', '65535', '-1'])])
 def test_hosts_and_ports_that_cannot_be_had(tmp_path, arguments, words):

@@ -61,11 +61,9 @@ static void names_follow_one_rule(void **state)
         assert_int_equal(settings_find(path).kind, SETTINGS_SECTION);
         char variable[SETTINGS_PATH_MAX];
         enum config_setting setting;
-        bool preferred;
         settings_variable_name(settings_rows[i].path, variable);
-        assert_true(settings_find_variable(variable, &setting, &preferred));
+        assert_true(settings_find_variable(variable, &setting));
         assert_int_equal(setting, i);
-        assert_true(preferred);
     }
 }
 
@@ -247,9 +245,9 @@ static void what_is_shown_of_a_value_is_short_and_harmless(void **state)
 static void lists_have_a_limit(void **state)
 {
     (void)state;
-    char yaml[1024] = "bus:\n  host: [", items[1024] = "";
+    char yaml[1024], items[512] = "";
     for (int i = 0; i < CONFIG_LIST_MAX; i++)
-        strcat(items, i ? ",a" : "a");
+        snprintf(items + strlen(items), sizeof items - strlen(items), "%sa%d", i ? "," : "", i);
     snprintf(yaml, sizeof yaml, "bus:\n  host: [%s]\n", items);
     expect_good(yaml);
     assert_int_equal(config.bus_host.count, CONFIG_LIST_MAX);
@@ -257,6 +255,17 @@ static void lists_have_a_limit(void **state)
     expect_mistake(yaml, "f.yaml:2:9: `bus.host`: expected 1 to 32 items\n");
     snprintf(yaml, sizeof yaml, "bus:\n  host: %s,a\n", items);
     expect_mistake(yaml, "f.yaml:2:9: `bus.host`: expected 1 to 32 items\n");
+}
+
+static void items_of_lists_differ(void **state)
+{
+    (void)state;
+    expect_mistake("bus:\n  host: [a.b, 127.0.0.1, a.b]\n", "f.yaml:2:26: `bus.host`: `a.b` occurs twice\n");
+    expect_mistake("bus:\n  host: 127.0.0.1,127.0.0.1\n", "f.yaml:2:9: `bus.host`: `127.0.0.1` occurs twice\n");
+    struct config_assignment assignment = {"--set", NULL, "bus.host=a, b,a"};
+    assert_int_equal(load_with(NULL, NULL, &assignment, 1), ERR_CONFIG);
+    assert_string_equal(problems_text(), "--set: `bus.host`: `a` occurs twice\n");
+    expect_good("bus:\n  host: [a, aa, A]\n");
 }
 
 static void texts_have_a_limit(void **state)
@@ -338,7 +347,7 @@ static void variables_reach_nested_settings_by_all_names(void **state)
                                               "SPINDLE_HIGH_THROUGHPUT_MONITORING_PORT=9100",
                                               "SPINDLE_BUS_HOST=127.0.0.1, ::1",
                                               "SPINDLE_MQTT_BROKER_PORT=2222",
-                                              "MQTT_BROKER_PORT=3333",
+                                              "MQTT_BROKER_PORT=2222",
                                               "SPINDLE_SHARED=/x",
                                               NULL};
     assert_int_equal(load_with(NULL, environment, NULL, 0), 0);
@@ -350,6 +359,34 @@ static void variables_reach_nested_settings_by_all_names(void **state)
     assert_int_equal(config.mqtt_broker_port, 2222);
     assert_int_equal(problems.errors, 0);
     assert_null(strstr(problems_text(), "SHARED"));
+}
+
+static void two_variables_of_one_setting_must_agree(void **state)
+{
+    (void)state;
+    static const char *const environment[] = {"SPINDLE_MQTT_BROKER_PORT=2222",
+                                              "MQTT_BROKER_PORT=3333",
+                                              "SPINDLE_MQTT_HIGH_THROUGHPUT_MONITORING_PORT=9100",
+                                              "SPINDLE_HIGH_THROUGHPUT_MONITORING_PORT=9100",
+                                              "SPINDLE_HTTP_PORT=9101",
+                                              "MQTT_BROKER_PASSWORD=a",
+                                              "SPINDLE_MQTT_BROKER_PASSWORD=b",
+                                              "MQTT_BROKER_HOST=",
+                                              "SPINDLE_MQTT_BROKER_HOST=h",
+                                              NULL};
+    static const char lines[] = "environment MQTT_BROKER_PORT: `mqtt.broker.port` is `3333` here, but `2222` in environment "
+                                "SPINDLE_MQTT_BROKER_PORT, where it goes by its other name; keep one of them\n"
+                                "environment SPINDLE_HTTP_PORT: `http.port` is `9101` here, but `9100` in environment "
+                                "SPINDLE_HIGH_THROUGHPUT_MONITORING_PORT, where it goes by its other name; keep one of them\n"
+                                "environment SPINDLE_MQTT_BROKER_PASSWORD: `mqtt.broker.password` is `(hidden)` here, but `(hidden)` in "
+                                "environment MQTT_BROKER_PASSWORD, where it goes by its other name; keep one of them\n";
+    assert_int_equal(load_with(NULL, environment, NULL, 0), ERR_CONFIG);
+    assert_int_equal(problems.errors, 3);
+    assert_memory_equal(problems_text(), lines, sizeof lines - 1);
+    /* The file is another source: its value gives way. */
+    static const char *const one[] = {"SPINDLE_HIGH_THROUGHPUT_MONITORING_PORT=9100", NULL};
+    assert_int_equal(load_with("http:\n  port: 9101\n", one, NULL, 0), 0);
+    assert_int_equal(config.http_port, 9100);
 }
 
 static void the_old_variables_of_the_broker_are_read(void **state)
@@ -639,11 +676,13 @@ int main(void)
         TEST(wrong_texts_topics_and_lists),
         TEST(what_is_shown_of_a_value_is_short_and_harmless),
         TEST(lists_have_a_limit),
+        TEST(items_of_lists_differ),
         TEST(texts_have_a_limit),
         TEST(variables_in_values_are_expanded),
         TEST(wrong_variables_in_values),
         TEST(each_source_wins_over_the_one_before),
         TEST(variables_reach_nested_settings_by_all_names),
+        TEST(two_variables_of_one_setting_must_agree),
         TEST(the_old_variables_of_the_broker_are_read),
         TEST(wrong_variables_and_assignments),
         TEST(variables_of_kubernetes_are_passed_over),
