@@ -1,9 +1,12 @@
 #include "cli/journal_salvage.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -40,6 +43,52 @@ static void count_name(void *context, const char *name)
     *count += strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }
 
+/* The folder `to`, or, where it is yet to be made, the one that will hold it. Returns a file to close, or -1 when there is neither. */
+static int open_nearest(const char *to)
+{
+    char parent[TOOL_FOLDER_MAX];
+    int folder = open(to, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    size_t length = strlen(to);
+    if (folder >= 0 || length >= sizeof parent)
+        return folder;
+    while (length > 1 && to[length - 1] == '/')
+        length--;
+    while (length && to[length - 1] != '/')
+        length--;
+    snprintf(parent, sizeof parent, "%.*s", length ? (int)length : 1, length ? to : ".");
+    return open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* Whether `path` is a folder that lies at or above `to`. Goes up folder by folder, so that links and `..` deceive nobody. */
+static bool is_above(const char *path, const char *to)
+{
+    struct stat outer, here, before = {0};
+    int folder = stat(path, &outer) ? -1 : open_nearest(to);
+    bool found = false;
+    while (folder >= 0 && !found && fstat(folder, &here) == 0) {
+        if (here.st_ino == before.st_ino && here.st_dev == before.st_dev)
+            break; /* the root is its own parent */
+        found = here.st_ino == outer.st_ino && here.st_dev == outer.st_dev;
+        before = here;
+        int parent = openat(folder, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        close(folder);
+        folder = parent;
+    }
+    if (folder >= 0)
+        close(folder);
+    return found;
+}
+
+/* A stream may lie elsewhere, behind a link. */
+static bool lies_within(const char *data_dir, const char *to)
+{
+    bool within = is_above(data_dir, to);
+    char folder[TOOL_FOLDER_MAX];
+    for (unsigned i = 0; tool_streams[i] && !within; i++)
+        within = tool_stream_folder(data_dir, tool_streams[i], folder) == 0 && is_above(folder, to);
+    return within;
+}
+
 static int make_folder(const char *command, const char *to)
 {
     struct disk *disk = disk_posix();
@@ -58,6 +107,8 @@ int salvage_open(struct salvage **out, const char *command, const char *from, co
 {
     struct ledger ledger;
     struct ledger_extent extent;
+    if (lies_within(from, to))
+        return tool_refuse(command, "--salvage: %s is the data folder %s or lies within it; name a new folder outside of it", to, from);
     int status = make_folder(command, to);
     if (status)
         return status;

@@ -323,6 +323,26 @@ def test_salvage_refuses_a_folder_that_is_not_empty(copy, tmp_path):
     assert tool('journal verify', copy, '--stream', 'bus', '--salvage', tmp_path / 'c')[0] == 2
 
 
+def test_salvage_refuses_a_folder_within_the_data_folder(copy, tmp_path):
+    """However it is written: what is salvaged would lie among what is read, and in the way of the server."""
+    (copy / 'empty').mkdir()
+    (tmp_path / 'link').symlink_to(copy)
+    (tmp_path / 'far').mkdir()
+    bus = tmp_path / 'elsewhere'  # a stream on another disk
+    (copy / 'bus').rename(bus)
+    (copy / 'bus').symlink_to(bus)
+    before = sorted(copy.rglob('*'))
+    for to in (copy, f'{copy}/', copy / '.', copy / 'new', f'{copy}/new//', copy / 'empty', copy / 'bus' / 'new', tmp_path / 'link',
+               tmp_path / 'link' / 'new', tmp_path / 'far' / '..' / copy.name / 'new', copy / 'empty' / '..', bus / 'new'):
+        status, lines, stderr = tool('journal verify', copy, '--salvage', to)
+        assert (status, lines) == (2, []) and f'--salvage: {to} is the data folder' in stderr, (to, stderr)
+    assert tool('journal verify', tmp_path / 'link', '--salvage', copy / 'new')[0] == 2
+    assert sorted(copy.rglob('*')) == before and not (bus / 'new').exists()
+    beside = str(copy) + '-salvaged'  # its name begins with that of the data folder
+    assert tool('journal verify', copy, '--salvage', beside)[0] == 0
+    assert tool('journal verify', copy, '--salvage', copy / '..' / 'beside')[0] == 0
+
+
 # ---- trim ----
 
 def test_trim_removes_whole_segments_from_the_oldest(copy):
