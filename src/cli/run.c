@@ -77,6 +77,44 @@ static void reload(struct server *server, const struct config_sources *sources, 
     *current = fresh;
 }
 
+/* ---- signals ---- */
+
+/* As long as nothing was begun there is nothing to drain. */
+static void on_early_stop(int number)
+{
+    static const char interrupted[] = "spindle run: SIGINT before the start; stopped\n";
+    static const char terminated[] = "spindle run: SIGTERM before the start; stopped\n";
+    ssize_t written = number == SIGINT ? write(STDERR_FILENO, interrupted, sizeof interrupted - 1)
+                                       : write(STDERR_FILENO, terminated, sizeof terminated - 1);
+    (void)written; /* nobody is left to be told */
+    _exit(COMMAND_OK);
+}
+
+/* While the configuration is read. A SIGHUP waits until the server is ready. */
+static void take_early_signals(void)
+{
+    sigset_t later;
+    sigemptyset(&later);
+    sigaddset(&later, SIGHUP);
+    sigaddset(&later, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &later, NULL);
+    const struct sigaction stop = {.sa_handler = on_early_stop};
+    sigaction(SIGINT, &stop, NULL);
+    sigaction(SIGTERM, &stop, NULL);
+}
+
+/* From here on they wait for sigwait, in all threads. */
+static void block_signals(sigset_t *signals)
+{
+    sigemptyset(signals);
+    sigaddset(signals, SIGTERM);
+    sigaddset(signals, SIGINT);
+    sigaddset(signals, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, signals, NULL);
+}
+
+/* ---- running ---- */
+
 /* Every connection and every segment takes a file descriptor: as many as the system lets this process have. */
 static void raise_file_limit(void)
 {
@@ -123,6 +161,7 @@ int command_run(const struct run_arguments *arguments)
     };
     if (arguments->check)
         return check_configuration(&sources, false);
+    take_early_signals();
     struct config started, current; /* as it was at the start, which the server borrows, and as it was read last */
     int error = load(&started, &sources);
     if (error)
@@ -137,14 +176,8 @@ int command_run(const struct run_arguments *arguments)
     }
     say_start(&started, &sources);
     raise_file_limit();
-    sigset_t signals, ignored;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGHUP);
-    ignored = signals;
-    sigaddset(&ignored, SIGPIPE);
-    pthread_sigmask(SIG_BLOCK, &ignored, NULL);
+    sigset_t signals;
+    block_signals(&signals);
     int status = serve(&sources, &started, &current, &signals);
     config_fini(&current);
     config_fini(&started);

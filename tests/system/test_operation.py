@@ -161,6 +161,57 @@ def test_a_subscriber_that_does_not_read_does_not_hold_the_stop(spindle):
         server.stop()
 
 
+# ---- signals before it serves ----
+
+class HeldConfiguration:
+    """A configuration that is a pipe: the server waits for its content."""
+
+    def __init__(self, folder):
+        self.path = folder / 'spindle.yaml'
+        os.mkfifo(self.path)
+
+    def wait_opened(self):
+        self.file = os.open(self.path, os.O_WRONLY)
+
+    def give(self, text):
+        """From now on an ordinary file is there, for those who read it again."""
+        self.path.unlink()
+        self.path.write_text(text)
+        os.write(self.file, text.encode())
+        os.close(self.file)
+
+
+@pytest.mark.parametrize('number, name', [(signal.SIGTERM, 'SIGTERM'), (signal.SIGINT, 'SIGINT')])
+def test_a_stop_while_the_configuration_is_read(tmp_path, number, name):
+    """Nothing was begun, so nothing is drained, and nothing is left."""
+    held = HeldConfiguration(tmp_path)
+    with subprocess.Popen([BINARY, 'run', '--config', held.path, '--data-dir', tmp_path / 'd'], stdin=subprocess.DEVNULL, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=die_with_parent) as process:
+        held.wait_opened()
+        process.send_signal(number)
+        said = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0
+    assert said == ('', 'spindle run: %s before the start; stopped\n' % name)
+    assert not (tmp_path / 'd').exists()
+
+
+def test_a_reload_while_the_configuration_is_read_comes_when_it_is_ready(spindle, tmp_path):
+    held = HeldConfiguration(tmp_path)
+    server = spindle('--config', held.path)
+
+    def reload_early():
+        held.wait_opened()
+        wait_until(lambda: server.process, 'it is started').send_signal(signal.SIGHUP)
+        held.give('pipeline: {grace_s: 60}\n')
+    early = threading.Thread(target=reload_early, daemon=True)
+    early.start()
+    server.start()
+    early.join()
+    wait_until(lambda: 'the configuration was read again' in server.stderr(), 'it is read again')
+    assert server.stderr().index('ready') < server.stderr().index('the configuration was read again')
+    server.stop()
+
+
 # ---- reloading ----
 
 def test_reload_takes_over_what_can_be(spindle, connect, tmp_path):
