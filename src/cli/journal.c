@@ -15,6 +15,7 @@
 #include "cli/command.h"
 #include "cli/journal_audit.h"
 #include "cli/journal_tool.h"
+#include "journal/ends.h"
 #include "journal/journal.h"
 #include "queue/ledger.h"
 
@@ -69,6 +70,23 @@ static void object_to_text(void *context, const char *text)
     object(context, "%s", text);
 }
 
+/* Objects when the files of `stream` end before what is known to have been written, for example because the whole folder is gone. */
+static void check_end(struct audit *audit, const char *data_dir, const char *stream)
+{
+    char folder[TOOL_FOLDER_MAX], text[ENDS_TEXT_MAX];
+    uint64_t known = tool_known_end(data_dir, stream), next = 0;
+    int error = tool_stream_folder(data_dir, stream, folder);
+    if (!error)
+        error = segment_stream_end(disk_posix(), folder, NULL, NULL, &next);
+    if ((error && error != ERR_NOT_FOUND) || next >= known)
+        return;
+    ends_lost_text(next, known, text);
+    if (strcmp(stream, audit->stream) == 0)
+        object(audit, "%s", text);
+    else
+        object(audit, "stream %s: %s. Messages whose outcome stood there count as pending", stream, text);
+}
+
 /* --pending and --full. */
 static int audit_more(const char *data_dir, struct audit *audit, const struct ledger *ledger, const struct ledger_extent *extent)
 {
@@ -118,6 +136,9 @@ static void audit_stream(const char *data_dir, struct audit *audit)
 {
     char folder[TOOL_FOLDER_MAX];
     uint64_t next;
+    check_end(audit, data_dir, audit->stream);
+    if (strcmp(audit->stream, "ingest") == 0)
+        check_end(audit, data_dir, "outcomes");
     int error = tool_stream_folder(data_dir, audit->stream, folder);
     if (error)
         object(audit, "%s: %s%s", folder, error_text(error), tool_reading_advice(error));

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/journal_tool.h"
+#include "journal/ends.h"
 #include "journal/inspect.h"
 #include "queue/ledger.h"
 
@@ -65,9 +66,20 @@ static int record_time(const char *folder, uint64_t offset, uint64_t *time_ns)
     return error == ERR_TRUNCATED ? 0 : error;
 }
 
+static void look_at_end(struct listing *listing, uint64_t known)
+{
+    if (listing->newest.next_offset >= known)
+        return;
+    char text[ENDS_TEXT_MAX];
+    ends_lost_text(listing->newest.next_offset, known, text);
+    fprintf(stderr, "damage: %s: %s\n", listing->stream, text);
+    listing->damaged = true;
+}
+
 static int look_at_stream(const char *data_dir, struct listing *listing)
 {
     char folder[TOOL_FOLDER_MAX];
+    uint64_t known = tool_known_end(data_dir, listing->stream);
     const struct inspect_visitor visitor = {.context = listing, .record = take_record, .finding = take_finding};
     int error = tool_stream_folder(data_dir, listing->stream, folder);
     if (!error)
@@ -80,6 +92,8 @@ static int look_at_stream(const char *data_dir, struct listing *listing)
         *(is_segment ? &listing->bytes : &listing->other_bytes) += listing->files[i].bytes;
     }
     error = inspect_stream(disk_posix(), folder, listing->stream, UINT64_MAX, &visitor, &listing->newest);
+    if (!error)
+        look_at_end(listing, known);
     if (!error && listing->newest.sealed && listing->segment_count)
         listing->files[listing->segment_count - 1].state = INSPECT_CLOSED;
     if (!error && listing->segment_count)
@@ -217,12 +231,18 @@ int command_journal_ls(const struct journal_ls_arguments *arguments)
     char folder[TOOL_FOLDER_MAX];
     int status = COMMAND_OK;
     unsigned found = 0;
+    bool gone = false;
     struct buffer line;
     buffer_init(&line, TOOL_LINE_MAX);
     for (const char *const *stream = tool_streams; *stream; stream++) {
-        if (arguments->stream_given ? strcmp(arguments->stream, *stream) != 0
-                                    : tool_stream_folder(arguments->data_dir, *stream, folder) == ERR_NOT_FOUND)
+        if (arguments->stream_given && strcmp(arguments->stream, *stream) != 0)
             continue;
+        if (tool_stream_folder(arguments->data_dir, *stream, folder) == ERR_NOT_FOUND) {
+            struct listing nothing = {.stream = *stream};
+            look_at_end(&nothing, tool_known_end(arguments->data_dir, *stream));
+            gone = gone || nothing.damaged;
+            continue;
+        }
         if (found++ == 0 && !arguments->json)
             printf("%-13s %8s %10s %12s %12s  %-24s  %-24s %12s %10s %10s\n", "stream", "segments", "size", "first", "next", "oldest",
                    "newest", "cursor", "lag", "pending");
@@ -230,7 +250,9 @@ int command_journal_ls(const struct journal_ls_arguments *arguments)
         status = of_stream > status ? of_stream : status;
     }
     buffer_fini(&line);
-    if (!found)
+    if (gone && status == COMMAND_OK)
+        status = COMMAND_FAILED;
+    if (!found && !gone)
         status =
             tool_refuse_folder(command, arguments->data_dir, arguments->stream_given ? arguments->stream : tool_streams[0], ERR_NOT_FOUND);
     return tool_finish_output(command, status);

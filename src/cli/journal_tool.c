@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "cli/command.h"
+#include "journal/ends.h"
 
 const char *const tool_streams[] = {"ingest", "bus", "results", "dead-letters", "outcomes", NULL};
 
@@ -21,6 +22,12 @@ int tool_stream_folder(const char *data_dir, const char *stream, char folder[TOO
     if (stat(folder, &status))
         return error_from_errno(errno);
     return S_ISDIR(status.st_mode) ? 0 : ERR_NOT_FOLDER;
+}
+
+uint64_t tool_known_end(const char *data_dir, const char *stream)
+{
+    struct format_ends ends;
+    return ends_read(disk_posix(), data_dir, &ends) ? 0 : ends_of(&ends, stream);
 }
 
 const char *tool_reading_advice(int error)

@@ -17,6 +17,10 @@ extern const char *const tool_streams[];
 /* The folder of a stream. 0 when there is one, else ERR_NOT_FOUND and the like; `folder` is set in any case. */
 int tool_stream_folder(const char *data_dir, const char *stream, char folder[TOOL_FOLDER_MAX]);
 
+/* The offset behind the last that is known to have been written to a stream (journal/ends.h); 0: nothing is known. Beside a running server
+ * to be asked before the stream's end is looked for. */
+uint64_t tool_known_end(const char *data_dir, const char *stream);
+
 /* What to do about an error of reading, as the end of a sentence; "" when there is nothing to say. */
 const char *tool_reading_advice(int error);
 

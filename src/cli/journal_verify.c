@@ -13,6 +13,7 @@
 #include "cli/command.h"
 #include "cli/journal_salvage.h"
 #include "cli/journal_tool.h"
+#include "journal/ends.h"
 #include "journal/inspect.h"
 #include "queue/dead_letter.h"
 #include "queue/ledger.h"
@@ -126,7 +127,8 @@ static void take_finding(void *context, const struct inspect_finding *finding)
         snprintf(text, sizeof text, "an offset that an earlier record has already; from here on such records are passed over");
         break;
     case INSPECT_TORN:
-        snprintf(text, sizeof text, "the rest of an unfinished group; none of it was acknowledged, and the next start cuts it off");
+        snprintf(text, sizeof text,
+                 "the rest of an unfinished group; what a crash leaves was not acknowledged, and the next start cuts it off");
         break;
     }
     bool damage = finding->kind != INSPECT_TORN;
@@ -222,13 +224,17 @@ static int take_record(void *context, const struct message *record, const uint8_
     return verification->salvage ? salvage_add(verification->salvage, record, sources, source_count) : 0;
 }
 
+/* The offset behind the last that the stream holds, or has held. */
 static int stream_end(const char *data_dir, const char *stream, uint64_t *next_offset)
 {
     char folder[TOOL_FOLDER_MAX];
+    uint64_t known = tool_known_end(data_dir, stream);
     int error = tool_stream_folder(data_dir, stream, folder);
     *next_offset = 0;
     if (!error)
         error = segment_stream_end(disk_posix(), folder, NULL, NULL, next_offset);
+    if (*next_offset < known)
+        *next_offset = known;
     return error == ERR_NOT_FOUND ? 0 : error;
 }
 
@@ -250,6 +256,21 @@ static int check_unknown(struct verification *verification)
 }
 
 /* ---- the streams ---- */
+
+/* What was written and is gone from the end of the stream, with its files. */
+static void check_end(struct verification *verification, struct inspect_end *end, uint64_t known)
+{
+    if (end->next_offset >= known)
+        return;
+    struct reader_damage damage = {.position = end->last_position, .first_offset = end->next_offset, .next_offset = known};
+    char text[ENDS_TEXT_MAX];
+    segment_name(end->last_base, damage.segment);
+    ends_lost_text(end->next_offset, known, text);
+    verification->findings++;
+    print_finding(verification, kind_word(INSPECT_MISSING), true, &damage, text);
+    end->lost += known - end->next_offset;
+    end->next_offset = known;
+}
 
 static void take_progress(void *context, uint64_t bytes)
 {
@@ -298,11 +319,16 @@ static int verify_stream(struct verification *verification, const char *stream)
     verification->stream = stream;
     verification->findings = 0;
     verification->unknown_count = 0;
+    uint64_t known = tool_known_end(data_dir, stream);
     int error = tool_stream_folder(data_dir, stream, folder);
+    bool gone = error == ERR_NOT_FOUND; /* though it is known to have been there */
+    error = gone ? 0 : error;
     if (!error && verification->salvage)
         error = salvage_begin_stream(verification->salvage, stream);
-    if (!error)
+    if (!error && !gone)
         error = inspect_stream(disk_posix(), folder, stream, 0, &visitor, &end);
+    if (!error)
+        check_end(verification, &end, known);
     if (!error)
         error = check_unknown(verification);
     if (!error && verification->salvage)
@@ -345,7 +371,8 @@ static int verify_all(struct verification *verification)
         return tool_refuse_folder(command, data_dir, consumed, error);
     for (unsigned i = 0; i < ORDER_COUNT; i++) {
         char folder[TOOL_FOLDER_MAX];
-        if (!is_wanted(verification, order[i]) || tool_stream_folder(data_dir, order[i], folder) == ERR_NOT_FOUND)
+        if (!is_wanted(verification, order[i]) ||
+            (tool_stream_folder(data_dir, order[i], folder) == ERR_NOT_FOUND && !tool_known_end(data_dir, order[i])))
             continue;
         found++;
         error = verify_stream(verification, order[i]);

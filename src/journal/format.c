@@ -89,6 +89,47 @@ int format_segment_header_decode(const uint8_t *block, struct format_segment_hea
     return error == ERR_CORRUPT && is_other_version(block) ? ERR_FORMAT_VERSION : error;
 }
 
+struct ends_block {
+    char magic[8];
+    uint32_t version;
+    uint32_t count;
+    struct format_end streams[FORMAT_ENDS_MAX];
+};
+_Static_assert(sizeof(struct ends_block) == 16 + FORMAT_ENDS_MAX * 72, "the block of ends has no padding");
+
+enum { ENDS_VERSION = 1, ENDS_CHECKSUM_AT = FORMAT_ENDS_SIZE - 8 };
+static const char ends_magic[8] = {'S', 'P', 'N', 'D', 'L', 'E', 'N', 'D'};
+
+void format_ends_encode(uint8_t *block, const struct format_ends *ends)
+{
+    memset(block, 0, FORMAT_ENDS_SIZE);
+    struct ends_block fields = {.version = ENDS_VERSION, .count = ends->count};
+    memcpy(fields.magic, ends_magic, sizeof ends_magic);
+    memcpy(fields.streams, ends->streams, sizeof fields.streams);
+    memcpy(block, &fields, sizeof fields);
+    uint64_t sum = XXH3_64bits(block, ENDS_CHECKSUM_AT);
+    memcpy(block + ENDS_CHECKSUM_AT, &sum, sizeof sum);
+}
+
+int format_ends_decode(const uint8_t *block, struct format_ends *ends)
+{
+    struct ends_block fields;
+    uint64_t sum;
+    memcpy(&fields, block, sizeof fields);
+    memcpy(&sum, block + ENDS_CHECKSUM_AT, sizeof sum);
+    if (memcmp(fields.magic, ends_magic, sizeof ends_magic) != 0 || sum != XXH3_64bits(block, ENDS_CHECKSUM_AT))
+        return ERR_CORRUPT;
+    if (fields.version != ENDS_VERSION)
+        return ERR_FORMAT_VERSION;
+    if (fields.count > FORMAT_ENDS_MAX)
+        return ERR_CORRUPT;
+    for (uint32_t i = 0; i < fields.count; i++)
+        fields.streams[i].stream[FORMAT_STREAM_NAME_MAX] = 0;
+    ends->count = fields.count;
+    memcpy(ends->streams, fields.streams, sizeof fields.streams);
+    return 0;
+}
+
 uint64_t format_segment_salt(uint64_t key, uint64_t base_offset)
 {
     const uint64_t block[2] = {key, base_offset};

@@ -87,6 +87,8 @@ enum {
     FORMAT_STREAM_NAME_MAX = 63,
     FORMAT_SOURCES_MAX = 255,
     FORMAT_TOPIC_MAX = 65535,
+    FORMAT_ENDS_SIZE = 4096,
+    FORMAT_ENDS_MAX = 16,               /* streams in it */
     FORMAT_RECORD_SIZE_MAX = 512 << 20, /* bytes; no longer record is ever written, so a longer length is damage */
     FORMAT_PACKED_PREFIX = 4,           /* bytes before the frame of a packed payload: its unpacked length */
     FORMAT_FLAG_PACKED = 0x10,
@@ -104,6 +106,19 @@ struct format_segment_header {
 /* `block` is FORMAT_SEGMENT_HEADER_SIZE bytes. decode returns 0, ERR_CORRUPT or ERR_FORMAT_VERSION. */
 void format_segment_header_encode(uint8_t *block, const struct format_segment_header *header);
 int format_segment_header_decode(const uint8_t *block, struct format_segment_header *header);
+
+/* Up to where the streams of a data folder were written (ends.h). */
+struct format_ends {
+    uint32_t count;
+    struct format_end {
+        char stream[FORMAT_STREAM_NAME_MAX + 1];
+        uint64_t next_offset;
+    } streams[FORMAT_ENDS_MAX];
+};
+
+/* `block` is FORMAT_ENDS_SIZE bytes. decode returns 0, ERR_CORRUPT or ERR_FORMAT_VERSION. */
+void format_ends_encode(uint8_t *block, const struct format_ends *ends);
+int format_ends_decode(const uint8_t *block, struct format_ends *ends);
 
 /* The salt of the segment of a stream with this key whose first record has this offset. */
 uint64_t format_segment_salt(uint64_t key, uint64_t base_offset);

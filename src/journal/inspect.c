@@ -453,6 +453,8 @@ int inspect_stream(struct disk *disk, const char *folder, const char *stream, ui
     }
     free(in.block);
     free(bases);
+    in.end.last_base = in.left_base;
+    in.end.last_position = in.left_at;
     *end = in.end;
     return error;
 }

@@ -58,8 +58,9 @@ struct inspect_visitor {
 struct inspect_end {
     uint64_t segments, records, bytes; /* bytes of the segments' files */
     uint64_t first_offset, next_offset;
-    uint64_t lost; /* offsets between them without a record */
-    bool sealed;   /* closed in order */
+    uint64_t lost;                     /* offsets between them without a record */
+    bool sealed;                       /* closed in order */
+    uint64_t last_base, last_position; /* the last segment, and the byte behind what was read of it */
 };
 
 /* Reads all that the folder holds from the segment on that holds offset `from` (UINT64_MAX: the last one alone). `stream` is the name that

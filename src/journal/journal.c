@@ -15,6 +15,7 @@
 #include "base/diagnostics.h"
 #include "base/error.h"
 #include "journal/compress.h"
+#include "journal/ends.h"
 #include "journal/scribe.h"
 #include "journal/stream.h"
 
@@ -35,6 +36,10 @@ struct journal {
     pthread_cond_t keeper_wake;
     bool keeper_wanted, keeper_stop;
     pthread_t keeper;
+
+    /* The keeper's, while there is one. */
+    struct format_ends ends; /* as written */
+    uint64_t ends_turn, ends_ns;
 };
 
 /* ---- chunks ---- */
@@ -270,12 +275,67 @@ bool journal_step_group(struct journal *journal)
     return any;
 }
 
+/* ---- the file of ends ---- */
+
+static void read_ends(struct journal *journal)
+{
+    int error = ends_read(journal->options.disk, journal->folder, &journal->ends);
+    if (error && error != ERR_NOT_FOUND)
+        diagnostics(DIAGNOSTICS_WARNING, "journal",
+                    "%s/ends cannot be read: %s. It is written anew; whether the newest segments of a stream were deleted while no server "
+                    "ran cannot be told this time",
+                    journal->folder, error_text(error));
+}
+
+/* Nothing depends on it but what can be told of files that somebody deletes later: what cannot be written now is written with the next. */
+static void write_ends(struct journal *journal, bool sync)
+{
+    bool news = sync;
+    atomic_store(&journal->shared.ends_behind, false); /* before looking: what comes from here on is written next time */
+    for (unsigned i = 0; i < journal->stream_count; i++)
+        news = ends_raise(&journal->ends, journal->streams[i]->name, journal_stream_durable(journal->streams[i])) || news;
+    int error = news ? ends_write(journal->options.disk, journal->folder, &journal->ends, journal->ends_turn++, sync) : 0;
+    journal->ends_ns = clock_monotonic_ns();
+    if (error && error_class(error) != ERROR_CLASS_RETRY)
+        DIAG_LIMITED(DIAGNOSTICS_WARNING, "journal",
+                     "%s/ends cannot be written: %s. Should somebody delete the newest segments of a stream, the next start may not notice",
+                     journal->folder, error_text(error));
+}
+
+static uint64_t ends_due_ns(const struct journal *journal)
+{
+    return journal->options.stepped ? 0 : journal->ends_ns + ENDS_INTERVAL_MS * UINT64_C(1000000);
+}
+
+static bool keep_ends(struct journal *journal)
+{
+    if (!atomic_load(&journal->shared.ends_behind) || clock_monotonic_ns() < ends_due_ns(journal))
+        return false;
+    write_ends(journal, false);
+    return true;
+}
+
+/* ---- the keeper ---- */
+
 bool journal_step_keeper(struct journal *journal)
 {
-    bool worked = false, full = atomic_load(&journal->shared.stalled) > 0;
+    bool worked = keep_ends(journal), full = atomic_load(&journal->shared.stalled) > 0;
     for (unsigned i = 0; i < journal->stream_count; i++)
         worked = stream_keep(journal->streams[i], full) || worked;
     return worked;
+}
+
+/* Until it is woken, or the file of ends is due. */
+static void keeper_wait(struct journal *journal)
+{
+    if (!atomic_load(&journal->shared.ends_behind)) {
+        pthread_cond_wait(&journal->keeper_wake, &journal->keeper_lock);
+        return;
+    }
+    uint64_t due_ns = ends_due_ns(journal);
+    struct timespec due = {.tv_sec = (time_t)(due_ns / 1000000000u), .tv_nsec = (long)(due_ns % 1000000000u)};
+    if (pthread_cond_timedwait(&journal->keeper_wake, &journal->keeper_lock, &due))
+        journal->keeper_wanted = true;
 }
 
 static void *keeper_thread(void *context)
@@ -285,7 +345,7 @@ static void *keeper_thread(void *context)
         bool worked = journal_step_keeper(journal);
         pthread_mutex_lock(&journal->keeper_lock);
         while (!worked && !journal->keeper_wanted && !journal->keeper_stop)
-            pthread_cond_wait(&journal->keeper_wake, &journal->keeper_lock);
+            keeper_wait(journal);
         journal->keeper_wanted = false;
         bool stop = journal->keeper_stop;
         pthread_mutex_unlock(&journal->keeper_lock);
@@ -325,7 +385,11 @@ int journal_open(struct journal **out, const struct journal_options *options)
     journal->lock_handle = -1;
     pthread_mutex_init(&journal->shared.lock, NULL);
     pthread_mutex_init(&journal->keeper_lock, NULL);
-    pthread_cond_init(&journal->keeper_wake, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&journal->keeper_wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     int error = 0;
     for (unsigned i = 0; i < JOURNAL_SCRIBES; i++) {
         journal->scribes[i] =
@@ -349,6 +413,7 @@ int journal_open(struct journal **out, const struct journal_options *options)
         journal_close(journal);
         return error;
     }
+    read_ends(journal);
     *out = journal;
     return 0;
 }
@@ -372,6 +437,7 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
     atomic_init(&stream->retire_at, UINT64_MAX);
     stream->file = stream->left_file = stream->next_file = -1;
     snprintf(stream->name, sizeof stream->name, "%s", options->name);
+    stream->known_end = ends_of(&journal->ends, stream->name);
     int length = snprintf(stream->folder, sizeof stream->folder, "%s/%s", journal->folder, options->name);
     int error = length < 0 || (size_t)length >= sizeof stream->folder ? ERR_INVALID : stream_open(stream);
     if (error) {
@@ -388,7 +454,9 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
 
 int journal_start(struct journal *journal)
 {
-    int failed = journal->options.disk->ops->sync_folder(journal->options.disk, journal->folder); /* the names of the streams' folders */
+    write_ends(journal, true);
+    int failed =
+        journal->options.disk->ops->sync_folder(journal->options.disk, journal->folder); /* and the names of the streams' folders */
     if (failed)
         return error_from_errno(-failed);
     if (!journal->options.stepped) {
@@ -421,6 +489,7 @@ void journal_stop(struct journal *journal)
     pthread_cond_signal(&journal->keeper_wake);
     pthread_mutex_unlock(&journal->keeper_lock);
     pthread_join(journal->keeper, NULL);
+    write_ends(journal, true);
     journal->started = false;
 }
 

@@ -349,6 +349,10 @@ static void commit_group(struct scribe *scribe)
     pthread_mutex_unlock(&scribe->shared->lock);
     atomic_fetch_add_explicit(&scribe->group_count, 1, memory_order_relaxed);
     end_stall(scribe);
+    if (!atomic_load(&scribe->shared->ends_behind)) {
+        atomic_store(&scribe->shared->ends_behind, true);
+        care = true;
+    }
     if (care)
         scribe->wake_keeper(scribe->journal);
 }

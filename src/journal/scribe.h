@@ -62,6 +62,7 @@ struct scribe_shared {
     /* Under lock, monotonic: since when one waits; when that was said last (0: never); whether it was said of this time. */
     uint64_t stalled_ns, said_ns;
     bool told;
+    atomic_bool ends_behind; /* something became durable since the keeper noted how far the streams have come (ends.h) */
 };
 
 struct scribe {

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/diagnostics.h"
 #include "base/error.h"
+#include "journal/ends.h"
 
 /* Two names, so that a scribe never waits for what the keeper prepares, nor takes it half done. */
 static const char made_by_keeper[] = "prepared.seg", made_in_haste[] = "next.seg";
@@ -245,7 +246,8 @@ static int recover_last(struct journal_stream *stream, uint64_t base_offset, uin
     if (error)
         return error;
     if (end.torn && !segment.header_lost)
-        diagnostics(DIAGNOSTICS_INFO, "journal", "stream %s: an unfinished group at the end of %s was cut off; none of it was acknowledged",
+        diagnostics(DIAGNOSTICS_INFO, "journal",
+                    "stream %s: an unfinished group at the end of %s was cut off; what a crash leaves there was not acknowledged",
                     stream->name, name);
     if (readable) {
         stream->next_offset = end.next_offset;
@@ -294,6 +296,18 @@ static int recover(struct journal_stream *stream)
     return error;
 }
 
+/* The offsets of what is lost are never given again: a gap, which readers report as damage. */
+static void pass_lost_end(struct journal_stream *stream)
+{
+    if (stream->next_offset >= stream->known_end)
+        return;
+    char text[ENDS_TEXT_MAX];
+    ends_lost_text(stream->next_offset, stream->known_end, text);
+    diagnostics(DIAGNOSTICS_ERROR, "journal", "stream %s: %s. It goes on at offset %" PRIu64 " (in %s)", stream->name, text,
+                stream->known_end, stream->folder);
+    stream->next_offset = stream->known_end;
+}
+
 static int start_first_segment(struct journal_stream *stream)
 {
     uint64_t first = FORMAT_SEGMENT_HEADER_SIZE + STREAM_ZERO_FIRST;
@@ -310,6 +324,7 @@ int stream_open(struct journal_stream *stream)
     int error = recover(stream);
     if (error)
         return error;
+    pass_lost_end(stream);
     char spare[JOURNAL_PATH_MAX + 40];
     file_path(stream, "spare.seg", spare);
     stream->disk->ops->remove(stream->disk, spare);

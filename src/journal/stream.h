@@ -24,6 +24,7 @@ struct journal_stream {
     uint64_t segment_size, retention_size;
     uint64_t key; /* format.h */
     size_t pack_from;
+    uint64_t known_end; /* offset behind the last that was written by what "ends" says (ends.h); 0: nothing is known */
     bool guarded;
     struct journal *journal;
     unsigned index, scribe;
@@ -59,7 +60,8 @@ struct journal_stream {
     bool zeroing_failed;    /* no more zeroing ahead in this segment (for example: disk full) */
 };
 
-/* Recovers what is there and begins a new segment. On a full disk that is left to the first group. */
+/* Recovers what is there and begins a new segment, behind known_end if the files end before it. On a full disk that is left to the first
+ * group. */
 int stream_open(struct journal_stream *stream);
 void stream_close(struct journal_stream *stream);
 

@@ -21,16 +21,19 @@ static void say_damage(void *context, const char *stream, const struct reader_da
                 stream, text);
 }
 
-/* What was written without a sync may be on disk when what was written before it is not: the stream goes on behind all that others name,
- * so that no new message takes the offset, and so the outcome, of one that is lost. */
+/* Files are gone of which the journal itself knows nothing, or what was written without a sync is on disk when what was written before it
+ * is not: the stream goes on behind all that others name, so that no new message takes the offset, and so the outcome, of one that is lost.
+ */
 static int pass_lost_messages(struct ledger *ledger, const struct queue_embedded_options *options, struct ledger_extent *extent)
 {
     uint64_t end = journal_stream_durable(options->ingest);
     diagnostics(DIAGNOSTICS_ERROR, "queue",
                 "stream %s: the messages from offset %" PRIu64 " to %" PRIu64
-                " are lost; other streams name them. It goes on behind them. Those "
-                "that have no outcome are given up as dead letters of reason %s",
-                journal_stream_name(options->ingest), end, extent->spoken_of - 1, ledger_reason_word(LEDGER_REASON_DAMAGED));
+                " are lost; other streams name them. Its newest segments are missing, cut, damaged, or of another time than those of the "
+                "others; put them back if you have them, while no server runs. It goes on behind them. Those that have no outcome are "
+                "given up as dead letters of reason %s (in %s)",
+                journal_stream_name(options->ingest), end, extent->spoken_of - 1, ledger_reason_word(LEDGER_REASON_DAMAGED),
+                journal_stream_folder(options->ingest));
     int error = journal_stream_skip(options->ingest, extent->spoken_of);
     if (error)
         return error;
@@ -48,19 +51,10 @@ int books_load(struct ledger *ledger, const struct queue_embedded_options *optio
     if (error)
         return error;
     extent.next = journal_stream_durable(options->ingest);
-    enum ledger_fit fit = ledger_fits(ledger, &extent, why);
-    if (fit == LEDGER_AHEAD && journal_durability(options->journal) == JOURNAL_DURABLE_DISK) {
-        diagnostics(DIAGNOSTICS_ERROR, "queue",
-                    "%s (in %s). Put files back from a copy, all streams from the same one; or save what there is with `spindle journal "
-                    "verify --salvage` and start on that. If it ran with data.durability os or memory when the machine failed, start it so",
-                    why, journal_stream_folder(options->ingest));
-        return ERR_CORRUPT;
-    }
-    if (extent.spoken_of > extent.next) {
+    if (extent.spoken_of > extent.next)
         error = pass_lost_messages(ledger, options, &extent);
-        fit = error ? fit : ledger_fits(ledger, &extent, why);
-    }
-    if (!error && fit == LEDGER_BEHIND)
+    enum ledger_fit fit = error ? LEDGER_FITS : ledger_fits(ledger, &extent, why);
+    if (fit == LEDGER_BEHIND)
         diagnostics(DIAGNOSTICS_ERROR, "queue", "%s (in %s). They are given up as dead letters of reason %s", why,
                     journal_stream_folder(options->ingest), ledger_reason_word(LEDGER_REASON_DAMAGED));
     if (!error && ledger->left_out)

@@ -5,8 +5,8 @@
 #include "queue/embedded.h"
 #include "queue/ledger.h"
 
-/* Rebuilds the ledger, the caller's to free, and says what is wrong with it. Where streams are not synced and others name messages that
- * `ingest` has lost, ingest goes on behind those. ERR_CORRUPT where they are synced: files are missing. */
+/* Rebuilds the ledger, the caller's to free, and says what is wrong with it. Where other streams name messages that `ingest` has lost,
+ * ingest goes on behind those. */
 int books_load(struct ledger *ledger, const struct queue_embedded_options *options);
 
 #endif

@@ -24,8 +24,7 @@ struct queue_embedded_options {
 enum { EMBEDDED_WINDOW_MAX = LEDGER_WINDOW_MAX - 64 };
 
 /* After all streams were added and before journal_start; to be closed after journal_stop and before journal_close. Rebuilds the ledger from
- * disk, and sends off a checkpoint of it, which so is durable before anything else. ERR_CORRUPT when the journal is synced and the ledger
- * knows of more messages than the stream holds (somebody removed files). */
+ * disk, and sends off a checkpoint of it, which so is durable before anything else. */
 int queue_embedded_open(struct queue **queue, const struct queue_embedded_options *options);
 
 /* The counts of one instant, with the dead letters by reason: reasons[LEDGER_REASON_COUNT]. Any thread. */

@@ -31,4 +31,13 @@ static inline int test_folder_remove(void **state)
     return nftw(test_folder, test_folder_remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+/* What the journal has noted of the ends of its streams is not there: as in the folder of an older version, or where the last notes did not
+ * come to the disk before a loss of power. */
+static inline void test_folder_forget_ends(void)
+{
+    char path[sizeof test_folder + 8];
+    snprintf(path, sizeof path, "%s/ends", test_folder);
+    remove(path);
+}
+
 #endif

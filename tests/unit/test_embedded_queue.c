@@ -231,36 +231,53 @@ static void many_rounds_keep_the_equation_and_little_disk(void **state)
     }
 }
 
-static void removed_files_are_noticed(void **state)
+static uint64_t damaged_of(struct fixture *fixture);
+static size_t fetch_all(struct fixture *fixture, uint64_t damaged);
+
+static void remove_below(const char *name)
+{
+    char command[600];
+    snprintf(command, sizeof command, "rm -r %s/%s", test_folder, name);
+    assert_int_equal(system(command), 0);
+}
+
+/* Four messages of which one has an outcome, and then no `ingest` any more. */
+static void lose_ingest(struct fixture *fixture, uint64_t settled)
+{
+    start(fixture);
+    accept_messages(fixture, 4);
+    assert_int_equal(fixture->queue->ops->settle(fixture->writer, (struct queue_position){settled}, QUEUE_DUPLICATE), 0);
+    flush(fixture);
+    stop(fixture);
+    remove_below("ingest");
+}
+
+static void lost_messages_are_given_up_and_their_offsets_are_not_given_again(void **state)
 {
     (void)state;
     struct fixture fixture;
+    lose_ingest(&fixture, 1);
     start(&fixture);
-    accept_messages(&fixture, 4);
-    assert_int_equal(fixture.queue->ops->settle(fixture.writer, (struct queue_position){3}, QUEUE_DUPLICATE), 0);
-    flush(&fixture);
+    assert_int_equal(fetch_all(&fixture, 3), 0);
+    assert_counts(&fixture, 4, 0, 1, 3, 0);
+    assert_int_equal(damaged_of(&fixture), 3);
+    accept_messages(&fixture, 1);
+    assert_int_equal(journal_stream_durable(fixture.ingest), 5);
     stop(&fixture);
-    char command[600];
-    snprintf(command, sizeof command, "rm -r %s/ingest", test_folder);
-    assert_int_equal(system(command), 0);
-    struct journal *journal;
-    struct journal_stream *streams[4];
-    struct journal_options options = {.disk = disk_posix(), .folder = test_folder, .segment_size = 1 << 20};
-    assert_int_equal(journal_open(&journal, &options), 0);
-    static const char *const names[] = {"ingest", "results", "dead-letters", "outcomes"};
-    for (unsigned i = 0; i < 4; i++) {
-        struct journal_stream_options stream = {.name = names[i], .scribe = i > 0};
-        assert_int_equal(journal_stream_add(journal, &stream, &streams[i]), 0);
-    }
-    struct queue *queue;
-    struct queue_embedded_options embedded = {.journal = journal,
-                                              .data_folder = test_folder,
-                                              .ingest = streams[0],
-                                              .results = streams[1],
-                                              .dead_letters = streams[2],
-                                              .outcomes = streams[3]};
-    assert_int_equal(queue_embedded_open(&queue, &embedded), ERR_CORRUPT);
-    journal_close(journal);
+}
+
+/* Then what the others say is all that is known: the last of the lost messages is forgotten. */
+static void without_the_file_of_ends_the_outcomes_tell_what_is_lost(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    lose_ingest(&fixture, 2);
+    test_folder_forget_ends();
+    start(&fixture);
+    assert_int_equal(fetch_all(&fixture, 2), 0);
+    assert_counts(&fixture, 3, 0, 1, 2, 0);
+    assert_int_equal(journal_stream_durable(fixture.ingest), 3);
+    stop(&fixture);
 }
 
 static void overwrite(const char *stream, uint64_t base_offset, off_t from, size_t count)
@@ -440,6 +457,7 @@ static void lose_newest_messages(bool all)
     char command[600];
     snprintf(command, sizeof command, "rm %s/ingest/%s", test_folder, all ? "*" : "00000000000000000005.seg");
     assert_int_equal(system(command), 0);
+    test_folder_forget_ends();
 }
 
 static void without_syncs_a_lost_end_of_the_messages_is_passed_over(void **state)
@@ -780,6 +798,7 @@ static void marks_of_dead_letters_that_are_gone_hide_no_others(void **state)
     char command[600];
     snprintf(command, sizeof command, "rm -r %s/dead-letters", test_folder);
     assert_int_equal(system(command), 0);
+    test_folder_forget_ends();
     start(&fixture);
     accept_messages(&fixture, 1);
     settle_all(&fixture, QUEUE_DEAD_LETTERED);
@@ -818,7 +837,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_requeued_message_has_no_outcome_without_its_mark, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(marks_of_dead_letters_that_are_gone_hide_no_others, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(a_turn_is_bounded, test_folder_make, test_folder_remove),
-        cmocka_unit_test_setup_teardown(removed_files_are_noticed, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(lost_messages_are_given_up_and_their_offsets_are_not_given_again, test_folder_make,
+                                        test_folder_remove),
+        cmocka_unit_test_setup_teardown(without_the_file_of_ends_the_outcomes_tell_what_is_lost, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(messages_that_damage_took_are_settled_and_the_terms_add_up, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(a_message_that_is_gone_when_it_is_given_up_is_settled_at_once, test_folder_make,
                                         test_folder_remove),
