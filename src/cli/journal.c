@@ -136,9 +136,6 @@ static void audit_stream(const char *data_dir, struct audit *audit)
 {
     char folder[TOOL_FOLDER_MAX];
     uint64_t next;
-    check_end(audit, data_dir, audit->stream);
-    if (strcmp(audit->stream, "ingest") == 0)
-        check_end(audit, data_dir, "outcomes");
     int error = tool_stream_folder(data_dir, audit->stream, folder);
     if (error)
         object(audit, "%s: %s%s", folder, error_text(error), tool_reading_advice(error));
@@ -151,6 +148,9 @@ static void audit_stream(const char *data_dir, struct audit *audit)
     }
     if (error && !audit->why[0])
         object(audit, "%s cannot be read: %s%s", folder, error_text(error), tool_reading_advice(error));
+    check_end(audit, data_dir, audit->stream);
+    if (strcmp(audit->stream, "ingest") == 0)
+        check_end(audit, data_dir, "outcomes");
     const struct queue_counts *counts = &audit->counts;
     if (counts->accepted != counts->completed + counts->duplicates + counts->dead_lettered + counts->pending && !audit->why[0])
         object(audit, "the terms do not add up");

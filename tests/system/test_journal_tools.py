@@ -213,6 +213,9 @@ def test_a_torn_end_is_no_damage(copy):
     """The last segment of a server that was killed while it wrote: the file ends within a record."""
     path = segments(copy, 'bus')[-1]
     os.truncate(path, path.stat().st_size - 48 - 100)  # the seal, and a piece of the last record
+    status, findings, rows = verify(copy)  # it had been written: somebody has cut the file
+    assert status == 1 and [(f['finding'], f['damage'], f['lost']) for f in findings] == [('torn', False, 0), ('missing', True, 1)]
+    (copy / 'ends').unlink()
     status, findings, rows = verify(copy)
     assert status == 0 and rows['bus']['ok']
     [finding] = findings
@@ -233,6 +236,9 @@ def test_outcomes_of_messages_that_do_not_exist(copy):
     last = segments(copy, 'ingest')[-1]
     first_lost = int(last.stem)
     last.unlink()
+    status, findings, rows = verify(copy)
+    assert status == 1 and [(f['stream'], f['finding'], f['first_offset']) for f in findings] == [('ingest', 'missing', first_lost)]
+    (copy / 'ends').unlink()  # then only the others tell
     status, findings, rows = verify(copy)
     assert status == 1 and {f['finding'] for f in findings} == {'content'}
     assert {f['stream'] for f in findings} == {'outcomes', 'dead-letters', 'results'} - ({'results'} if rows['results']['ok'] else set())
@@ -297,21 +303,36 @@ def test_salvage_of_a_damaged_folder_gives_up_what_is_lost_and_nothing_else(copy
     server.stop()
 
 
-def test_salvage_when_the_end_is_lost_never_gives_an_offset_twice(copy, tmp_path, spindle, connect):
+@pytest.mark.parametrize('stream', STREAMS)
+def test_salvage_when_the_end_is_lost_never_gives_an_offset_twice(copy, tmp_path, spindle, connect, stream):
+    end = tool('journal ls', copy, '--stream', stream)[1][0]['next_offset']
+    segments(copy, stream)[-1].unlink()
+    status, to = salvaged(copy, tmp_path)
+    assert status == 1
+    server = restart(spindle, to)
+    kept = {record['offset'] for record in records(server.data_dir, stream) if record['offset'] < end}
+    assert kept <= {record['offset'] for record in records(copy, stream)}
+    connect(server).publish_all(Hole().messages() + [('a/bus', b'new'), (Hole().topic('Nonsense'), b'new')])
+    wait_until(lambda: records(server.data_dir, stream)[-1]['offset'] >= end, 'a new record in ' + stream)
+    server.wait_settled()
+    assert next(record['offset'] for record in records(server.data_dir, stream) if record['offset'] not in kept) == end
+    assert server.audit()['ingest']['holds']
+
+
+def test_salvage_of_messages_of_which_only_outcomes_tell(copy, tmp_path):
     end = tool('journal ls', copy, '--stream', 'ingest')[1][0]['next_offset']
     segments(copy, 'ingest')[-1].unlink()
-    shutil.copytree(copy, tmp_path / 'as-it-is')
-    refused = Spindle(tmp_path, settings=SETTINGS)
-    refused.data_dir = tmp_path / 'as-it-is'
-    with pytest.raises(AssertionError, match='outcomes speak of'):
-        refused.start()
+    (copy / 'ends').unlink()
     _, to = salvaged(copy, tmp_path)
-    server = restart(spindle, to)
-    hole = Hole()
-    connect(server).publish_all(hole.messages())
-    server.wait_settled(end + 3)
-    assert [r['offset'] for r in records(server.data_dir, 'ingest')][-3:] == [end, end + 1, end + 2]
-    assert server.audit()['ingest']['holds']
+    assert tool('journal ls', to, '--stream', 'ingest')[1][0]['next_offset'] == end
+
+
+def test_salvage_of_a_stream_whose_folder_is_gone(copy, tmp_path):
+    shutil.rmtree(copy / 'bus')
+    status, findings, rows = verify(copy, '--salvage', tmp_path / 'to')
+    lost = rows['bus']['lost']
+    assert status == 1 and [(f['stream'], f['finding'], f['first_offset']) for f in findings] == [('bus', 'missing', 0)] and lost > 0
+    assert tool('journal ls', tmp_path / 'to', '--stream', 'bus')[1][0]['next_offset'] == lost
 
 
 def test_salvage_refuses_a_folder_that_is_not_empty(copy, tmp_path):
