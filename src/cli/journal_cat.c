@@ -14,6 +14,7 @@
 #include "cli/journal_selection.h"
 #include "cli/journal_tool.h"
 #include "cli/result_properties.h"
+#include "journal/ends.h"
 #include "mqtt/packet.h"
 #include "queue/dead_letter.h"
 
@@ -193,7 +194,7 @@ int command_journal_cat(const struct journal_cat_arguments *arguments)
     struct selection selection;
     bool damaged = false;
     struct reader *reader = NULL;
-    uint64_t first, until;
+    uint64_t first, until, known = tool_known_end(arguments->data_dir, arguments->stream);
     int status = selection_read(command, arguments->from, arguments->to_given ? arguments->to : NULL, arguments->topic, &selection);
     if (!status)
         status = check_arguments(arguments);
@@ -206,6 +207,12 @@ int command_journal_cat(const struct journal_cat_arguments *arguments)
         error = reader_open(&reader, disk_posix(), folder, first, tool_say_damage, &damaged);
     if (!error)
         error = print_all(arguments, folder, &selection, reader, until);
+    if (error == ERR_TRUNCATED && reader_offset(reader) < (known < until ? known : until)) {
+        char text[ENDS_TEXT_MAX];
+        ends_lost_text(reader_offset(reader), known, text);
+        fprintf(stderr, "damage: %s\n", text);
+        damaged = true;
+    }
     reader_close(reader);
     if (error && error != ERR_TRUNCATED)
         status = tool_refuse_folder(command, arguments->data_dir, arguments->stream, error);

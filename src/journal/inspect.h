@@ -38,7 +38,7 @@ enum inspect_kind {
     INSPECT_RECORDS,     /* bytes that do not check out */
     INSPECT_MISSING,     /* offsets that no file holds: the end of a segment, or whole segments, are gone */
     INSPECT_REPEATED,    /* records with offsets that an earlier segment holds already; they are passed over */
-    INSPECT_TORN         /* what a crash left of the last group. No damage: nothing of it was acknowledged, and a start cuts it off */
+    INSPECT_TORN /* what looks like a crash's rest of the last group. No damage: of such nothing was acknowledged; a start cuts it off */
 };
 
 struct inspect_finding {

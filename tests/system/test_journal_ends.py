@@ -80,6 +80,9 @@ def check_noticed(folder, stream, first_lost, end):
     found = [line for line in json_lines(verify.stdout) if 'finding' in line]
     assert verify.returncode == 1
     assert [(f['stream'], f['finding'], f['first_offset'], f['lost']) for f in found] == [(stream, 'missing', first_lost, end - first_lost)]
+    if (folder / stream).exists():
+        cat = run_cli('journal', 'cat', '--data-dir', folder, '--stream', stream, check=False)
+        assert cat.returncode == 1 and offsets in cat.stderr
     listing = run_cli('journal', 'ls', '--data-dir', folder, check=False)
     assert listing.returncode == 1 and offsets in listing.stderr and stream in listing.stderr
 
