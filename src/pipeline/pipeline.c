@@ -55,7 +55,14 @@ struct remembering {
     int error;
 };
 
-static void remember(void *context, const struct message *result)
+/* An answer need not show a side that is not required (heads without an id); that all were there is told by the number of messages that it
+ * answers. */
+static unsigned sides_unseen(const struct stage_ops *ops, size_t source_count)
+{
+    return source_count == ops->side_count ? ((1u << ops->side_count) - 1) & ~ops->required : 0;
+}
+
+static void remember(void *context, const struct message *result, size_t source_count)
 {
     struct remembering *remembering = context;
     struct pipeline *pipeline = remembering->pipeline;
@@ -69,7 +76,8 @@ static void remember(void *context, const struct message *result)
     uint64_t sequence = atomic_fetch_add_explicit(&pipeline->answers, 1, memory_order_relaxed);
     for (unsigned i = 0; i < answered.name_count; i++) {
         name.id = answered.names[i].id;
-        int error = join_remember(&pipeline->lanes[name.key_hash % LANE_COUNT].join, sequence, &name, answered.names[i].sides);
+        int error = join_remember(&pipeline->lanes[name.key_hash % LANE_COUNT].join, sequence, &name,
+                                  answered.names[i].sides | sides_unseen(pipeline->stage->ops, source_count));
         if (error)
             remembering->error = error;
     }

@@ -390,8 +390,7 @@ static int embedded_read_again(struct queue *base, struct queue_position positio
     return error == ERR_TRUNCATED ? ERR_NOT_FOUND : error;
 }
 
-static int embedded_recent_results(struct queue *base, uint64_t count_max, void (*each)(void *context, const struct message *result),
-                                   void *context)
+static int embedded_recent_results(struct queue *base, uint64_t count_max, queue_on_result *each, void *context)
 {
     struct embedded *queue = from(base);
     uint64_t durable = journal_stream_durable(queue->options.results);
@@ -400,8 +399,10 @@ static int embedded_recent_results(struct queue *base, uint64_t count_max, void 
     if (error)
         return error;
     struct message message;
-    while (!(error = reader_next(reader, durable, &message, NULL)))
-        each(context, &message);
+    const uint8_t *bytes;
+    const uint64_t *sources;
+    while (!(error = reader_next(reader, durable, &message, &bytes)))
+        each(context, &message, format_record_sources(bytes, &sources));
     reader_close(reader);
     return error == ERR_TRUNCATED ? 0 : error;
 }

@@ -48,6 +48,8 @@ struct queue_dead_letter {
 struct queue;
 struct queue_writer;
 
+typedef void queue_on_result(void *context, const struct message *result, size_t source_count);
+
 struct queue_ops {
     const char *name;
     unsigned capabilities; /* bits of enum queue_capability */
@@ -62,9 +64,9 @@ struct queue_ops {
     /* Reads one message of the consumed stream again (settling threads). *copy is malloc'd with its topic, payload and properties
      * behind it; free() it. NULL in backends without QUEUE_REPLAY. */
     int (*read_again)(struct queue *queue, struct queue_position position, struct message **copy);
-    /* Calls `each` for the last `count_max` results in order, before the first fetch. May be NULL. */
-    int (*recent_results)(struct queue *queue, uint64_t count_max, void (*each)(void *context, const struct message *result),
-                          void *context);
+    /* Calls `each` for the last `count_max` results in order, with how many sources were given with it, before the first fetch. May be
+     * NULL. */
+    int (*recent_results)(struct queue *queue, uint64_t count_max, queue_on_result *each, void *context);
     /* Every position is counted once; any thread. */
     void (*counts)(struct queue *queue, struct queue_counts *counts);
 

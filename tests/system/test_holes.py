@@ -304,6 +304,46 @@ def test_identifiers_that_disagree_are_answered_once_across_a_restart(bench, con
     assert terms['dead_lettered' if policy == 'error' else 'duplicates'] == 2
 
 
+def restarted(b, connect):
+    b.server.stop()
+    b.server.start()
+    again = Bench(b.server, connect)
+    again.accepted = b.accepted
+    return again
+
+
+def test_heads_without_an_id_are_known_as_repeats_after_a_restart(bench, connect):
+    """The answer does not show that they were there."""
+    b = bench()
+    hole, without = Hole(head_id=None), Hole()
+    b.send(*hole.messages(), *without.messages((RESULT, TRACE)))
+    b.settle()
+    again = restarted(b, connect)
+    again.send(hole.message(HEADS))
+    answers, metrics = again.settle()
+    assert answers == [] and metrics.streams()['ingest']['duplicates'] == 1
+    again.send(without.message(HEADS))
+    again.settle()
+    assert [letter['reason'] for letter in again.server.dead_letters()] == ['late']
+
+
+@pytest.mark.parametrize('settings, curve', [({'mqtt.depth_validation.negative_depth_behavior': 'skip'}, negative_curve()),
+                                             ({'drilling.compatibility': 'silent'}, stack_curve(feed_mm=8.0))], ids=['skip', 'silent'])
+def test_holes_without_a_published_answer_are_remembered_until_a_restart(bench, connect, settings, curve):
+    """As docs/journal.md says: afterwards such a hole is handled as a new one."""
+    b = bench({**HASTY, **settings})
+    hole = Hole(curve=curve)
+    b.send(*hole.messages())
+    b.send(*hole.messages())
+    answers, metrics = b.settle()
+    assert answers == [] and metrics.streams()['ingest']['duplicates'] == 3
+    again = restarted(b, connect)
+    again.send(*hole.messages())
+    answers, metrics = again.settle()
+    terms = metrics.streams()['ingest']
+    assert answers == [] and terms['completed'] == 6 and terms['duplicates'] == 3
+
+
 def test_of_three_sets_with_one_stamp_those_that_agree_are_joined(bench):
     b = bench(HASTY)
     stamp = '2026-01-01T00:00:00Z'

@@ -31,6 +31,7 @@ struct fake_message {
 
 struct fake_result {
     char *topic, *payload;
+    size_t source_count;
 };
 
 struct fake_step {
@@ -173,8 +174,7 @@ static inline int fake_read_again(struct queue *base, struct queue_position posi
     return 0;
 }
 
-static inline int fake_recent_results(struct queue *base, uint64_t count_max, void (*each)(void *context, const struct message *result),
-                                      void *context)
+static inline int fake_recent_results(struct queue *base, uint64_t count_max, queue_on_result *each, void *context)
 {
     struct fake_queue *queue = fake(base);
     for (uint64_t i = queue->result_count > count_max ? queue->result_count - count_max : 0; i < queue->result_count; i++) {
@@ -184,7 +184,7 @@ static inline int fake_recent_results(struct queue *base, uint64_t count_max, vo
                                   .topic_length = (uint32_t)strlen(result->topic),
                                   .payload = (const uint8_t *)result->payload,
                                   .payload_length = (uint32_t)strlen(result->payload)};
-        each(context, &message);
+        each(context, &message, result->source_count);
     }
     return 0;
 }
@@ -329,7 +329,7 @@ static inline void fake_apply_locked(struct fake_queue *queue, struct fake_turn 
         uint64_t result = UINT64_MAX;
         if (step->topic) {
             result = queue->result_count++;
-            queue->results[result] = (struct fake_result){step->topic, step->payload};
+            queue->results[result] = (struct fake_result){step->topic, step->payload, step->source_count};
             step->topic = step->payload = NULL;
             for (size_t j = 0; j < step->source_count; j++)
                 fake_settle_locked(queue, step->sources[j], QUEUE_COMPLETED, step, result);
