@@ -238,7 +238,8 @@ static void ends_only_grow_and_are_of_so_many_streams(void **state)
     assert_false(ends_raise(&ends, "one-more", 7));
     format_ends_encode(block, &ends);
     assert_int_equal(format_ends_decode(block, &read), 0);
-    assert_memory_equal(&read, &ends, sizeof ends);
+    assert_int_equal(read.count, ends.count);
+    assert_memory_equal(read.streams, ends.streams, sizeof ends.streams);
     assert_int_equal(ends_of(&read, "stream-15"), 7);
     assert_int_equal(ends_of(&read, "one-more"), 0);
 }
