@@ -166,7 +166,7 @@ int segment_open(struct disk *disk, const char *folder, uint64_t base_offset, en
         return error;
     struct format_segment_header header = {.base_offset = base_offset};
     error = read_header(disk, folder, opened.file, &header);
-    /* A header that names another offset than the file does is right about its records. */
+    /* A header that names another offset than the file does is of a file that was exchanged, or of an earlier life. */
     opened.header_lost = error == ERR_CORRUPT || header.base_offset != base_offset;
     if (error == ERR_CORRUPT)
         error = segment_key(disk, folder, &header.key);
@@ -174,7 +174,7 @@ int segment_open(struct disk *disk, const char *folder, uint64_t base_offset, en
         disk->ops->close(disk, opened.file);
         return error;
     }
-    opened.salt = format_segment_salt(header.key, header.base_offset);
+    opened.salt = format_segment_salt(header.key, base_offset);
     *segment = opened;
     return 0;
 }

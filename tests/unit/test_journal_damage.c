@@ -302,6 +302,35 @@ static void a_reader_at_a_place_reads_nothing_before_it(void **state)
     }
 }
 
+/* Each by itself is whole, but none of their records belong where they stand. Those between them do. */
+static void exchanged_files_cost_nothing_but_what_they_hold(void **state)
+{
+    (void)state;
+    struct fixture fixture = {0};
+    for (uint64_t round = 0; round < 6; round++) {
+        start(&fixture);
+        append(&fixture, round * 1000, 1000, PAYLOAD);
+        stop(&fixture);
+    }
+    char first[600], second[600], aside[600];
+    segment_path(1000, first);
+    segment_path(4000, second);
+    snprintf(aside, sizeof aside, "%s/aside", test_folder);
+    assert_int_equal(rename(first, aside), 0);
+    assert_int_equal(rename(second, first), 0);
+    assert_int_equal(rename(aside, second), 0);
+    struct damage_count damage = {0};
+    assert_int_equal(read_all(0, 0, &damage), 4000);
+    assert_int_equal(damage.last.first_offset, 4000);
+    assert_int_equal(damage.last.next_offset, 5000);
+    damage = (struct damage_count){0};
+    assert_int_equal(read_all(2500, 2500, &damage), 2500);
+    start(&fixture);
+    append(&fixture, 6000, 10, PAYLOAD);
+    stop(&fixture);
+    assert_int_equal(read_all(0, 0, &damage), 4010);
+}
+
 int main(void)
 {
 #define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, test_folder_make, test_folder_remove)
@@ -315,6 +344,7 @@ int main(void)
         WITH_FOLDER(where_nothing_tells_how_much_is_lost_no_offset_is_invented),
         WITH_FOLDER(damage_in_the_last_group_before_a_seal_is_no_torn_end),
         WITH_FOLDER(without_a_seal_what_does_not_stand_at_the_end_is_cut_off),
+        WITH_FOLDER(exchanged_files_cost_nothing_but_what_they_hold),
         WITH_FOLDER(an_unknown_version_is_refused_and_left_alone),
         WITH_FOLDER(a_reader_at_a_place_reads_nothing_before_it),
     };
