@@ -107,6 +107,7 @@ static int open_journal(struct server *server)
         .folder = config->data_dir,
         .segment_size = config->journal_segment_size,
         .durability = durabilities[config->data_durability],
+        .disk_free_min = config->journal_disk_free_min,
     };
     int error = journal_open(&server->journal, &options);
     if (error == ERR_BUSY)
@@ -145,6 +146,7 @@ static int open_streams(struct server *server)
             .name = stream_names[i],
             .segment_size = i == STREAM_OUTCOMES ? SERVER_OUTCOMES_SEGMENT : 0,
             .retention_size = i == STREAM_OUTCOMES ? SERVER_OUTCOMES_SEGMENT : config->journal_retention_size,
+            .retention_age_ns = i == STREAM_OUTCOMES ? 0 : config_ns(config->journal_retention_age_s),
             .pack_from = i == STREAM_INGEST || i == STREAM_BUS || i == STREAM_DEAD_LETTERS ? config->journal_pack_from : 0,
             .scribe = i >= STREAM_RESULTS, /* what waits for its PUBACK does not wait for those */
             .guarded = i == STREAM_INGEST || i == STREAM_OUTCOMES,
@@ -490,10 +492,12 @@ static int journal_status(void *owner, struct buffer *json)
     const struct server *server = owner;
     struct journal_stats stats;
     journal_stats(server->journal, &stats);
-    return buffer_printf(
-        json, "{\"groups\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"stalled\":%s,\"sync_s\":{\"p50\":%.9f,\"p99\":%.9f,\"max\":%.9f}}",
-        stats.groups, stats.bytes, stats.stalled ? "true" : "false", (double)histogram_quantile(stats.sync, 0.5) / 1e9,
-        (double)histogram_quantile(stats.sync, 0.99) / 1e9, (double)__atomic_load_n(&stats.sync->max, __ATOMIC_RELAXED) / 1e9);
+    return buffer_printf(json,
+                         "{\"groups\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"stalled\":%s,\"disk_free\":%" PRIu64 ",\"disk_free_min\":%" PRIu64
+                         ",\"sync_s\":{\"p50\":%.9f,\"p99\":%.9f,\"max\":%.9f}}",
+                         stats.groups, stats.bytes, stats.stalled ? "true" : "false", stats.space.free, stats.space.least,
+                         (double)histogram_quantile(stats.sync, 0.5) / 1e9, (double)histogram_quantile(stats.sync, 0.99) / 1e9,
+                         (double)__atomic_load_n(&stats.sync->max, __ATOMIC_RELAXED) / 1e9);
 }
 
 static bool journal_ready(void *owner, struct buffer *text)
@@ -501,6 +505,12 @@ static bool journal_ready(void *owner, struct buffer *text)
     const struct server *server = owner;
     struct journal_stats stats;
     journal_stats(server->journal, &stats);
+    if (space_is_short(&stats.space)) {
+        char space[SPACE_TEXT_MAX];
+        space_text(&stats.space, space);
+        buffer_printf(text, "%s: they wait, and what was accepted is finished; free some space", space);
+        return false;
+    }
     if (stats.stalled)
         buffer_append_text(text, "writes wait, for example for space on the disk; acknowledgements wait with them");
     else

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 static int posix_open(struct disk *disk, const char *path, enum disk_open how)
@@ -145,6 +146,21 @@ static int posix_list(struct disk *disk, const char *path, void (*each)(void *co
     return error;
 }
 
+static int posix_space(struct disk *disk, const char *path, uint64_t *free_bytes, uint64_t *total_bytes)
+{
+    (void)disk;
+    struct statvfs status;
+    int failed;
+    do
+        failed = statvfs(path, &status);
+    while (failed && errno == EINTR);
+    if (failed)
+        return -errno;
+    *free_bytes = (uint64_t)status.f_bavail * status.f_frsize;
+    *total_bytes = (uint64_t)status.f_blocks * status.f_frsize;
+    return 0;
+}
+
 static int posix_lock(struct disk *disk, const char *path)
 {
     (void)disk;
@@ -176,6 +192,7 @@ struct disk *disk_posix(void)
         .make_folder = posix_make_folder,
         .sync_folder = posix_sync_folder,
         .list = posix_list,
+        .space = posix_space,
         .lock = posix_lock,
     };
     static struct disk posix = {&ops};

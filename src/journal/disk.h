@@ -29,6 +29,8 @@ struct disk_ops {
     int (*make_folder)(struct disk *disk, const char *path);          /* 0 when it exists */
     int (*sync_folder)(struct disk *disk, const char *path);          /* makes creations, renames and removals in it durable */
     int (*list)(struct disk *disk, const char *path, void (*each)(void *context, const char *name), void *context);
+    /* Bytes that this process may still take on the file system of the folder, and all that it has. */
+    int (*space)(struct disk *disk, const char *path, uint64_t *free_bytes, uint64_t *total_bytes);
     /* Holds the folder for this process until close of the returned handle; -EWOULDBLOCK when another process has it. */
     int (*lock)(struct disk *disk, const char *path);
 };

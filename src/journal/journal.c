@@ -325,14 +325,17 @@ bool journal_step_keeper(struct journal *journal)
     return worked;
 }
 
-/* Until it is woken, or the file of ends is due. */
+/* Until it is woken, the file of ends is due, or retention by age has something to look at. */
 static void keeper_wait(struct journal *journal)
 {
-    if (!atomic_load(&journal->shared.ends_behind)) {
+    uint64_t due_ns = atomic_load(&journal->shared.ends_behind) ? ends_due_ns(journal) : UINT64_MAX;
+    for (unsigned i = 0; i < journal->stream_count; i++)
+        if (journal->streams[i]->look_at_ns < due_ns)
+            due_ns = journal->streams[i]->look_at_ns;
+    if (due_ns == UINT64_MAX) {
         pthread_cond_wait(&journal->keeper_wake, &journal->keeper_lock);
         return;
     }
-    uint64_t due_ns = ends_due_ns(journal);
     struct timespec due = {.tv_sec = (time_t)(due_ns / 1000000000u), .tv_nsec = (long)(due_ns % 1000000000u)};
     if (pthread_cond_timedwait(&journal->keeper_wake, &journal->keeper_lock, &due))
         journal->keeper_wanted = true;
@@ -394,6 +397,7 @@ int journal_open(struct journal **out, const struct journal_options *options)
     for (unsigned i = 0; i < JOURNAL_SCRIBES; i++) {
         journal->scribes[i] =
             (struct scribe){.options = &journal->options, .wake_keeper = wake_keeper, .journal = journal, .shared = &journal->shared};
+        journal->scribes[i].disk_free_min = i == 0 ? options->disk_free_min : 0;
         int failed = scribe_init(&journal->scribes[i]);
         error = error ? error : failed;
     }
@@ -428,7 +432,10 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
         return ERR_NO_MEMORY;
     stream->disk = journal->options.disk;
     stream->segment_size = options->segment_size ? options->segment_size : journal->options.segment_size;
-    stream->retention_size = options->retention_size;
+    stream->clock = journal->options.clock;
+    stream->disk_free_min = journal->options.disk_free_min;
+    stream->retention = (struct retention){.size = options->retention_size, .age_ns = options->retention_age_ns};
+    stream->look_at_ns = UINT64_MAX;
     stream->guarded = options->guarded;
     stream->pack_from = options->pack_from;
     stream->index = journal->stream_count;
@@ -452,6 +459,17 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
     return 0;
 }
 
+/* Nobody has sent anything yet that would be told that it waits. */
+static void say_if_short(struct journal *journal)
+{
+    struct journal_stats stats;
+    char text[SPACE_TEXT_MAX];
+    journal_stats(journal, &stats);
+    space_text(&stats.space, text);
+    if (space_is_short(&stats.space))
+        diagnostics(DIAGNOSTICS_WARNING, "journal", "%s: %s. They will wait until there is more; free some", journal->folder, text);
+}
+
 int journal_start(struct journal *journal)
 {
     write_ends(journal, true);
@@ -464,6 +482,7 @@ int journal_start(struct journal *journal)
             return ERR_NO_MEMORY;
         journal->started = true;
     }
+    say_if_short(journal);
     int error = 0;
     for (unsigned i = 0; i < JOURNAL_SCRIBES && !error; i++)
         error = scribe_start(&journal->scribes[i]);
@@ -580,6 +599,9 @@ void journal_stream_stats(struct journal_stream *stream, struct journal_stream_s
                                            .durable_offset = durable};
     for (size_t i = 0; i < stream->segment_count; i++)
         stats->bytes += stream->segments[i].bytes;
+    if (stream->guarded)
+        stats->held_bytes = retention_held(&stream->retention, stream->segments, stream->segment_count, atomic_load(&stream->guard),
+                                           journal_wall_ns(stream->clock));
     pthread_mutex_unlock(&stream->lock);
 }
 
@@ -596,6 +618,7 @@ int journal_stream_reader(struct journal_stream *stream, uint64_t from, struct r
 void journal_stats(struct journal *journal, struct journal_stats *stats)
 {
     *stats = (struct journal_stats){.sync = &journal->shared.sync, .stalled = atomic_load(&journal->shared.stalled) > 0};
+    space_look(journal->options.disk, journal->folder, journal->options.disk_free_min, &stats->space);
     for (unsigned i = 0; i < JOURNAL_SCRIBES; i++) {
         const struct scribe *scribe = &journal->scribes[i];
         stats->groups += atomic_load_explicit(&scribe->group_count, memory_order_relaxed);

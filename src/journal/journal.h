@@ -24,6 +24,7 @@
 #include "base/message.h"
 #include "journal/disk.h"
 #include "journal/reader.h"
+#include "journal/space.h"
 
 enum journal_durability {
     JOURNAL_DURABLE_DISK,  /* told durable after fdatasync */
@@ -33,12 +34,20 @@ enum journal_durability {
 
 enum { JOURNAL_SCRIBES = 2, JOURNAL_STREAMS_MAX = 16, JOURNAL_GROUP_BYTES_MAX = 32 << 20, JOURNAL_PATH_MAX = 4096 };
 
+/* For tests that move the time. */
+struct journal_clock {
+    uint64_t (*wall_ns)(void);      /* as clock_wall_ns */
+    uint64_t (*monotonic_ns)(void); /* as clock_monotonic_ns, and > 0 */
+};
+
 struct journal_options {
     struct disk *disk;
     const char *folder;     /* made when missing; locked for this process */
     uint64_t segment_size;  /* bytes of a segment file, >= 64 KiB */
     size_t group_bytes_max; /* a group ends before the chunk that would make it larger; 0: JOURNAL_GROUP_BYTES_MAX */
     enum journal_durability durability;
+    const struct journal_clock *clock; /* for retention and for looks at the disk's space; NULL: the system's */
+    uint64_t disk_free_min;            /* bytes: the first scribe waits while less is free (space.h); 0: it never does */
     /* Called once when the disk fails for good (a write or sync error other than a full disk): the only honest thing left is to stop the
      * process and read again what is really there. Does not return. NULL: diagnostics, then abort(). */
     void (*fatal)(const char *text);
@@ -53,11 +62,12 @@ int journal_open(struct journal **journal, const struct journal_options *options
 
 struct journal_stream_options {
     const char *name;
-    uint64_t segment_size;   /* 0: the journal's */
-    uint64_t retention_size; /* bytes kept at least, older segments are recycled; 0: all */
-    unsigned scribe;         /* who writes it: 0 or 1 */
-    size_t pack_from;        /* payloads of at least this many bytes are stored compressed, where that makes them smaller; 0: none */
-    bool guarded;            /* nothing at or beyond journal_stream_set_guard() is removed; the guard starts at 0 */
+    uint64_t segment_size;     /* 0: the journal's */
+    uint64_t retention_size;   /* bytes kept at least, older segments are recycled; 0: all */
+    uint64_t retention_age_ns; /* segments whose newest record is older are recycled; 0: none (retention.h) */
+    unsigned scribe;           /* who writes it: 0 or 1 */
+    size_t pack_from;          /* payloads of at least this many bytes are stored compressed, where that makes them smaller; 0: none */
+    bool guarded;              /* nothing at or beyond journal_stream_set_guard() is removed; the guard starts at 0 */
 };
 
 /* Opens and recovers a stream. Damage that recovery passes over is reported by diagnostics. */
@@ -103,6 +113,7 @@ void journal_stream_on_record(struct journal_stream *stream, void (*each)(void *
 
 struct journal_stream_stats {
     uint64_t first_offset, durable_offset, segment_count, bytes;
+    uint64_t held_bytes; /* of segments that retention would remove, were it not for the guard */
 };
 void journal_stream_stats(struct journal_stream *stream, struct journal_stream_stats *stats);
 
@@ -153,6 +164,7 @@ struct journal_stats {
     uint64_t groups, bytes;
     const struct histogram *sync; /* ns of write and sync of a group, all its streams; live */
     bool stalled;                 /* appends wait, for example because the disk is full */
+    struct space space;           /* of the disk, now; while it is short, the streams of the first scribe wait */
 };
 void journal_stats(struct journal *journal, struct journal_stats *stats);
 

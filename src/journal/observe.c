@@ -11,6 +11,9 @@ void journal_collect(struct journal *journal, struct metrics_writer *writer)
     metrics_sample_u64(writer, METRIC_JOURNAL_GROUPS, stats.groups, NULL);
     metrics_sample_u64(writer, METRIC_JOURNAL_BYTES, stats.bytes, NULL);
     metrics_sample_u64(writer, METRIC_JOURNAL_STALLED, stats.stalled, NULL);
+    if (stats.space.free != UINT64_MAX)
+        metrics_sample_u64(writer, METRIC_JOURNAL_DISK_FREE, stats.space.free, NULL);
+    metrics_sample_u64(writer, METRIC_JOURNAL_DISK_FREE_MIN, stats.space.least, NULL);
     metrics_histogram_ns(writer, METRIC_JOURNAL_SYNC, stats.sync, bounds_s, sizeof bounds_s / sizeof *bounds_s, NULL);
     struct journal_stream *stream;
     for (unsigned i = 0; (stream = journal_stream_at(journal, i)); i++) {
@@ -18,5 +21,6 @@ void journal_collect(struct journal *journal, struct metrics_writer *writer)
         journal_stream_stats(stream, &files);
         metrics_sample_u64(writer, METRIC_JOURNAL_SEGMENTS, files.segment_count, "stream", stream->name, NULL);
         metrics_sample_u64(writer, METRIC_JOURNAL_STREAM_BYTES, files.bytes, "stream", stream->name, NULL);
+        metrics_sample_u64(writer, METRIC_JOURNAL_HELD_BYTES, files.held_bytes, "stream", stream->name, NULL);
     }
 }

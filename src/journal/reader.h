@@ -73,11 +73,15 @@ struct segment_end {
 struct segment_file {
     int file;
     uint64_t base_offset, salt;
-    bool header_lost; /* both copies; what stands here comes from the file's name and from another segment of the stream */
+    uint64_t created_ns; /* 0: unknown */
+    bool header_lost;    /* both copies; what stands here comes from the file's name and from another segment of the stream */
 };
 
 /* Opens the segment of a stream's folder. ERR_CORRUPT: its header is lost, and no other segment tells the stream's key. */
 int segment_open(struct disk *disk, const char *folder, uint64_t base_offset, enum disk_open how, struct segment_file *segment);
+
+/* As segment_open, but a header that is lost costs nothing but what it says: *header stays as it was. */
+int segment_open_plain(struct disk *disk, const char *folder, uint64_t base_offset, int *file, struct format_segment_header *header);
 
 /* Reads a whole open segment as recovery does (format.h, "Groups and recovery"). Damage is reported but for the end, where what does not
  * check out is taken for a torn group (ERR_IO when it cannot be read, so that nothing is cut that may be there); a lost header with nothing

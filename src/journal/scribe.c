@@ -111,7 +111,7 @@ static bool begin_stall(struct scribe *scribe, uint64_t *lasting_ns)
 
 /* Waits a little for a full disk to have space again. False when waiting is to end. A disk at its limit stops and goes on many times a
  * second; that is said once a minute. */
-static bool stall(struct scribe *scribe, const struct journal_stream *stream, int error)
+static bool stall(struct scribe *scribe, const struct journal_stream *stream, const char *why)
 {
     uint64_t lasting_ns;
     bool begins = !scribe->stalled, say = begin_stall(scribe, &lasting_ns);
@@ -124,7 +124,7 @@ static bool stall(struct scribe *scribe, const struct journal_stream *stream, in
         diagnostics(DIAGNOSTICS_ERROR, "journal",
                     "stream %s: cannot write to %s: %s%s. Nothing is lost: acknowledgements wait, senders are held back, and what is on "
                     "disk is served. It goes on by itself when there is space; free some",
-                    stream->name, stream->folder, error_text(error), lasting);
+                    stream->name, stream->folder, why, lasting);
     }
     struct timespec pause = {.tv_nsec = STALL_RETRY_MS * 1000000L};
     if (!scribe->options->stepped)
@@ -155,7 +155,7 @@ static bool write_parts(struct scribe *scribe, struct journal_stream *stream, st
             int error = error_from_errno(written < 0 ? (int)-written : ENOSPC);
             if (error_class(error) != ERROR_CLASS_RETRY)
                 fatal(scribe, "a write", stream, strerror((int)-written));
-            if (!stall(scribe, stream, error))
+            if (!stall(scribe, stream, error_text(error)))
                 return false;
             continue;
         }
@@ -187,7 +187,7 @@ static enum commit commit_stream(struct scribe *scribe, struct journal_stream *s
     while ((error = stream_make_room(stream, bytes))) {
         if (error_class(error) != ERROR_CLASS_RETRY)
             fatal(scribe, "a new segment", stream, error_text(error));
-        if (!stall(scribe, stream, error))
+        if (!stall(scribe, stream, error_text(error)))
             return COMMIT_ABANDONED;
     }
     *care = stream_claim(stream, bytes) || *care;
@@ -322,9 +322,43 @@ static void release_after(struct chunk_list *group, unsigned index)
     release_group(&ready);
 }
 
+/* Whether the disk is to be asked for its space before the next group. */
+static bool has_to_look(struct scribe *scribe, uint64_t now_ns, uint64_t written)
+{
+    bool recent = scribe->looked_ns && now_ns - scribe->looked_ns < SPACE_LOOK_MS * 1000000ull;
+    if (recent && written - scribe->looked_at < SPACE_LOOK_BYTES)
+        return false;
+    scribe->looked_ns = now_ns;
+    scribe->looked_at = written;
+    return true;
+}
+
+/* Waits until there is room for a group (space.h). False when waiting is to end. */
+static bool wait_for_room(struct scribe *scribe)
+{
+    const struct journal_stream *stream = scribe->group.first->runs[0].stream;
+    uint64_t written = atomic_load_explicit(&scribe->byte_count, memory_order_relaxed);
+    if (!scribe->disk_free_min || !has_to_look(scribe, journal_monotonic_ns(scribe->options->clock), written))
+        return true;
+    for (;;) {
+        struct space space;
+        char why[SPACE_TEXT_MAX];
+        space_look(stream->disk, stream->folder, scribe->disk_free_min, &space);
+        if (!space_is_short(&space))
+            return true;
+        space_text(&space, why);
+        if (!stall(scribe, stream, why))
+            return false;
+    }
+}
+
 static void commit_group(struct scribe *scribe)
 {
     struct chunk_list *group = &scribe->group;
+    if (!wait_for_room(scribe)) {
+        discard_group(group);
+        return;
+    }
     uint64_t started = clock_monotonic_ns();
     bool care = false;
     plan_release(group);

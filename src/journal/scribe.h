@@ -82,7 +82,9 @@ struct scribe {
     struct iovec *parts; /* [SCRIBE_PARTS_MAX] */
     _Atomic uint64_t group_count, byte_count;
     atomic_bool abandoned;
-    bool stalled; /* thread: it waits for the disk */
+    bool stalled;                  /* thread: it waits for the disk */
+    uint64_t disk_free_min;        /* 0: it writes whatever is left */
+    uint64_t looked_ns, looked_at; /* thread: when it last asked how much is free (monotonic; 0: never), byte_count then */
     struct scribe_shared *shared;
 };
 

@@ -175,8 +175,17 @@ int segment_open(struct disk *disk, const char *folder, uint64_t base_offset, en
         return error;
     }
     opened.salt = format_segment_salt(header.key, base_offset);
+    opened.created_ns = opened.header_lost ? 0 : header.created_ns;
     *segment = opened;
     return 0;
+}
+
+int segment_open_plain(struct disk *disk, const char *folder, uint64_t base_offset, int *file, struct format_segment_header *header)
+{
+    int error = open_file(disk, folder, base_offset, DISK_READ, file);
+    if (!error)
+        read_header(disk, folder, *file, header);
+    return error;
 }
 
 void reader_damage_text(const struct reader_damage *damage, char text[READER_DAMAGE_TEXT_MAX])

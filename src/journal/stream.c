@@ -53,7 +53,16 @@ static int write_zeros(struct journal_stream *stream, int file, uint64_t from, u
     return error ? error_from_errno(-error) : 0;
 }
 
-static int add_segment(struct journal_stream *stream, uint64_t base_offset, uint64_t bytes)
+/* Whether so many bytes may be written ahead of need. */
+static bool may_write_ahead(const struct journal_stream *stream, uint64_t bytes)
+{
+    struct space space = {0};
+    if (stream->disk_free_min)
+        space_look(stream->disk, stream->folder, stream->disk_free_min, &space);
+    return !space.least || (space.free >= bytes && space.free - bytes >= space.least);
+}
+
+static int add_segment(struct journal_stream *stream, uint64_t base_offset, uint64_t bytes, uint64_t created_ns)
 {
     if (stream->segment_count == stream->segment_capacity) {
         size_t capacity = stream->segment_capacity ? stream->segment_capacity * 2 : 64;
@@ -63,7 +72,7 @@ static int add_segment(struct journal_stream *stream, uint64_t base_offset, uint
         stream->segments = segments;
         stream->segment_capacity = capacity;
     }
-    stream->segments[stream->segment_count++] = (struct stream_segment){base_offset, bytes};
+    stream->segments[stream->segment_count++] = (struct stream_segment){base_offset, bytes, created_ns};
     return 0;
 }
 
@@ -79,7 +88,7 @@ static uint64_t new_key(void)
 /* Gives the file `made` its header and its name, and makes it the active one. */
 static int activate(struct journal_stream *stream, int file, const char *made, uint64_t zeroed_to, uint64_t base_offset)
 {
-    struct format_segment_header header = {.key = stream->key, .base_offset = base_offset, .created_ns = clock_wall_ns()};
+    struct format_segment_header header = {.key = stream->key, .base_offset = base_offset, .created_ns = journal_wall_ns(stream->clock)};
     memcpy(header.stream, stream->name, sizeof header.stream);
     uint8_t block[FORMAT_SEGMENT_HEADER_SIZE];
     format_segment_header_encode(block, &header);
@@ -99,7 +108,7 @@ static int activate(struct journal_stream *stream, int file, const char *made, u
     pthread_mutex_lock(&stream->lock);
     while (stream->zeroing) /* the keeper is at work in the file that is about to be left */
         pthread_cond_wait(&stream->zero_done, &stream->lock);
-    error = add_segment(stream, base_offset, FORMAT_SEGMENT_HEADER_SIZE);
+    error = add_segment(stream, base_offset, FORMAT_SEGMENT_HEADER_SIZE, header.created_ns);
     if (!error) {
         error = stream->disk->ops->rename(stream->disk, from, to);
         spoilt = !error;
@@ -127,6 +136,7 @@ static int activate(struct journal_stream *stream, int file, const char *made, u
         if (made == made_by_keeper)
             stream->next_file = -1; /* only now: until its name is gone the keeper must not make another */
         stream->salt = format_segment_salt(stream->key, base_offset);
+        stream->begun_ns = journal_monotonic_ns(stream->clock);
         stream->position = stream->position_seen = FORMAT_SEGMENT_HEADER_SIZE;
         stream->zeroed_to = zeroed_to;
         stream->zeroing_failed = false;
@@ -212,7 +222,7 @@ static int write_again(struct journal_stream *stream, int file, uint64_t from, u
 
 /* Finds where the last segment ends and cuts off what an unfinished group has left. *bytes: how long it is then, 0 when it is gone: a name
  * is needed again when its file holds no record. */
-static int recover_last(struct journal_stream *stream, uint64_t base_offset, uint64_t *bytes)
+static int recover_last(struct journal_stream *stream, uint64_t base_offset, uint64_t *bytes, uint64_t *created_ns)
 {
     char name[32], path[JOURNAL_PATH_MAX + 40];
     segment_name(base_offset, name);
@@ -252,6 +262,7 @@ static int recover_last(struct journal_stream *stream, uint64_t base_offset, uin
     if (readable) {
         stream->next_offset = end.next_offset;
         *bytes = end.position;
+        *created_ns = segment.created_ns;
         return 0;
     }
     if (segment.header_lost)
@@ -260,17 +271,18 @@ static int recover_last(struct journal_stream *stream, uint64_t base_offset, uin
     return removed ? error_from_errno(-removed) : 0;
 }
 
-static int segment_bytes(struct journal_stream *stream, uint64_t base_offset, uint64_t *bytes)
+/* What there is to know of a segment that is not the last. */
+static int recover_closed(struct journal_stream *stream, uint64_t base_offset, uint64_t *bytes, uint64_t *created_ns)
 {
-    char name[32], path[JOURNAL_PATH_MAX + 40];
-    segment_name(base_offset, name);
-    file_path(stream, name, path);
-    int file = stream->disk->ops->open(stream->disk, path, DISK_READ);
-    if (file < 0)
-        return error_from_errno(-file);
+    struct format_segment_header header = {0};
+    int file;
+    int error = segment_open_plain(stream->disk, stream->folder, base_offset, &file, &header);
+    if (error)
+        return error;
     int64_t size = stream->disk->ops->size(stream->disk, file);
     stream->disk->ops->close(stream->disk, file);
     *bytes = size < 0 ? 0 : (uint64_t)size;
+    *created_ns = header.base_offset == base_offset ? header.created_ns : 0; /* another segment's tells nothing of this one */
     return 0;
 }
 
@@ -287,10 +299,10 @@ static int recover(struct journal_stream *stream)
         error = segment_list(stream->disk, stream->folder, &bases, &count);
     for (size_t i = 0; !error && i < count; i++) {
         bool last = i + 1 == count;
-        uint64_t bytes = 0;
-        error = last ? recover_last(stream, bases[i], &bytes) : segment_bytes(stream, bases[i], &bytes);
+        uint64_t bytes = 0, created_ns = 0;
+        error = last ? recover_last(stream, bases[i], &bytes, &created_ns) : recover_closed(stream, bases[i], &bytes, &created_ns);
         if (!error && (bytes || !last))
-            error = add_segment(stream, bases[i], bytes);
+            error = add_segment(stream, bases[i], bytes, created_ns);
     }
     free(bases);
     return error;
@@ -311,7 +323,9 @@ static void pass_lost_end(struct journal_stream *stream)
 static int start_first_segment(struct journal_stream *stream)
 {
     uint64_t first = FORMAT_SEGMENT_HEADER_SIZE + STREAM_ZERO_FIRST;
-    return start_segment(stream, first < stream->segment_size ? first : stream->segment_size);
+    if (first > stream->segment_size)
+        first = stream->segment_size;
+    return start_segment(stream, may_write_ahead(stream, first) ? first : 0);
 }
 
 int stream_open(struct journal_stream *stream)
@@ -375,7 +389,9 @@ void stream_close(struct journal_stream *stream)
 
 int stream_make_room(struct journal_stream *stream, uint64_t bytes)
 {
-    if (stream->file >= 0 && (stream->position + bytes <= stream->segment_size || stream->position == FORMAT_SEGMENT_HEADER_SIZE))
+    bool empty = stream->position == FORMAT_SEGMENT_HEADER_SIZE;
+    bool old = stream->retention.age_ns && journal_monotonic_ns(stream->clock) - stream->begun_ns >= stream->retention.age_ns;
+    if (stream->file >= 0 && (empty || (!old && stream->position + bytes <= stream->segment_size)))
         return 0;
     return start_segment(stream, 0);
 }
@@ -435,7 +451,7 @@ static bool zero_ahead(struct journal_stream *stream)
     if (!wanted)
         return false;
     uint64_t to = zero_step(stream, from);
-    int error = zero_active(stream, base_offset, from, to);
+    int error = may_write_ahead(stream, to - from) ? zero_active(stream, base_offset, from, to) : ERR_NO_SPACE;
     pthread_mutex_lock(&stream->lock);
     stream->zeroing = false;
     if (error)
@@ -489,6 +505,7 @@ static bool prepare_next(struct journal_stream *stream)
             zeroed_to = (uint64_t)size < stream->segment_size ? (uint64_t)size : stream->segment_size;
         } else {
             /* All of it, while nobody waits for a sync of this file. */
+            error = may_write_ahead(stream, stream->segment_size) ? 0 : ERR_NO_SPACE;
             while (!error && zeroed_to < stream->segment_size) {
                 uint64_t from = zeroed_to;
                 zeroed_to = zero_step(stream, from);
@@ -512,28 +529,52 @@ static bool prepare_next(struct journal_stream *stream)
     return true;
 }
 
-/* The oldest segment may go when more than retention_size is kept without it and the guard is beyond its last record. It becomes the next
- * one, unless the disk is full: then its space is needed at once. Only when it is gone
+static void tell_of_leap(const struct journal_stream *stream, const struct retention_look *look)
+{
+    char ended[CLOCK_TEXT_SIZE];
+    clock_wall_text(look->ended_ns, ended);
+    diagnostics(
+        DIAGNOSTICS_WARNING, "journal",
+        "stream %s: what is there from before %s is twice as old as journal.retention_age_s: the clock was set forward, or the server "
+        "was away, the setting lowered, or a message long without an outcome. It is removed in %.1f h; if the clock is wrong, set it "
+        "right before",
+        stream->name, ended, (double)look->hold_ns / 3600e9);
+}
+
+/* Under lock. Whether the oldest segment may go: retention.h, and the guard is beyond its last record. */
+static bool is_due(struct journal_stream *stream, struct retention_look *look)
+{
+    *look = (struct retention_look){.look_in_ns = UINT64_MAX};
+    bool may = !stream->retention_stopped && stream->segment_count > 1 &&
+               (stream->retention.age_ns || retention_by_size(&stream->retention, stream->segments, stream->segment_count));
+    if (may && stream->guarded) {
+        atomic_store(&stream->retire_at, stream->segments[1].base_offset);
+        may = stream->segments[1].base_offset <= atomic_load(&stream->guard);
+        if (may)
+            atomic_store(&stream->retire_at, UINT64_MAX);
+    }
+    if (may)
+        *look = retention_look(&stream->retention, stream->segments, stream->segment_count, journal_wall_ns(stream->clock),
+                               journal_monotonic_ns(stream->clock));
+    return look->retire;
+}
+
+/* What is retired becomes the next segment, unless the disk is full: then its space is needed at once. Only when it is gone
  * for good may the next one go: a crash that brought back one and not the other would look as if the records between were lost. */
 static bool retire_oldest(struct journal_stream *stream, bool full)
 {
     char name[32], path[JOURNAL_PATH_MAX + 40], spare[JOURNAL_PATH_MAX + 40];
+    struct retention_look look;
     pthread_mutex_lock(&stream->lock);
-    uint64_t total = 0;
-    for (size_t i = 0; i < stream->segment_count; i++)
-        total += stream->segments[i].bytes;
-    bool wanted = stream->retention_size && !stream->retention_stopped && stream->segment_count > 1 &&
-                  total - stream->segments[0].bytes >= stream->retention_size;
-    if (wanted && stream->guarded) {
-        atomic_store(&stream->retire_at, stream->segments[1].base_offset);
-        wanted = stream->segments[1].base_offset <= atomic_load(&stream->guard);
-        if (wanted)
-            atomic_store(&stream->retire_at, UINT64_MAX);
-    }
+    bool wanted = is_due(stream, &look);
     bool keep = wanted && !stream->has_spare && !full && stream->segments[0].bytes > stream->segment_size / 2;
     if (wanted)
         segment_name(stream->segments[0].base_offset, name);
     pthread_mutex_unlock(&stream->lock);
+    if (look.tell)
+        tell_of_leap(stream, &look);
+    uint64_t now_ns = journal_monotonic_ns(stream->clock);
+    stream->look_at_ns = look.look_in_ns < UINT64_MAX - now_ns ? now_ns + look.look_in_ns : UINT64_MAX;
     if (!wanted)
         return false;
     file_path(stream, name, path);
@@ -560,12 +601,12 @@ static bool retire_oldest(struct journal_stream *stream, bool full)
 
 bool stream_keep(struct journal_stream *stream, bool full)
 {
-    bool worked = zero_ahead(stream);
+    bool worked = !full && zero_ahead(stream);
     if (!worked)
         worked = close_left(stream);
     if (!worked)
         worked = retire_oldest(stream, full);
     if (!worked)
-        worked = prepare_next(stream);
+        worked = !full && prepare_next(stream);
     return worked;
 }

@@ -8,21 +8,31 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/clock.h"
 #include "journal/journal.h"
+#include "journal/retention.h"
 
 enum { STREAM_ZERO_STEP = 1 << 20, STREAM_ZERO_AHEAD = 8 << 20, STREAM_ZERO_FIRST = 1 << 20, STREAM_PAGE_SIZE = 4096 };
 
-struct stream_segment {
-    uint64_t base_offset;
-    uint64_t bytes;
-};
+/* `clock` NULL: the system's. */
+static inline uint64_t journal_wall_ns(const struct journal_clock *clock)
+{
+    return clock ? clock->wall_ns() : clock_wall_ns();
+}
+
+static inline uint64_t journal_monotonic_ns(const struct journal_clock *clock)
+{
+    return clock ? clock->monotonic_ns() : clock_monotonic_ns();
+}
 
 struct journal_stream {
     struct disk *disk;
     char name[FORMAT_STREAM_NAME_MAX + 1];
     char folder[JOURNAL_PATH_MAX];
-    uint64_t segment_size, retention_size;
-    uint64_t key; /* format.h */
+    uint64_t segment_size;
+    const struct journal_clock *clock; /* NULL: the system's */
+    uint64_t disk_free_min;            /* nothing is written ahead into the last of the disk (space.h) */
+    uint64_t key;                      /* format.h */
     size_t pack_from;
     uint64_t known_end; /* offset behind the last that was written by what "ends" says (ends.h); 0: nothing is known */
     bool guarded;
@@ -39,13 +49,17 @@ struct journal_stream {
     uint64_t position;                /* where the next group goes */
     uint64_t salt;
     uint64_t next_offset; /* of the next record to be written */
+    uint64_t begun_ns;    /* monotonic: when the segment was */
 
     _Atomic uint64_t durable; /* offset behind the last durable record */
     _Atomic uint64_t guard;
     _Atomic uint64_t retire_at; /* the keeper is to be woken when the guard comes to it; UINT64_MAX: it need not */
 
+    uint64_t look_at_ns; /* the keeper's, monotonic: when it is to look at retention again; UINT64_MAX: when it is woken */
+
     pthread_mutex_t lock;
     pthread_cond_t zero_done;
+    struct retention retention;
     struct stream_segment *segments; /* oldest first; the last is being written */
     size_t segment_count, segment_capacity;
     uint64_t position_seen; /* position, for the keeper */
@@ -68,7 +82,8 @@ void stream_close(struct journal_stream *stream);
 /* Between open and the first group: goes on at an offset behind the end (journal_stream_skip). */
 int stream_skip(struct journal_stream *stream, uint64_t offset);
 
-/* Scribe. Makes room for a group of `bytes`: rolls to a new segment when it does not fit. Negative error: nothing changed. */
+/* Scribe. Makes room for a group of `bytes`: rolls to a new segment when it does not fit, or when this one has been written to for as long
+ * as a record is to be kept. Negative error: nothing changed. */
 int stream_make_room(struct journal_stream *stream, uint64_t bytes);
 
 /* Scribe. Zeros to be written behind a group of `bytes`, up to the end of its last page: only a page that is written whole need not be
@@ -82,8 +97,8 @@ bool stream_claim(struct journal_stream *stream, uint64_t bytes);
 /* Tells the operator of damage; a reader_on_damage whose context is the stream. */
 void stream_say_damage(void *context, const struct reader_damage *damage);
 
-/* Keeper thread: does one piece of what is needed. `full`: a scribe waits for space, so what is retired is not kept to be used again.
- * Returns true when there was something to do. */
+/* Keeper thread: does one piece of what is needed. `full`: a scribe waits for space, so what is retired is not kept to be used again, and
+ * nothing is written ahead. Returns true when there was something to do; otherwise look_at_ns says when to come back. */
 bool stream_keep(struct journal_stream *stream, bool full);
 
 #endif

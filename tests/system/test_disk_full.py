@@ -1,4 +1,5 @@
-"""A file system that is really full: senders are held back, nothing that was acknowledged is lost, and it goes on when there is space."""
+"""A file system that is really full, and one of which only the last is left (journal.disk_free_min): senders are held back, nothing that was
+acknowledged is lost, and it goes on when there is space."""
 import errno
 import os
 import signal
@@ -9,8 +10,11 @@ import uuid
 
 import pytest
 
+from holes import ANSWERS, RESULT, TRACE, Hole
 from spindle import DEADLINE_S, Spindle, wait_until
 
+SMALL = {'journal.segment_size': '1MiB', 'journal.backlog_size_max': '1MiB'}
+LEFT = 1 << 20  # less than a tenth of the small disk
 PAYLOAD = b'x' * 50000
 
 
@@ -54,7 +58,7 @@ class Filler:
 @pytest.fixture
 def full(small_disk, connect):
     """A server whose disk is full, and who filled it."""
-    server = Spindle(small_disk, settings={'journal.segment_size': '1MiB', 'journal.backlog_size_max': '1MiB'})
+    server = Spindle(small_disk, settings={**SMALL, 'journal.disk_free_min': 0})
     server.stderr_path = small_disk.parent / 'stderr.txt'  # on another disk
     server.start()
     filler = Filler(connect(server))
@@ -165,3 +169,101 @@ def fill(path):
                     pass
             except OSError as refusal:
                 assert refusal.errno == errno.ENOSPC
+
+
+# ---- the last of the disk ----
+
+def fill_up_to(folder, left):
+    """Takes all space but `left` bytes, and perhaps what a server beside it writes ahead meanwhile."""
+    with open(folder / 'rest', 'wb') as file:
+        while os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize > left:
+            file.write(bytes(65536))
+            file.flush()
+
+
+@pytest.fixture
+def guarded(small_disk):
+    """A server, not started, that keeps a tenth of the small disk free; holes wait some seconds for their heads."""
+    server = Spindle(small_disk, settings={**SMALL, 'pipeline.grace_s': 3})
+    server.stderr_path = small_disk.parent / 'stderr.txt'
+    yield server
+    server.kill()
+
+
+def stalled(server):
+    return server.metrics().get_sum('spindle_journal_stalled') == 1
+
+
+def test_the_last_of_the_disk_is_for_what_was_accepted(guarded, small_disk, connect):
+    server = guarded.start()
+    publisher, subscriber = connect(server), connect(server)
+    subscriber.subscribe(*ANSWERS)
+    hole = Hole()
+    publisher.publish_all(hole.messages((RESULT, TRACE)))
+    fill_up_to(small_disk, LEFT)
+    status, _, text = server.http('/readyz')
+    assert status == 503 and 'journal.disk_free_min' in text and 'MiB' in text and 'free some space' in text
+    metrics = server.metrics()
+    assert 0 < metrics.get_sum('spindle_journal_disk_free_bytes') < metrics.get_sum('spindle_journal_disk_free_min_bytes') < 3 << 20
+    token = None
+    while not stalled(server):  # the disk is asked once a second
+        token = publisher.post('waits/for/room', b'not acknowledged')
+    assert len(subscriber.take(2)) == 2  # the grace has passed, and the hole is answered
+    wait_until(lambda: server.metrics().get_sum('spindle_pending', stream='ingest') == 0, 'the outcomes are on disk')
+    assert stalled(server) and not token.is_published()
+    assert 'not ready' in server.http('/')[2] and 'journal.disk_free_min' in server.http('/')[2]
+    said = server.stderr()
+    assert said.count('cannot write to') == 1 and 'journal.disk_free_min' in said and 'free some' in said
+    (small_disk / 'rest').unlink()
+    wait_until(token.is_published, 'it goes on')
+    wait_until(lambda: 'writing goes on after' in server.stderr(), 'and says so')
+    assert server.readiness()[0] == 200
+    server.stop()
+    assert all(terms['holds'] for terms in server.audit().values())
+    assert b'not acknowledged' in {record['payload'] for record in server.journal('bus')}
+
+
+def test_what_waits_for_room_holds_back_as_a_full_disk_does(guarded, small_disk, connect):
+    server = guarded.start()
+    fill_up_to(small_disk, LEFT)
+    held = connect(server)
+    tokens = [held.post('fill/up', PAYLOAD) for _ in range(60)]  # 3 MB
+    wait_until(lambda: server.metrics().get_sum('spindle_bus_pauses_total', reason='journal') >= 1, 'a sender is held back')
+    witness, publisher = connect(server), connect(server)
+    assert witness.subscribe('live/#', qos=0) == [0]
+    publisher.publish('OPCPUBSUB/box/tool/ResultManagement', b'{}', qos=0)
+    publisher.publish('live/1', b'not for the disk', qos=0)
+    assert witness.take()[0].payload == b'not for the disk'
+    assert server.metrics().get_sum('drilling_messages_dropped_total', reason='journal') == 1
+    assert not any(token.is_published() for token in tokens)
+    (small_disk / 'rest').unlink()
+    wait_until(lambda: all(token.is_published() for token in tokens), 'it goes on')
+
+
+def test_a_start_with_too_little_room_works_and_says_so(guarded, small_disk, connect):
+    server = guarded
+    fill_up_to(small_disk, LEFT)
+    server.start()
+    assert 'They will wait until there is more' in server.stderr() and 'journal.disk_free_min' in server.stderr()
+    assert server.readiness()[0] == 503
+    client = connect(server)
+    client.subscribe('live/#', qos=0)
+    client.publish('live/x', b'now', qos=0)
+    assert client.take()[0].payload == b'now'
+    (small_disk / 'rest').unlink()
+    wait_until(lambda: server.readiness()[0] == 200, 'there is room')
+    client.publish('bus/x', b'kept')
+    server.stop()
+
+
+def test_without_a_limit_the_disk_is_used_to_its_end(small_disk, connect):
+    server = Spindle(small_disk, settings={**SMALL, 'journal.disk_free_min': 0})
+    server.stderr_path = small_disk.parent / 'stderr.txt'
+    server.start()
+    try:
+        fill_up_to(small_disk, LEFT)
+        assert server.readiness()[0] == 200
+        connect(server).publish('bus/x', b'kept')
+        assert server.metrics().get_sum('spindle_journal_disk_free_min_bytes') == 0
+    finally:
+        server.kill()

@@ -59,6 +59,8 @@ struct simulated_disk {
     struct simulated_hooks hooks;
     uint32_t short_one_in;
     unsigned full_calls;
+    uint64_t free_bytes, total_bytes; /* what it says; it does not count */
+    unsigned space_looks;
     bool dead;
 };
 
@@ -515,6 +517,18 @@ static int simulated_list(struct disk *table, const char *path, void (*each)(voi
     return 0;
 }
 
+static int simulated_space(struct disk *table, const char *path, uint64_t *free_bytes, uint64_t *total_bytes)
+{
+    struct simulated_disk *disk = from(table);
+    disk->space_looks++;
+    int error = before(disk, &(struct simulated_call){.kind = SIMULATED_SPACE, .path = path});
+    if (error)
+        return error;
+    *free_bytes = disk->free_bytes;
+    *total_bytes = disk->total_bytes;
+    return 0;
+}
+
 static int simulated_lock(struct disk *table, const char *path)
 {
     struct simulated_disk *disk = from(table);
@@ -546,6 +560,7 @@ static const struct disk_ops simulated_ops = {
     .make_folder = simulated_make_folder,
     .sync_folder = simulated_sync_folder,
     .list = simulated_list,
+    .space = simulated_space,
     .lock = simulated_lock,
 };
 
@@ -555,6 +570,7 @@ static struct simulated_disk *create(uint64_t seed)
     assert(disk);
     disk->table.ops = &simulated_ops;
     disk->random.state = seed;
+    simulated_disk_set_space(disk, UINT64_MAX, UINT64_MAX);
     return disk;
 }
 
@@ -593,6 +609,17 @@ void simulated_disk_set_short(struct simulated_disk *disk, uint32_t one_in)
 void simulated_disk_fill(struct simulated_disk *disk, unsigned calls)
 {
     disk->full_calls = calls;
+}
+
+void simulated_disk_set_space(struct simulated_disk *disk, uint64_t free_bytes, uint64_t total_bytes)
+{
+    disk->free_bytes = free_bytes;
+    disk->total_bytes = total_bytes;
+}
+
+unsigned simulated_disk_space_looks(const struct simulated_disk *disk)
+{
+    return disk->space_looks;
 }
 
 struct simulated_disk *simulated_disk_crash(const struct simulated_disk *disk, uint64_t seed)

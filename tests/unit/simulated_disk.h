@@ -38,7 +38,8 @@ enum simulated_kind {
     SIMULATED_REMOVE,
     SIMULATED_MAKE_FOLDER,
     SIMULATED_SYNC_FOLDER,
-    SIMULATED_LIST
+    SIMULATED_LIST,
+    SIMULATED_SPACE
 };
 
 struct simulated_call {
@@ -51,7 +52,7 @@ struct simulated_call {
 struct simulated_hooks {
     /* Before a call has effect; 0, or the negative errno with which it fails. May be NULL. */
     int (*before)(void *context, const struct simulated_call *call);
-    /* After a call that could have changed what is on disk (not open, read and list). May be NULL. */
+    /* After a call that could have changed what is on disk (not open, read, list and space). May be NULL. */
     void (*after)(void *context, const struct simulated_call *call);
     void *context;
 };
@@ -70,6 +71,10 @@ void simulated_disk_set_short(struct simulated_disk *disk, uint32_t one_in);
 
 /* The next `calls` calls that need space are refused. */
 void simulated_disk_fill(struct simulated_disk *disk, unsigned calls);
+
+/* What it says of its space from now on, whatever is written; at first there is no end to it. */
+void simulated_disk_set_space(struct simulated_disk *disk, uint64_t free_bytes, uint64_t total_bytes);
+unsigned simulated_disk_space_looks(const struct simulated_disk *disk); /* how often it was asked */
 
 /* The disk that is found after a crash at this moment; its caller's. Takes no hooks and no faults along. */
 struct simulated_disk *simulated_disk_crash(const struct simulated_disk *disk, uint64_t seed);

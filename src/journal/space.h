@@ -1,0 +1,40 @@
+/* How much of the disk is left, and how much of it is not for new messages.
+ *
+ * What arrives is written while `least` bytes are free and waits otherwise; what is needed to finish what was accepted (results, dead
+ * letters, outcomes) may use the rest. So a disk that fills up stops the senders first, and the work on what they have sent last.
+ *
+ * Nothing is written ahead of need into that part, by no stream.
+ *
+ * `least` is what was asked for, but no more than a tenth of the file system: 256 MiB would be all of a small one. */
+#ifndef JOURNAL_SPACE_H
+#define JOURNAL_SPACE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "journal/disk.h"
+
+enum {
+    SPACE_SHARE = 10,            /* of a file system at most this part is kept free */
+    SPACE_LOOK_MS = 1000,        /* while it is written to, the disk is asked so often, and ... */
+    SPACE_LOOK_BYTES = 32 << 20, /* ... whenever so much was written */
+    SPACE_TEXT_MAX = 160
+};
+
+struct space {
+    uint64_t free, least; /* bytes */
+};
+
+/* Asks the disk of `folder`. `wanted`: bytes to be kept free. Where the disk does not tell, *space has no limit: a write that finds no
+ * space will. */
+void space_look(struct disk *disk, const char *folder, uint64_t wanted, struct space *space);
+
+static inline bool space_is_short(const struct space *space)
+{
+    return space->free < space->least;
+}
+
+/* What there is and what is kept, in words. */
+void space_text(const struct space *space, char text[SPACE_TEXT_MAX]);
+
+#endif

@@ -1,0 +1,402 @@
+/* What may go by size and by age, what never does, and clocks that are wrong. */
+#include "journal_fixture.h"
+
+#include <time.h>
+
+#include "journal/retention.h"
+#include "journal/stream.h"
+#include "simulated_disk.h"
+
+#define SECOND_NS 1000000000ull
+#define HOUR_NS   (3600 * SECOND_NS)
+#define DAY_NS    (24 * HOUR_NS)
+#define YEAR_NS   (365 * DAY_NS)
+
+enum { PAYLOAD = 20000, SEGMENT = 64 << 10, A_SEGMENT = 2 /* records of PAYLOAD in a segment */, DEADLINE_S = 20 };
+
+/* ---- the rules ---- */
+
+static const uint64_t noon_ns = 1800000000 * SECOND_NS;
+
+static struct retention_look look(struct retention *retention, const struct stream_segment *segments, size_t count, uint64_t wall_ns)
+{
+    return retention_look(retention, segments, count, wall_ns, 7 * DAY_NS);
+}
+
+static void a_segment_goes_when_size_or_age_says_so(void **state)
+{
+    (void)state;
+    const struct stream_segment segments[] = {{0, 100, noon_ns}, {10, 50, noon_ns + HOUR_NS}, {20, 60, noon_ns + 2 * HOUR_NS}};
+    struct retention none = {0}, size = {.size = 110}, larger = {.size = 111}, age = {.age_ns = DAY_NS},
+                     both = {.size = 111, .age_ns = DAY_NS};
+    uint64_t due_ns = noon_ns + HOUR_NS + DAY_NS; /* the second was begun an hour after noon */
+    assert_false(look(&none, segments, 3, due_ns).retire);
+    assert_int_equal(look(&none, segments, 3, due_ns).look_in_ns, UINT64_MAX);
+    assert_true(look(&size, segments, 3, noon_ns).retire);
+    assert_false(look(&larger, segments, 3, due_ns).retire);
+    assert_false(look(&age, segments, 3, due_ns - 1).retire);
+    assert_true(look(&age, segments, 3, due_ns).retire);
+    assert_true(look(&both, segments, 3, due_ns).retire);
+    both.size = 110;
+    assert_true(look(&both, segments, 3, noon_ns).retire);
+}
+
+static void the_newest_segment_never_goes(void **state)
+{
+    (void)state;
+    const struct stream_segment segments[] = {{0, 100, noon_ns}};
+    struct retention both = {.size = 1, .age_ns = 1};
+    assert_false(look(&both, segments, 1, noon_ns + YEAR_NS).retire);
+    assert_false(look(&both, segments, 0, noon_ns + YEAR_NS).retire);
+    assert_int_equal(look(&both, segments, 1, noon_ns + YEAR_NS).look_in_ns, UINT64_MAX);
+}
+
+static void it_is_looked_at_when_it_is_due_and_each_hour(void **state)
+{
+    (void)state;
+    const struct stream_segment segments[] = {{0, 100, noon_ns}, {10, 50, noon_ns}};
+    struct retention age = {.age_ns = DAY_NS};
+    assert_int_equal(look(&age, segments, 2, noon_ns).look_in_ns, HOUR_NS);
+    assert_int_equal(look(&age, segments, 2, noon_ns + DAY_NS - 5).look_in_ns, 5);
+}
+
+static void a_clock_that_is_set_back_retires_nothing(void **state)
+{
+    (void)state;
+    const struct stream_segment segments[] = {{0, 100, noon_ns}, {10, 50, noon_ns + HOUR_NS}, {20, 60, noon_ns + 2 * HOUR_NS}};
+    struct retention age = {.age_ns = DAY_NS};
+    assert_false(look(&age, segments, 3, noon_ns - 10 * YEAR_NS).retire);
+    assert_false(look(&age, segments, 3, 0).retire);
+}
+
+static void a_stamp_that_is_lost_or_in_the_future_is_made_up_for_by_the_next(void **state)
+{
+    (void)state;
+    struct stream_segment segments[] = {{0, 100, noon_ns}, {10, 50, noon_ns + 10 * YEAR_NS}, {20, 60, 0}, {30, 70, noon_ns + HOUR_NS}};
+    struct retention age = {.age_ns = DAY_NS};
+    assert_false(look(&age, segments, 4, noon_ns + HOUR_NS + DAY_NS - 1).retire);
+    assert_true(look(&age, segments, 4, noon_ns + HOUR_NS + DAY_NS).retire);
+    assert_false(look(&age, segments, 3, noon_ns + HOUR_NS + DAY_NS).retire); /* nothing tells */
+}
+
+static void a_clock_that_leaps_ahead_is_told_and_waited_for(void **state)
+{
+    (void)state;
+    const struct stream_segment segments[] = {{0, 100, noon_ns}, {10, 50, noon_ns}, {20, 60, noon_ns}};
+    struct retention age = {.age_ns = 30 * DAY_NS};
+    uint64_t leapt_ns = noon_ns + 10 * YEAR_NS, at_ns = 7 * DAY_NS;
+    struct retention_look first = retention_look(&age, segments, 3, leapt_ns, at_ns);
+    assert_true(first.tell && !first.retire);
+    assert_int_equal(first.hold_ns, DAY_NS);
+    assert_int_equal(first.ended_ns, noon_ns);
+    struct retention_look later = retention_look(&age, segments, 3, leapt_ns + DAY_NS - 5, at_ns + DAY_NS - 5);
+    assert_true(!later.tell && !later.retire);
+    assert_int_equal(later.look_in_ns, 5);
+
+    struct retention righted = age;
+    assert_false(retention_look(&righted, segments, 3, noon_ns + DAY_NS, at_ns + DAY_NS).retire); /* the clock was set right */
+    struct retention_look again = retention_look(&righted, segments, 3, leapt_ns, at_ns + 2 * DAY_NS);
+    assert_true(again.tell && !again.retire); /* another leap is waited for as long */
+
+    assert_true(retention_look(&age, segments, 3, leapt_ns + DAY_NS, at_ns + DAY_NS).retire); /* it was not */
+    assert_true(retention_look(&age, segments + 1, 2, leapt_ns + DAY_NS, at_ns + DAY_NS).retire);
+}
+
+static void a_leap_does_not_hold_what_size_retires_nor_longer_than_the_age(void **state)
+{
+    (void)state;
+    const struct stream_segment segments[] = {{0, 100, noon_ns}, {10, 50, noon_ns}};
+    struct retention both = {.size = 50, .age_ns = HOUR_NS};
+    struct retention_look first = look(&both, segments, 2, noon_ns + YEAR_NS);
+    assert_true(first.retire);
+    assert_int_equal(first.hold_ns, HOUR_NS);
+}
+
+static void what_the_guard_holds_is_counted(void **state)
+{
+    (void)state;
+    const struct stream_segment segments[] = {
+        {0, 100, noon_ns}, {10, 50, noon_ns}, {20, 60, noon_ns + HOUR_NS}, {30, 70, noon_ns + DAY_NS}};
+    struct retention size = {.size = 130}, age = {.age_ns = HOUR_NS}, none = {0};
+    assert_int_equal(retention_held(&size, segments, 4, 0, noon_ns), 150); /* 130 are kept without the first two */
+    assert_int_equal(retention_held(&size, segments, 4, 9, noon_ns), 150);
+    assert_int_equal(retention_held(&size, segments, 4, 10, noon_ns), 50); /* the first is about to go */
+    assert_int_equal(retention_held(&size, segments, 4, 25, noon_ns), 0);
+    assert_int_equal(retention_held(&age, segments, 4, 0, noon_ns + 2 * HOUR_NS), 150);
+    assert_int_equal(retention_held(&none, segments, 4, 0, noon_ns + YEAR_NS), 0);
+    assert_int_equal(retention_held(&size, segments, 0, 0, noon_ns), 0);
+}
+
+/* ---- in a journal ---- */
+
+static uint64_t wall_ns, monotonic_ns;
+
+static uint64_t read_wall(void)
+{
+    return wall_ns;
+}
+
+static uint64_t read_monotonic(void)
+{
+    return monotonic_ns;
+}
+
+static void pass(uint64_t ns)
+{
+    wall_ns += ns;
+    monotonic_ns += ns;
+}
+
+struct kept {
+    struct simulated_disk *disk;
+    struct journal_stream_options options;
+    struct journal *journal;
+    struct journal_stream *stream;
+    struct journal_producer *producer;
+};
+
+static void open_kept(struct kept *kept)
+{
+    static const struct journal_clock clock = {read_wall, read_monotonic};
+    struct journal_options options = {
+        .disk = simulated_disk_table(kept->disk), .folder = "/data", .segment_size = SEGMENT, .clock = &clock, .stepped = true};
+    assert_int_equal(journal_open(&kept->journal, &options), 0);
+    assert_int_equal(journal_stream_add(kept->journal, &kept->options, &kept->stream), 0);
+    assert_int_equal(journal_start(kept->journal), 0);
+    assert_int_equal(journal_producer_open(kept->journal, no_notice, NULL, &kept->producer), 0);
+}
+
+static void begin(struct kept *kept, struct journal_stream_options options)
+{
+    wall_ns = noon_ns;
+    monotonic_ns = HOUR_NS;
+    options.name = "kept";
+    *kept = (struct kept){.disk = simulated_disk_create(1), .options = options};
+    open_kept(kept);
+}
+
+static void close_kept(struct kept *kept)
+{
+    journal_producer_close(kept->producer);
+    journal_close(kept->journal);
+}
+
+static void end(struct kept *kept)
+{
+    close_kept(kept);
+    simulated_disk_destroy(kept->disk);
+}
+
+static void keep(struct kept *kept)
+{
+    while (journal_step_keeper(kept->journal))
+        continue;
+}
+
+static void write_records(struct kept *kept, unsigned count)
+{
+    static const uint8_t payload[PAYLOAD];
+    for (unsigned i = 0; i < count; i++) {
+        struct message message = {
+            .time_ns = wall_ns, .topic = "t", .topic_length = 1, .payload = payload, .payload_length = sizeof payload};
+        assert_int_equal(journal_append(kept->producer, kept->stream, &message, NULL, 0, 0), 0);
+        journal_submit(kept->producer);
+        assert_true(journal_step_group(kept->journal));
+        keep(kept);
+    }
+}
+
+static struct journal_stream_stats stats_of(struct kept *kept)
+{
+    struct journal_stream_stats stats;
+    journal_stream_stats(kept->stream, &stats);
+    return stats;
+}
+
+static void what_is_old_goes_though_nothing_is_written(void **state)
+{
+    (void)state;
+    struct kept kept;
+    begin(&kept, (struct journal_stream_options){.retention_age_ns = DAY_NS});
+    write_records(&kept, A_SEGMENT);
+    pass(HOUR_NS);
+    write_records(&kept, A_SEGMENT);
+    pass(HOUR_NS);
+    write_records(&kept, A_SEGMENT); /* the third was begun two hours after noon */
+    assert_int_equal(stats_of(&kept).segment_count, 3);
+    pass(DAY_NS - HOUR_NS - 1);
+    keep(&kept);
+    assert_int_equal(stats_of(&kept).first_offset, 0);
+    assert_int_equal(kept.stream->look_at_ns, monotonic_ns + 1);
+    pass(1);
+    keep(&kept);
+    assert_int_equal(stats_of(&kept).first_offset, A_SEGMENT);
+    assert_int_equal(kept.stream->look_at_ns, monotonic_ns + HOUR_NS);
+    pass(HOUR_NS);
+    keep(&kept);
+    assert_int_equal(stats_of(&kept).first_offset, 2 * A_SEGMENT);
+    assert_int_equal(kept.stream->look_at_ns, UINT64_MAX); /* nothing to come back for */
+    pass(YEAR_NS);
+    keep(&kept);
+    assert_int_equal(stats_of(&kept).segment_count, 1);
+    end(&kept);
+}
+
+static void age_is_known_again_after_a_restart(void **state)
+{
+    (void)state;
+    struct kept kept;
+    begin(&kept, (struct journal_stream_options){.retention_age_ns = DAY_NS});
+    write_records(&kept, A_SEGMENT);
+    pass(HOUR_NS);
+    write_records(&kept, 1); /* in the second */
+    close_kept(&kept);
+    pass(HOUR_NS);
+    open_kept(&kept);
+    keep(&kept);
+    assert_int_equal(stats_of(&kept).segment_count, 3);
+    pass(DAY_NS - HOUR_NS);
+    keep(&kept);
+    assert_int_equal(stats_of(&kept).first_offset, A_SEGMENT);
+    pass(HOUR_NS - 1); /* what was last written before the stop counts from the start */
+    keep(&kept);
+    assert_int_equal(stats_of(&kept).first_offset, A_SEGMENT);
+    pass(1);
+    keep(&kept);
+    assert_int_equal(stats_of(&kept).first_offset, A_SEGMENT + 1);
+    end(&kept);
+}
+
+static void the_slowest_cursor_holds_what_size_and_age_would_retire(void **state)
+{
+    (void)state;
+    struct kept kept;
+    begin(&kept, (struct journal_stream_options){.retention_age_ns = HOUR_NS, .retention_size = 1, .guarded = true});
+    write_records(&kept, 4 * A_SEGMENT);
+    pass(HOUR_NS);
+    keep(&kept);
+    assert_int_equal(stats_of(&kept).first_offset, 0); /* the cursor stands at 0 */
+    assert_int_equal(stats_of(&kept).held_bytes, stats_of(&kept).bytes - kept.stream->segments[3].bytes);
+    for (uint64_t cursor = 1; cursor <= 4 * A_SEGMENT; cursor++) {
+        journal_stream_set_guard(kept.stream, cursor);
+        keep(&kept);
+        uint64_t segment = cursor / A_SEGMENT < 3 ? cursor / A_SEGMENT : 3;
+        assert_int_equal(stats_of(&kept).first_offset, segment * A_SEGMENT);
+        assert_int_equal(stats_of(&kept).held_bytes > 0, segment < 3);
+    }
+    end(&kept);
+}
+
+static void a_cursor_that_is_late_lets_go_after_the_hold(void **state)
+{
+    (void)state;
+    struct kept kept;
+    begin(&kept, (struct journal_stream_options){.retention_age_ns = HOUR_NS, .guarded = true});
+    write_records(&kept, 2 * A_SEGMENT);
+    pass(DAY_NS);
+    keep(&kept);
+    assert_int_equal(kept.stream->look_at_ns, UINT64_MAX); /* it is woken by the guard */
+    journal_stream_set_guard(kept.stream, 2 * A_SEGMENT);
+    keep(&kept);
+    assert_int_equal(stats_of(&kept).first_offset, 0);
+    assert_int_equal(kept.stream->look_at_ns, monotonic_ns + HOUR_NS);
+    pass(HOUR_NS);
+    keep(&kept);
+    assert_int_equal(stats_of(&kept).first_offset, A_SEGMENT);
+    end(&kept);
+}
+
+static void a_clock_that_leaps_does_not_empty_a_stream(void **state)
+{
+    (void)state;
+    struct kept kept;
+    begin(&kept, (struct journal_stream_options){.retention_age_ns = 30 * DAY_NS});
+    write_records(&kept, 4 * A_SEGMENT);
+    wall_ns += 10 * YEAR_NS;
+    keep(&kept);
+    close_kept(&kept);
+    open_kept(&kept); /* nor does a start with the wrong clock */
+    keep(&kept);
+    pass(HOUR_NS);
+    keep(&kept);
+    assert_int_equal(stats_of(&kept).first_offset, 0);
+    wall_ns -= 10 * YEAR_NS;
+    pass(DAY_NS);
+    keep(&kept);
+    assert_int_equal(stats_of(&kept).first_offset, 0);
+    pass(30 * DAY_NS); /* the right clock */
+    keep(&kept);
+    assert_int_equal(stats_of(&kept).first_offset, 3 * A_SEGMENT); /* the segment of the start has a stamp in the future */
+    end(&kept);
+}
+
+static void a_segment_that_fills_slowly_is_left_when_it_is_old(void **state)
+{
+    (void)state;
+    struct kept kept;
+    begin(&kept, (struct journal_stream_options){.retention_age_ns = DAY_NS});
+    write_records(&kept, 1);
+    pass(DAY_NS - 1);
+    write_records(&kept, 1);
+    assert_int_equal(stats_of(&kept).segment_count, 1);
+    pass(1);
+    write_records(&kept, 1);
+    assert_int_equal(stats_of(&kept).segment_count, 2);
+    pass(DAY_NS);
+    keep(&kept);
+    assert_int_equal(stats_of(&kept).first_offset, 2); /* the first record is two days old */
+    end(&kept);
+}
+
+/* ---- with threads and clocks that run ---- */
+
+static void an_idle_keeper_comes_back_when_something_is_old(void **state)
+{
+    (void)state;
+    struct journal *journal;
+    struct journal_stream *stream;
+    struct journal_producer *producer;
+    struct journal_options options = {.disk = disk_posix(), .folder = test_folder, .segment_size = SEGMENT};
+    assert_int_equal(journal_open(&journal, &options), 0);
+    struct journal_stream_options named = {.name = "s", .retention_age_ns = SECOND_NS / 2};
+    assert_int_equal(journal_stream_add(journal, &named, &stream), 0);
+    assert_int_equal(journal_start(journal), 0);
+    assert_int_equal(journal_producer_open(journal, no_notice, NULL, &producer), 0);
+    static const uint8_t payload[PAYLOAD];
+    struct message message = {.topic = "t", .topic_length = 1, .payload = payload, .payload_length = sizeof payload};
+    for (unsigned i = 0; i < 4 * A_SEGMENT; i++) {
+        assert_int_equal(journal_append(producer, stream, &message, NULL, 0, 0), 0);
+        journal_submit(producer);
+        journal_producer_wait(producer, 0);
+    }
+    struct journal_stream_stats stats = {.segment_count = 2};
+    for (unsigned i = 0; i < DEADLINE_S * 1000 && stats.segment_count > 1; i++) {
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        journal_stream_stats(stream, &stats);
+    }
+    assert_int_equal(stats.segment_count, 1);
+    journal_producer_close(producer);
+    journal_close(journal);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_segment_goes_when_size_or_age_says_so),
+        cmocka_unit_test(the_newest_segment_never_goes),
+        cmocka_unit_test(it_is_looked_at_when_it_is_due_and_each_hour),
+        cmocka_unit_test(a_clock_that_is_set_back_retires_nothing),
+        cmocka_unit_test(a_stamp_that_is_lost_or_in_the_future_is_made_up_for_by_the_next),
+        cmocka_unit_test(a_clock_that_leaps_ahead_is_told_and_waited_for),
+        cmocka_unit_test(a_leap_does_not_hold_what_size_retires_nor_longer_than_the_age),
+        cmocka_unit_test(what_the_guard_holds_is_counted),
+        cmocka_unit_test(what_is_old_goes_though_nothing_is_written),
+        cmocka_unit_test(age_is_known_again_after_a_restart),
+        cmocka_unit_test(the_slowest_cursor_holds_what_size_and_age_would_retire),
+        cmocka_unit_test(a_cursor_that_is_late_lets_go_after_the_hold),
+        cmocka_unit_test(a_clock_that_leaps_does_not_empty_a_stream),
+        cmocka_unit_test(a_segment_that_fills_slowly_is_left_when_it_is_old),
+        cmocka_unit_test_setup_teardown(an_idle_keeper_comes_back_when_something_is_old, test_folder_make, test_folder_remove),
+    };
+    return cmocka_run_group_tests_name("retention", tests, NULL, NULL);
+}
