@@ -229,10 +229,10 @@ static int take_folder(const struct journal_trim_arguments *arguments, int *lock
     struct disk *disk = disk_posix();
     int taken = arguments->dry_run ? 0 : disk->ops->lock(disk, arguments->data_dir);
     if (taken == -EWOULDBLOCK) {
-        fprintf(
-            stderr,
-            "%s: %s is in use by a running server, which removes old segments by itself: set journal.retention_size, or stop it first\n",
-            command, arguments->data_dir);
+        fprintf(stderr,
+                "%s: %s is in use by a running server, which removes old segments by itself: set journal.retention_size or "
+                "journal.retention_age_s, or stop it first\n",
+                command, arguments->data_dir);
         return COMMAND_FAILED;
     }
     if (taken < 0)
