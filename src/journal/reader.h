@@ -80,7 +80,7 @@ struct segment_file {
 /* Opens the segment of a stream's folder. ERR_CORRUPT: its header is lost, and no other segment tells the stream's key. */
 int segment_open(struct disk *disk, const char *folder, uint64_t base_offset, enum disk_open how, struct segment_file *segment);
 
-/* As segment_open, but a header that is lost costs nothing but what it says: *header stays as it was. */
+/* Opens a segment for reading whatever has become of its header; *header is set where that can be read, and else left alone. */
 int segment_open_plain(struct disk *disk, const char *folder, uint64_t base_offset, int *file, struct format_segment_header *header);
 
 /* Reads a whole open segment as recovery does (format.h, "Groups and recovery"). Damage is reported but for the end, where what does not

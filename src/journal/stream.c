@@ -390,7 +390,10 @@ void stream_close(struct journal_stream *stream)
 int stream_make_room(struct journal_stream *stream, uint64_t bytes)
 {
     bool empty = stream->position == FORMAT_SEGMENT_HEADER_SIZE;
-    bool old = stream->retention.age_ns && journal_monotonic_ns(stream->clock) - stream->begun_ns >= stream->retention.age_ns;
+    uint64_t now_ns = stream->retention.age_ns ? journal_monotonic_ns(stream->clock) : 0;
+    if (empty)
+        stream->begun_ns = now_ns; /* with this group */
+    bool old = stream->retention.age_ns && now_ns - stream->begun_ns >= stream->retention.age_ns;
     if (stream->file >= 0 && (empty || (!old && stream->position + bytes <= stream->segment_size)))
         return 0;
     return start_segment(stream, 0);

@@ -49,7 +49,7 @@ struct journal_stream {
     uint64_t position;                /* where the next group goes */
     uint64_t salt;
     uint64_t next_offset; /* of the next record to be written */
-    uint64_t begun_ns;    /* monotonic: when the segment was */
+    uint64_t begun_ns;    /* monotonic: when the first group went into the segment; only with a limit of age */
 
     _Atomic uint64_t durable; /* offset behind the last durable record */
     _Atomic uint64_t guard;

@@ -94,3 +94,21 @@ def test_jumps_and_kills_under_load(clocked, load, chance):
             server.start()
             server.metrics()
     check_whole(server, senders)
+
+
+def test_a_clock_that_leaps_ten_years_ahead_does_not_empty_the_journal(clocked, connect):
+    server, clock = clocked(**{'journal.segment_size': '1MiB', 'journal.retention_age_s': 30 * DAY_S})
+    client = connect(server)
+    for _ in range(25):
+        client.publish('bus/x', bytes(100000))
+    before = sorted((server.data_dir / 'bus').glob('0*.seg'))
+    assert len(before) > 2
+    clock.jump(3650 * DAY_S)
+    for _ in range(25):  # each segment that is begun wakes what removes old ones
+        client.publish('bus/x', bytes(100000))
+    wait_until(lambda: 'stream bus: what is there from before' in server.stderr(), 'it is told')
+    assert 'set it right' in server.stderr() and all(path.exists() for path in before)
+    clock.jump(0)
+    server.stop()
+    server.start()
+    assert all(path.exists() for path in before)

@@ -348,6 +348,20 @@ static void a_segment_that_fills_slowly_is_left_when_it_is_old(void **state)
     end(&kept);
 }
 
+static void a_segment_that_was_empty_for_long_is_not_left_at_once(void **state)
+{
+    (void)state;
+    struct kept kept;
+    begin(&kept, (struct journal_stream_options){.retention_age_ns = DAY_NS});
+    pass(10 * DAY_NS);
+    write_records(&kept, 2);
+    assert_int_equal(stats_of(&kept).segment_count, 1);
+    pass(DAY_NS);
+    write_records(&kept, 1);
+    assert_int_equal(stats_of(&kept).segment_count, 2);
+    end(&kept);
+}
+
 /* ---- with threads and clocks that run ---- */
 
 static void an_idle_keeper_comes_back_when_something_is_old(void **state)
@@ -396,6 +410,7 @@ int main(void)
         cmocka_unit_test(a_cursor_that_is_late_lets_go_after_the_hold),
         cmocka_unit_test(a_clock_that_leaps_does_not_empty_a_stream),
         cmocka_unit_test(a_segment_that_fills_slowly_is_left_when_it_is_old),
+        cmocka_unit_test(a_segment_that_was_empty_for_long_is_not_left_at_once),
         cmocka_unit_test_setup_teardown(an_idle_keeper_comes_back_when_something_is_old, test_folder_make, test_folder_remove),
     };
     return cmocka_run_group_tests_name("retention", tests, NULL, NULL);
