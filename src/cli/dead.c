@@ -57,8 +57,8 @@ static int read_filter(const char *command, const struct filter_texts *texts, st
     if (!option)
         return COMMAND_OK;
     int status = tool_refuse(command, "%s: %s", option, message);
-    for (unsigned i = 1; i < LEDGER_REASON_COUNT && strcmp(option, "--reason") == 0; i++)
-        fprintf(stderr, "  %-14s %s\n", ledger_reason_word(i), ledger_reason_help(i));
+    for (unsigned i = 1; i < REASON_COUNT && strcmp(option, "--reason") == 0; i++)
+        fprintf(stderr, "  %-14s %s\n", reason_word(i), reason_help(i));
     return status;
 }
 

@@ -12,7 +12,7 @@ static int read_marks(struct dead_files *files, const struct message *record)
         memcpy(&entry, record->payload + i, 8);
         enum ledger_mark mark = (enum ledger_mark)(entry >> 8 & 0xff);
         struct ledger *ledger = mark == LEDGER_MARK_PURGED ? &files->purged : &files->requeued;
-        int settled = entry >> 16 < files->end ? ledger_settle(ledger, entry >> 16, (enum queue_outcome)mark, LEDGER_REASON_NONE) : 0;
+        int settled = entry >> 16 < files->end ? ledger_settle(ledger, entry >> 16, (enum queue_outcome)mark, REASON_NONE) : 0;
         if (settled < 0)
             return settled;
     }

@@ -19,16 +19,16 @@ void dead_filter_init(struct dead_filter *filter)
 
 int dead_filter_set_reason(struct dead_filter *filter, const char *text, char message[VALUE_MESSAGE_MAX])
 {
-    const char *words[LEDGER_REASON_COUNT];
-    for (unsigned i = 1; i < LEDGER_REASON_COUNT; i++) {
-        words[i - 1] = ledger_reason_word(i);
+    const char *words[REASON_COUNT];
+    for (unsigned i = 1; i < REASON_COUNT; i++) {
+        words[i - 1] = reason_word(i);
         if (strcmp(text, words[i - 1]) == 0) {
             snprintf(filter->reason, sizeof filter->reason, "%s", text);
             return 0;
         }
     }
     int length = snprintf(message, VALUE_MESSAGE_MAX, "there is no reason `%.40s`; the reasons are:", text);
-    for (unsigned i = 0; i + 1 < LEDGER_REASON_COUNT && length < VALUE_MESSAGE_MAX; i++)
+    for (unsigned i = 0; i + 1 < REASON_COUNT && length < VALUE_MESSAGE_MAX; i++)
         length += snprintf(message + length, (size_t)(VALUE_MESSAGE_MAX - length), " %s", words[i]);
     return ERR_INVALID;
 }

@@ -27,7 +27,7 @@ enum { PUBLIC_STREAM_COUNT = sizeof public_streams / sizeof *public_streams };
 struct audit {
     const char *stream;
     struct queue_counts counts;
-    uint64_t reasons[LEDGER_REASON_COUNT];
+    uint64_t reasons[REASON_COUNT];
     char why[1024]; /* it does not hold, or cannot be known; empty: it holds */
     const struct journal_audit_arguments *arguments;
     struct buffer more; /* what is printed behind the terms */
@@ -178,9 +178,9 @@ static bool print_audit(struct buffer *line, const struct audit *audit, bool jso
     buffer_printf(line, "%-13s %12" PRIu64 " = %12" PRIu64 " + %10" PRIu64 " + %10" PRIu64 " + %10" PRIu64 "   %s\n", audit->stream,
                   counts->accepted, counts->completed, counts->duplicates, counts->dead_lettered, counts->pending,
                   holds ? "holds" : "DOES NOT HOLD");
-    for (unsigned i = 1; i < LEDGER_REASON_COUNT; i++)
+    for (unsigned i = 1; i < REASON_COUNT; i++)
         if (audit->reasons[i])
-            buffer_printf(line, "%-13s   dead-lettered as %s: %" PRIu64 "\n", "", ledger_reason_word(i), audit->reasons[i]);
+            buffer_printf(line, "%-13s   dead-lettered as %s: %" PRIu64 "\n", "", reason_word(i), audit->reasons[i]);
     buffer_append(line, audit->more.data, audit->more.length);
     return tool_emit(line);
 }

@@ -30,7 +30,7 @@ enum kind {
 
 /* What a byte says of a message: nothing yet, an outcome, or that a checkpoint has settled it without saying how. */
 enum { MARK_NONE, MARK_COMPLETED, MARK_DUPLICATE, MARK_DEAD, MARK_SETTLED = 0x7f, MARK_HAS_LETTER = 0x80 };
-_Static_assert(MARK_DEAD + LEDGER_REASON_COUNT < MARK_SETTLED, "every reason has a mark");
+_Static_assert(MARK_DEAD + REASON_COUNT < MARK_SETTLED, "every reason has a mark");
 
 struct counting {
     const char *data_dir, *stream;
@@ -67,7 +67,7 @@ static uint8_t mark_of(enum queue_outcome outcome, unsigned reason)
     case QUEUE_DEAD_LETTERED:
         break;
     }
-    return (uint8_t)(MARK_DEAD + (reason < LEDGER_REASON_COUNT ? reason : (unsigned)LEDGER_REASON_INTERNAL));
+    return (uint8_t)(MARK_DEAD + (reason < REASON_COUNT ? reason : (unsigned)REASON_INTERNAL));
 }
 
 static const char *mark_text(uint8_t mark, char text[64])
@@ -75,7 +75,7 @@ static const char *mark_text(uint8_t mark, char text[64])
     if (mark == MARK_COMPLETED || mark == MARK_DUPLICATE)
         snprintf(text, 64, "%s", mark == MARK_COMPLETED ? "completed" : "a duplicate");
     else
-        snprintf(text, 64, "dead-lettered as %s", ledger_reason_word((unsigned)(mark - MARK_DEAD)));
+        snprintf(text, 64, "dead-lettered as %s", reason_word((unsigned)(mark - MARK_DEAD)));
     return text;
 }
 
@@ -227,10 +227,10 @@ static void check_letters(struct counting *counting)
 {
     for (uint64_t offset = counting->from; offset < counting->next && counting->letters_complete; offset++) {
         uint8_t slot = counting->marks[offset - counting->from];
-        bool dead = slot > MARK_DEAD && slot < MARK_SETTLED && slot != MARK_DEAD + LEDGER_REASON_DAMAGED;
+        bool dead = slot > MARK_DEAD && slot < MARK_SETTLED && slot != MARK_DEAD + REASON_DAMAGED;
         if (dead) /* without MARK_HAS_LETTER */
             disagree(counting, KIND_NO_DEAD_LETTER, "offset %" PRIu64 " is dead-lettered as %s, but there is no dead letter of it", offset,
-                     ledger_reason_word((unsigned)(slot - MARK_DEAD)));
+                     reason_word((unsigned)(slot - MARK_DEAD)));
     }
 }
 

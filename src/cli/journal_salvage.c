@@ -145,7 +145,7 @@ int salvage_add(struct salvage *salvage, const struct message *record, const uin
     bool dead = strcmp(salvage->stream, "dead-letters") == 0;
     for (size_t i = 0; i < source_count && !error; i++) {
         int settled = ledger_settle(&salvage->ledger, sources[i], dead ? QUEUE_DEAD_LETTERED : QUEUE_COMPLETED,
-                                    dead ? dead_letter_reason(record) : (unsigned)LEDGER_REASON_NONE);
+                                    dead ? dead_letter_reason(record) : (unsigned)REASON_NONE);
         error = settled == ERR_NO_MEMORY ? settled : 0; /* an offset that cannot be is not worth failing for */
     }
     salvage->records += !error;

@@ -203,7 +203,7 @@ static void print_consequences(const struct trimming *trimming)
         fprintf(stderr, "%s: %zu segments of %s stay: %s; --force removes them all the same\n", command, kept, stream, guard_text(stream));
     if (trimming->pending)
         fprintf(stderr, "%s: %" PRIu64 " messages without an outcome %s lost; the next start counts them as dead-lettered, reason %s\n",
-                command, trimming->pending, trimming->arguments->dry_run ? "would be" : "are", ledger_reason_word(LEDGER_REASON_DAMAGED));
+                command, trimming->pending, trimming->arguments->dry_run ? "would be" : "are", reason_word(REASON_DAMAGED));
     if (trimming->arguments->force && strcmp(stream, "outcomes") == 0 && trimming->removable &&
         trimming->files[trimming->removable].base_offset > trimming->guard)
         fprintf(stderr, "%s: outcomes that no checkpoint includes %s lost; their messages are handled again after the next start\n",

@@ -191,8 +191,8 @@ static void check_outcomes(struct verification *verification, const struct messa
         uint64_t entry;
         memcpy(&entry, record->payload + i, 8);
         unsigned outcome = entry >> 8 & 0xff, reason = entry & 0xff;
-        valid = outcome >= QUEUE_COMPLETED && outcome <= QUEUE_DEAD_LETTERED && reason < LEDGER_REASON_COUNT &&
-                (outcome == QUEUE_DEAD_LETTERED) == (reason != LEDGER_REASON_NONE);
+        valid = outcome >= QUEUE_COMPLETED && outcome <= QUEUE_DEAD_LETTERED && reason < REASON_COUNT &&
+                (outcome == QUEUE_DEAD_LETTERED) == (reason != REASON_NONE);
         if (valid)
             refer(verification, entry >> 16, place);
     }

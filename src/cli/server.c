@@ -420,7 +420,7 @@ static void collect(void *owner, struct metrics_writer *writer)
     journal_collect(server->journal, writer);
     for (unsigned i = 0; i < STREAM_OUTCOMES; i++) {
         struct queue_counts counts;
-        uint64_t reasons[LEDGER_REASON_COUNT] = {0};
+        uint64_t reasons[REASON_COUNT] = {0};
         if (i == STREAM_INGEST) {
             queue_embedded_snapshot(server->queue, &counts, reasons);
             metrics_sample_u64(writer, METRIC_DRILLING_QUEUE_DEPTH, counts.unread, "queue_name", "ingest", NULL);
@@ -441,8 +441,8 @@ static void collect(void *owner, struct metrics_writer *writer)
             metrics_sample_u64(writer, METRIC_DEAD_LETTERS_OPEN, letters.pending, NULL);
         }
         metrics_sample_u64(writer, METRIC_PENDING, counts.pending, "stream", stream_names[i], NULL);
-        for (unsigned r = 1; i == STREAM_INGEST && r < LEDGER_REASON_COUNT; r++)
-            metrics_sample_u64(writer, METRIC_DEAD_LETTERED, reasons[r], "stream", stream_names[i], "reason", ledger_reason_word(r), NULL);
+        for (unsigned r = 1; i == STREAM_INGEST && r < REASON_COUNT; r++)
+            metrics_sample_u64(writer, METRIC_DEAD_LETTERED, reasons[r], "stream", stream_names[i], "reason", reason_word(r), NULL);
     }
 }
 

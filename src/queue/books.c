@@ -32,7 +32,7 @@ static int pass_lost_messages(struct ledger *ledger, const struct queue_embedded
                 " are lost; other streams name them. Its newest segments are missing, cut, damaged, or of another time than those of the "
                 "others; put them back if you have them, while no server runs. It goes on behind them. Those that have no outcome are "
                 "given up as dead letters of reason %s (in %s)",
-                journal_stream_name(options->ingest), end, extent->spoken_of - 1, ledger_reason_word(LEDGER_REASON_DAMAGED),
+                journal_stream_name(options->ingest), end, extent->spoken_of - 1, reason_word(REASON_DAMAGED),
                 journal_stream_folder(options->ingest));
     int error = journal_stream_skip(options->ingest, extent->spoken_of);
     if (error)
@@ -56,7 +56,7 @@ int books_load(struct ledger *ledger, const struct queue_embedded_options *optio
     enum ledger_fit fit = error ? LEDGER_FITS : ledger_fits(ledger, &extent, why);
     if (fit == LEDGER_BEHIND)
         diagnostics(DIAGNOSTICS_ERROR, "queue", "%s (in %s). They are given up as dead letters of reason %s", why,
-                    journal_stream_folder(options->ingest), ledger_reason_word(LEDGER_REASON_DAMAGED));
+                    journal_stream_folder(options->ingest), reason_word(REASON_DAMAGED));
     if (!error && ledger->left_out)
         diagnostics(DIAGNOSTICS_ERROR, "queue",
                     "%" PRIu64

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "queue/ledger.h"
+#include "queue/reason.h"
 
 enum { DEAD_LETTER_JSON_MAX = 16384 };
 
@@ -131,5 +131,5 @@ bool dead_letter_was_refused(const struct message *message)
 unsigned dead_letter_reason(const struct message *record)
 {
     struct dead_letter letter;
-    return dead_letter_decode(record, &letter) ? (unsigned)LEDGER_REASON_INTERNAL : ledger_reason_parse(letter.reason);
+    return dead_letter_decode(record, &letter) ? (unsigned)REASON_INTERNAL : reason_parse(letter.reason);
 }

@@ -44,7 +44,7 @@ void dead_letter_begin(struct dead_letter *letter, const struct message *message
  * was answered without it. */
 bool dead_letter_was_refused(const struct message *message);
 
-/* The number of its reason (ledger.h), INTERNAL when it cannot be read. */
+/* The number of its reason (reason.h), INTERNAL when it cannot be read. */
 unsigned dead_letter_reason(const struct message *record);
 
 #endif

@@ -252,7 +252,7 @@ static int give_up_damaged(struct embedded *queue, uint64_t next)
         if (!settled && queue->repairs->entry_count == EMBEDDED_ENTRIES_MAX)
             error = embedded_commit(queue->repairs, NULL, NULL); /* waits for the disk when there are many */
         if (!settled && !error)
-            error = add_entry(queue->repairs, ledger_entry(queue->expected, QUEUE_DEAD_LETTERED, LEDGER_REASON_DAMAGED));
+            error = add_entry(queue->repairs, ledger_entry(queue->expected, QUEUE_DEAD_LETTERED, REASON_DAMAGED));
         if (!error)
             queue->expected++;
     }
@@ -437,7 +437,7 @@ bool queue_embedded_has_read_again(struct queue *base)
 
 static void embedded_counts(struct queue *base, struct queue_counts *counts)
 {
-    uint64_t reasons[LEDGER_REASON_COUNT];
+    uint64_t reasons[REASON_COUNT];
     queue_embedded_snapshot(base, counts, reasons);
 }
 
@@ -608,7 +608,7 @@ static int embedded_result(struct queue_writer *writer, const struct message *me
 {
     int error = journal_append(writer->producer, writer->queue->options.results, message, sources, source_count, 0);
     for (size_t i = 0; !error && i < source_count; i++)
-        error = add_entry(writer, ledger_entry(sources[i], QUEUE_COMPLETED, LEDGER_REASON_NONE));
+        error = add_entry(writer, ledger_entry(sources[i], QUEUE_COMPLETED, REASON_NONE));
     return error;
 }
 
@@ -620,8 +620,8 @@ static int settle_gone(struct queue_writer *writer, const struct queue_dead_lett
                  " cannot be read any more: %s. It was to become a dead letter of reason %s; it "
                  "counts as one of reason %s, of which nothing is kept",
                  journal_stream_name(writer->queue->options.ingest), letter->position.offset, error_text(error), letter->reason,
-                 ledger_reason_word(LEDGER_REASON_DAMAGED));
-    return add_entry(writer, ledger_entry(letter->position.offset, QUEUE_DEAD_LETTERED, LEDGER_REASON_DAMAGED));
+                 reason_word(REASON_DAMAGED));
+    return add_entry(writer, ledger_entry(letter->position.offset, QUEUE_DEAD_LETTERED, REASON_DAMAGED));
 }
 
 static int embedded_dead_letter(struct queue_writer *writer, const struct queue_dead_letter *letter)
@@ -656,14 +656,14 @@ static int embedded_dead_letter(struct queue_writer *writer, const struct queue_
     if (!error)
         error = journal_append(writer->producer, queue->options.dead_letters, &record, &letter->position.offset, 1, 0);
     if (!error)
-        error = add_entry(writer, ledger_entry(letter->position.offset, QUEUE_DEAD_LETTERED, ledger_reason_parse(letter->reason)));
+        error = add_entry(writer, ledger_entry(letter->position.offset, QUEUE_DEAD_LETTERED, reason_parse(letter->reason)));
     free(again);
     return error;
 }
 
 static int embedded_settle(struct queue_writer *writer, struct queue_position position, enum queue_outcome outcome)
 {
-    return add_entry(writer, ledger_entry(position.offset, outcome, LEDGER_REASON_NONE));
+    return add_entry(writer, ledger_entry(position.offset, outcome, REASON_NONE));
 }
 
 static int embedded_commit(struct queue_writer *writer, void (*done)(void *token, int error), void *token)

@@ -27,7 +27,7 @@ enum { EMBEDDED_WINDOW_MAX = LEDGER_WINDOW_MAX - 64 };
  * disk, and sends off a checkpoint of it, which so is durable before anything else. */
 int queue_embedded_open(struct queue **queue, const struct queue_embedded_options *options);
 
-/* The counts of one instant, with the dead letters by reason: reasons[LEDGER_REASON_COUNT]. Any thread. */
+/* The counts of one instant, with the dead letters by reason: reasons[REASON_COUNT]. Any thread. */
 void queue_embedded_snapshot(struct queue *queue, struct queue_counts *counts, uint64_t *reasons);
 
 /* For those who work on dead letters (dead_letters.h): its streams; its marks; and whether what lay in the stream when it was opened has

@@ -12,35 +12,6 @@ enum { LEDGER_FIRST_WORDS = 64, LEDGER_PATH_MAX = 4200, LEDGER_LOAD_ATTEMPTS = 3
 
 const char ledger_checkpoint_mark[] = "checkpoint", ledger_marks_stream[] = "dead-letters";
 
-struct reason_row {
-    const char *word, *help;
-};
-
-static const struct reason_row reasons[LEDGER_REASON_COUNT] = {
-    {"", ""},
-#define REASON(id, word, help) {word, help},
-#include "queue/reasons.def"
-#undef REASON
-};
-
-const char *ledger_reason_word(unsigned reason)
-{
-    return reason < LEDGER_REASON_COUNT ? reasons[reason].word : "";
-}
-
-const char *ledger_reason_help(unsigned reason)
-{
-    return reason < LEDGER_REASON_COUNT ? reasons[reason].help : "";
-}
-
-unsigned ledger_reason_parse(const char *word)
-{
-    for (unsigned i = 1; i < LEDGER_REASON_COUNT; i++)
-        if (strcmp(reasons[i].word, word) == 0)
-            return i;
-    return LEDGER_REASON_INTERNAL;
-}
-
 void ledger_init(struct ledger *ledger)
 {
     *ledger = (struct ledger){0};
@@ -123,7 +94,7 @@ int ledger_settle(struct ledger *ledger, uint64_t offset, enum queue_outcome out
         ledger->duplicates++;
         break;
     case QUEUE_DEAD_LETTERED:
-        ledger->dead_lettered[reason < LEDGER_REASON_COUNT ? reason : LEDGER_REASON_INTERNAL]++;
+        ledger->dead_lettered[reason < REASON_COUNT ? reason : REASON_INTERNAL]++;
         break;
     }
     if (offset == ledger->cursor)
@@ -154,7 +125,7 @@ void ledger_forget(struct ledger *ledger, uint64_t first)
 uint64_t ledger_dead_lettered(const struct ledger *ledger)
 {
     uint64_t sum = 0;
-    for (unsigned i = 0; i < LEDGER_REASON_COUNT; i++)
+    for (unsigned i = 0; i < REASON_COUNT; i++)
         sum += ledger->dead_lettered[i];
     return sum;
 }
@@ -189,7 +160,7 @@ int ledger_checkpoint_decode(struct ledger *ledger, const struct message *record
     for (uint64_t i = 0; i < reason_count; i++, at += 8) {
         uint64_t count;
         memcpy(&count, at, 8);
-        loaded.dead_lettered[i < LEDGER_REASON_COUNT ? i : LEDGER_REASON_INTERNAL] += count;
+        loaded.dead_lettered[i < REASON_COUNT ? i : REASON_INTERNAL] += count;
     }
     int error = word_count ? reach(&loaded, (loaded.cursor / 64 + word_count - 1) * 64) : 0;
     if (error)
@@ -213,7 +184,7 @@ int ledger_checkpoint_decode(struct ledger *ledger, const struct message *record
 int ledger_checkpoint_encode(const struct ledger *ledger, uint64_t applied, struct buffer *out)
 {
     uint64_t word_count = ledger->highest > ledger->cursor ? (ledger->highest - 1) / 64 - ledger->cursor / 64 + 1 : 0;
-    uint64_t fields[6] = {applied, ledger->cursor, ledger->completed, ledger->duplicates, LEDGER_REASON_COUNT, word_count};
+    uint64_t fields[6] = {applied, ledger->cursor, ledger->completed, ledger->duplicates, REASON_COUNT, word_count};
     int error = buffer_reserve(out, sizeof fields + sizeof ledger->dead_lettered + word_count * 8);
     if (error)
         return error;
@@ -370,7 +341,7 @@ static int load_sources(struct ledger *ledger, struct loading *loading, bool dea
     while (!(error = reader_next(reader, UINT64_MAX, &record, &bytes))) {
         const uint64_t *sources;
         size_t source_count = format_record_sources(bytes, &sources);
-        unsigned reason = LEDGER_REASON_NONE;
+        unsigned reason = REASON_NONE;
         if (dead_letters && source_count && !ledger_is_settled(ledger, sources[0]))
             reason = dead_letter_reason(&record);
         for (size_t i = 0; i < source_count; i++) {
@@ -443,7 +414,7 @@ static int load_requeued(struct ledger *marks, const struct loading *loading, ui
     while (!(error = reader_next(reader, UINT64_MAX, &record, NULL))) {
         if (!(record.flags & MESSAGE_REQUEUED) || dead_letter_decode(&record, &letter) || letter.place == DEAD_LETTER_NO_PLACE)
             continue;
-        int settled = ledger_settle(marks, letter.place, (enum queue_outcome)LEDGER_MARK_REQUEUED, LEDGER_REASON_NONE);
+        int settled = ledger_settle(marks, letter.place, (enum queue_outcome)LEDGER_MARK_REQUEUED, REASON_NONE);
         if (settled < 0) {
             error = settled;
             break;

@@ -21,19 +21,7 @@
 #include "base/buffer.h"
 #include "journal/journal.h"
 #include "queue/queue.h"
-
-enum ledger_reason {
-    LEDGER_REASON_NONE,
-#define REASON(id, word, help) LEDGER_REASON_##id,
-#include "queue/reasons.def"
-#undef REASON
-    LEDGER_REASON_COUNT
-};
-
-/* The word of a reason ("" for NONE and unknown numbers), its help, and the number of a word (INTERNAL for an unknown one). */
-const char *ledger_reason_word(unsigned reason);
-const char *ledger_reason_help(unsigned reason);
-unsigned ledger_reason_parse(const char *word);
+#include "queue/reason.h"
 
 /* What became of a dead letter, in the place of an outcome. */
 enum ledger_mark { LEDGER_MARK_REQUEUED = QUEUE_COMPLETED, LEDGER_MARK_PURGED = QUEUE_DUPLICATE };
@@ -43,7 +31,7 @@ enum { LEDGER_WINDOW_MAX = 1 << 28 }; /* most offsets between the cursor and the
 struct ledger {
     uint64_t cursor; /* lowest offset without an outcome */
     uint64_t completed, duplicates;
-    uint64_t dead_lettered[LEDGER_REASON_COUNT];
+    uint64_t dead_lettered[REASON_COUNT];
     uint64_t beyond;   /* settled offsets beyond the cursor */
     uint64_t highest;  /* offset behind the highest settled one */
     uint64_t left_out; /* outcomes that ledger_apply could not take, beyond LEDGER_WINDOW_MAX */

@@ -21,7 +21,7 @@ void marks_fini(struct marks *marks)
 int marks_set(struct marks *marks, uint64_t dead_letter, enum ledger_mark mark)
 {
     pthread_mutex_lock(&marks->lock);
-    int settled = ledger_settle(&marks->ledger, dead_letter, (enum queue_outcome)mark, LEDGER_REASON_NONE);
+    int settled = ledger_settle(&marks->ledger, dead_letter, (enum queue_outcome)mark, REASON_NONE);
     pthread_mutex_unlock(&marks->lock);
     return settled;
 }
@@ -64,7 +64,7 @@ int marks_append(struct journal_producer *producer, struct journal_stream *outco
 {
     uint64_t entries[MARKS_RECORD_MAX];
     for (size_t i = 0; i < count; i++)
-        entries[i] = ledger_entry(dead_letters[i], (enum queue_outcome)mark, LEDGER_REASON_NONE);
+        entries[i] = ledger_entry(dead_letters[i], (enum queue_outcome)mark, REASON_NONE);
     struct message record = {
         .time_ns = clock_wall_ns(),
         .topic = ledger_marks_stream,

@@ -142,10 +142,10 @@ static void what_is_open_comes_again_after_a_restart(void **state)
     flush(&fixture);
     assert_int_equal(fixture.published, 2);
     assert_counts(&fixture, 10, 2, 1, 1, 6);
-    uint64_t reasons[LEDGER_REASON_COUNT];
+    uint64_t reasons[REASON_COUNT];
     struct queue_counts counts;
     queue_embedded_snapshot(fixture.queue, &counts, reasons);
-    assert_int_equal(reasons[LEDGER_REASON_UNMATCHED], 1);
+    assert_int_equal(reasons[REASON_UNMATCHED], 1);
     assert_int_equal(fixture.queue->ops->fetch(fixture.queue, 1 << 20, 0, &batch), 0);
     assert_int_equal(batch->count, 0);
     queue_batch_release(batch);
@@ -195,7 +195,7 @@ static void a_result_without_its_outcome_still_settles_its_sources(void **state)
     assert_int_equal(ledger_load(&ledger, disk_posix(), test_folder, "ingest", &extent, NULL, NULL), 0);
     assert_int_equal(extent.next, 4);
     assert_int_equal(ledger.completed, 1);
-    assert_int_equal(ledger.dead_lettered[LEDGER_REASON_UNMATCHED], 1);
+    assert_int_equal(ledger.dead_lettered[REASON_UNMATCHED], 1);
     ledger_fini(&ledger);
     start(&fixture);
     assert_counts(&fixture, 4, 1, 0, 1, 2);
@@ -297,10 +297,10 @@ enum { INGEST_RECORD = 64 }; /* 48 + 2 + 7, rounded up */
 
 static uint64_t damaged_of(struct fixture *fixture)
 {
-    uint64_t reasons[LEDGER_REASON_COUNT];
+    uint64_t reasons[REASON_COUNT];
     struct queue_counts counts;
     queue_embedded_snapshot(fixture->queue, &counts, reasons);
-    return reasons[LEDGER_REASON_DAMAGED];
+    return reasons[REASON_DAMAGED];
 }
 
 /* Hands out what is there, settles nothing, and waits until what was given up is counted. Returns how many messages came. */

@@ -41,7 +41,7 @@ static void outcomes_in_any_order_move_the_cursor_to_the_first_open_one(void **s
         for (unsigned i = 0; i < COUNT; i++) {
             enum queue_outcome outcome = (enum queue_outcome)(1 + order[i] % 3);
             assert_false(ledger_is_settled(&ledger, order[i]));
-            assert_int_equal(ledger_settle(&ledger, order[i], outcome, LEDGER_REASON_UNMATCHED), 1);
+            assert_int_equal(ledger_settle(&ledger, order[i], outcome, REASON_UNMATCHED), 1);
             assert_int_equal(ledger_settle(&ledger, order[i], QUEUE_COMPLETED, 0), 0);
             settled[order[i]] = true;
             while (cursor < COUNT && settled[cursor])
@@ -63,7 +63,7 @@ static void a_checkpoint_is_the_ledger(void **state)
     for (uint64_t i = 0; i < 1000; i++)
         if (i < 130 || i % 5 == 0)
             ledger_settle(&ledger, i, QUEUE_COMPLETED, 0);
-    ledger_settle(&ledger, 777, QUEUE_DEAD_LETTERED, LEDGER_REASON_NOT_JSON);
+    ledger_settle(&ledger, 777, QUEUE_DEAD_LETTERED, REASON_NOT_JSON);
     struct buffer payload;
     buffer_init(&payload, 1 << 20);
     assert_int_equal(ledger_checkpoint_encode(&ledger, 11, &payload), 0);
@@ -147,10 +147,10 @@ static void a_dead_letter_is_read_back(void **state)
     assert_string_equal(out.reason, "not_json");
     assert_string_equal(out.error, "line \"3\"\n\xef\xbf\xbd");
     assert_int_equal(out.offset, 12);
-    assert_int_equal(dead_letter_reason(&record), LEDGER_REASON_NOT_JSON);
+    assert_int_equal(dead_letter_reason(&record), REASON_NOT_JSON);
     record.properties_length -= 1;
     assert_int_equal(dead_letter_decode(&record, &out), ERR_CORRUPT);
-    assert_int_equal(dead_letter_reason(&record), LEDGER_REASON_INTERNAL);
+    assert_int_equal(dead_letter_reason(&record), REASON_INTERNAL);
     buffer_fini(&properties);
 }
 
@@ -247,11 +247,11 @@ static void what_is_forgotten_is_settled_and_the_rest_stays(void **state)
 static void every_reason_has_its_number(void **state)
 {
     (void)state;
-    for (unsigned i = 1; i < LEDGER_REASON_COUNT; i++) {
-        assert_int_equal(ledger_reason_parse(ledger_reason_word(i)), i);
-        assert_true(strlen(ledger_reason_help(i)) > 10);
+    for (unsigned i = 1; i < REASON_COUNT; i++) {
+        assert_int_equal(reason_parse(reason_word(i)), i);
+        assert_true(strlen(reason_help(i)) > 10);
     }
-    assert_int_equal(ledger_reason_parse("no such word"), LEDGER_REASON_INTERNAL);
+    assert_int_equal(reason_parse("no such word"), REASON_INTERNAL);
 }
 
 int main(void)
