@@ -107,6 +107,7 @@ static int open_journal(struct server *server)
         .folder = config->data_dir,
         .segment_size = config->journal_segment_size,
         .durability = durabilities[config->data_durability],
+        .compression_level = config->journal_compression == CONFIG_COMPRESSION_ZSTD ? (int)config->journal_compression_level : 0,
     };
     int error = journal_open(&server->journal, &options);
     if (error == ERR_BUSY)

@@ -39,6 +39,7 @@ struct journal_options {
     uint64_t segment_size;  /* bytes of a segment file, >= 64 KiB */
     size_t group_bytes_max; /* a group ends before the chunk that would make it larger; 0: JOURNAL_GROUP_BYTES_MAX */
     enum journal_durability durability;
+    int compression_level; /* 1 to 19: closed segments are compressed (frames.h); 0: they stay as they are */
     /* Called once when the disk fails for good (a write or sync error other than a full disk): the only honest thing left is to stop the
      * process and read again what is really there. Does not return. NULL: diagnostics, then abort(). */
     void (*fatal)(const char *text);

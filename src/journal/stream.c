@@ -17,6 +17,7 @@
 #include "base/diagnostics.h"
 #include "base/error.h"
 #include "journal/ends.h"
+#include "journal/shrink.h"
 
 /* Two names, so that a scribe never waits for what the keeper prepares, nor takes it half done. */
 static const char made_by_keeper[] = "prepared.seg", made_in_haste[] = "next.seg";
@@ -63,7 +64,7 @@ static int add_segment(struct journal_stream *stream, uint64_t base_offset, uint
         stream->segments = segments;
         stream->segment_capacity = capacity;
     }
-    stream->segments[stream->segment_count++] = (struct stream_segment){base_offset, bytes};
+    stream->segments[stream->segment_count++] = (struct stream_segment){.base_offset = base_offset, .bytes = bytes};
     return 0;
 }
 
@@ -129,7 +130,7 @@ static int activate(struct journal_stream *stream, int file, const char *made, u
         stream->salt = format_segment_salt(stream->key, base_offset);
         stream->position = stream->position_seen = FORMAT_SEGMENT_HEADER_SIZE;
         stream->zeroed_to = zeroed_to;
-        stream->zeroing_failed = false;
+        stream->zeroing_failed = stream->shrinking_failed = false;
     }
     pthread_mutex_unlock(&stream->lock);
     if (old >= 0) /* spoilt, or the keeper has not come to it */
@@ -210,6 +211,21 @@ static int write_again(struct journal_stream *stream, int file, uint64_t from, u
     return error;
 }
 
+/* A compressed segment is the last when the one behind it held nothing and was removed. It is whole, whatever can be read of it. */
+static int recover_compressed(struct journal_stream *stream, const char *name, struct segment_file *segment, uint64_t *bytes)
+{
+    struct segment_end end = {0};
+    int64_t size = stream->disk->ops->size(stream->disk, segment->file);
+    int error = size < 0 ? error_from_errno((int)-size) : segment_scan(stream->disk, segment, stream_say_damage, stream, &end);
+    if (error)
+        return error;
+    if (end.next_offset == segment->base_offset)
+        return set_aside(stream, name);
+    stream->next_offset = end.next_offset;
+    *bytes = (uint64_t)size;
+    return 0;
+}
+
 /* Finds where the last segment ends and cuts off what an unfinished group has left. *bytes: how long it is then, 0 when it is gone: a name
  * is needed again when its file holds no record. */
 static int recover_last(struct journal_stream *stream, uint64_t base_offset, uint64_t *bytes)
@@ -229,6 +245,11 @@ static int recover_last(struct journal_stream *stream, uint64_t base_offset, uin
     }
     if (error)
         return error;
+    if (segment.frames) {
+        error = recover_compressed(stream, name, &segment, bytes);
+        segment_close(stream->disk, &segment);
+        return error;
+    }
     struct segment_end end = {0};
     error = segment_scan(stream->disk, &segment, stream_say_damage, stream, &end);
     bool readable = end.position > FORMAT_SEGMENT_HEADER_SIZE;
@@ -242,10 +263,11 @@ static int recover_last(struct journal_stream *stream, uint64_t base_offset, uin
             failed = stream->disk->ops->sync(stream->disk, segment.file);
         error = failed ? error_from_errno(-failed) : 0;
     }
-    stream->disk->ops->close(stream->disk, segment.file);
+    bool header_lost = segment.header_lost;
+    segment_close(stream->disk, &segment);
     if (error)
         return error;
-    if (end.torn && !segment.header_lost)
+    if (end.torn && !header_lost)
         diagnostics(DIAGNOSTICS_INFO, "journal",
                     "stream %s: an unfinished group at the end of %s was cut off; what a crash leaves there was not acknowledged",
                     stream->name, name);
@@ -254,7 +276,7 @@ static int recover_last(struct journal_stream *stream, uint64_t base_offset, uin
         *bytes = end.position;
         return 0;
     }
-    if (segment.header_lost)
+    if (header_lost)
         return set_aside(stream, name);
     int removed = stream->disk->ops->remove(stream->disk, path);
     return removed ? error_from_errno(-removed) : 0;
@@ -328,6 +350,7 @@ int stream_open(struct journal_stream *stream)
     char spare[JOURNAL_PATH_MAX + 40];
     file_path(stream, "spare.seg", spare);
     stream->disk->ops->remove(stream->disk, spare);
+    shrink_clear(stream);
     atomic_store(&stream->durable, stream->next_offset);
     error = start_first_segment(stream);
     return error_class(error) == ERROR_CLASS_RETRY ? 0 : error; /* the first group tries again, and says what it waits for */
@@ -367,6 +390,7 @@ void stream_close(struct journal_stream *stream)
     if (stream->next_file >= 0)
         stream->disk->ops->close(stream->disk, stream->next_file);
     stream->file = stream->left_file = stream->next_file = -1;
+    shrink_abandon(stream);
     free(stream->segments);
     stream->segments = NULL;
     pthread_cond_destroy(&stream->zero_done);
@@ -567,5 +591,7 @@ bool stream_keep(struct journal_stream *stream, bool full)
         worked = retire_oldest(stream, full);
     if (!worked)
         worked = prepare_next(stream);
+    if (!worked)
+        worked = shrink_step(stream, full);
     return worked;
 }

@@ -15,6 +15,7 @@ enum { STREAM_ZERO_STEP = 1 << 20, STREAM_ZERO_AHEAD = 8 << 20, STREAM_ZERO_FIRS
 struct stream_segment {
     uint64_t base_offset;
     uint64_t bytes;
+    bool left_as_is; /* not to be compressed: it is already, or would lose or gain nothing by it */
 };
 
 struct journal_stream {
@@ -43,6 +44,8 @@ struct journal_stream {
     _Atomic uint64_t durable; /* offset behind the last durable record */
     _Atomic uint64_t guard;
     _Atomic uint64_t retire_at; /* the keeper is to be woken when the guard comes to it; UINT64_MAX: it need not */
+    _Atomic uint64_t shrink_at; /* the same, for compression */
+    struct shrink *shrink;      /* the keeper's, the same for all streams; NULL: nothing is compressed */
 
     pthread_mutex_t lock;
     pthread_cond_t zero_done;
@@ -58,6 +61,7 @@ struct journal_stream {
     bool has_spare;         /* "spare.seg": a retired segment, to be made into the next one */
     bool retention_stopped; /* the disk failed at it */
     bool zeroing_failed;    /* no more zeroing ahead in this segment (for example: disk full) */
+    bool shrinking_failed;  /* no more compressing until the next segment is begun */
 };
 
 /* Recovers what is there and begins a new segment, behind known_end if the files end before it. On a full disk that is left to the first
