@@ -5,7 +5,8 @@
 
 Prints offset, topic, payload and the offsets of its sources, record by record. Checksums are checked where the Python package xxhash is
 installed; without it, old records in a segment that was used again cannot be told from new ones. It stops at the first record of a segment
-that does not check out; `spindle journal cat` looks for the next one. Packed payloads need the Python package zstandard.
+that does not check out; `spindle journal cat` looks for the next one. Packed payloads and compressed segments need the Python package
+zstandard.
 """
 import os
 import re
@@ -21,12 +22,12 @@ try:
 except ImportError:
     ZstdDecompressor = None
 
-VERSIONS, HEADER_SIZE, COPY_SIZE, RECORD_HEADER_SIZE = (2, 3), 8192, 4096, 48
+VERSIONS, COMPRESSED, HEADER_SIZE, COPY_SIZE, RECORD_HEADER_SIZE, FRAME_HEADER_SIZE = (2, 3, 4), 4, 8192, 4096, 48, 64
 PACKED, SEAL = 0x10, 0x40
 
 
 def read_header(block):
-    """Returns (key, base offset, stream name) of a segment."""
+    """Returns (version, key, base offset, stream name) of a segment."""
     for at in (0, COPY_SIZE):
         copy = block[at:at + COPY_SIZE]
         magic, version, size, key, base_offset, _created_ns = struct.unpack_from('<8sIIQQQ', copy)
@@ -35,22 +36,41 @@ def read_header(block):
             continue
         if version not in VERSIONS or size != HEADER_SIZE:
             raise SystemExit('format version %d is not known' % version)
-        return key, base_offset, copy[40:104].rstrip(b'\0').decode()
+        return version, key, base_offset, copy[40:104].rstrip(b'\0').decode()
     raise ValueError('no valid header')
 
 
-def unpack(payload):
+def decompress(content, size):
     if not ZstdDecompressor:
-        raise SystemExit('a payload is packed; install the Python package zstandard')
+        raise SystemExit('it is compressed; install the Python package zstandard')
+    return ZstdDecompressor().decompress(content, max_output_size=size)
+
+
+def unpack(payload):
     size, = struct.unpack_from('<I', payload)
-    return ZstdDecompressor().decompress(payload[4:], max_output_size=size)
+    return decompress(payload[4:], size)
+
+
+def expand(data):
+    """The records of a compressed segment, as they stood before, up to the first frame that does not check out."""
+    at, parts = HEADER_SIZE, []
+    while data[at:at + 8] == b'SPNDLFRM':
+        content_sum, _records, raw_size, size = struct.unpack_from('<QIII', data, at + 40)
+        content = data[at + FRAME_HEADER_SIZE:at + FRAME_HEADER_SIZE + size]
+        if len(content) != size or (xxh3 and xxh3(content) != content_sum):
+            break
+        parts.append(decompress(content, raw_size))
+        at += FRAME_HEADER_SIZE + (size + 7) // 8 * 8
+    return b''.join(parts)
 
 
 def read_records(path):
     """Yields (offset, time_ns, topic, properties, payload, sources) of a segment."""
     with open(path, 'rb') as file:
         data = file.read()
-    key, base_offset, _stream = read_header(data[:HEADER_SIZE])
+    version, key, base_offset, _stream = read_header(data[:HEADER_SIZE])
+    if version == COMPRESSED:
+        data = data[:HEADER_SIZE] + expand(data)
     salt = xxh3(struct.pack('<QQ', key, base_offset)) if xxh3 else None
     at = HEADER_SIZE
     while at + RECORD_HEADER_SIZE <= len(data):

@@ -125,9 +125,11 @@ static bool is_more(const char *folder, const struct reader *reader)
         return true;
     if (!count || segment_open(disk, folder, place.base_offset, DISK_READ, &segment))
         return count > 0;
-    bool stands = disk->ops->read(disk, segment.file, header, sizeof header, place.position) == sizeof header &&
-                  format_record_check(header, sizeof header, segment.salt, &length) != FORMAT_INVALID;
-    disk->ops->close(disk, segment.file);
+    uint64_t unreadable_to;
+    size_t have;
+    bool stands = segment_read(disk, &segment, header, sizeof header, place.position, &have, &unreadable_to) == 0 &&
+                  have == sizeof header && format_record_check(header, sizeof header, segment.salt, &length) != FORMAT_INVALID;
+    segment_close(disk, &segment);
     return stands;
 }
 

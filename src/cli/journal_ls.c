@@ -18,8 +18,9 @@ struct listing {
     const char *stream;
     struct inspect_file *files; /* [file_count]: segments in order, then the others */
     size_t file_count, segment_count;
-    uint64_t bytes, other_bytes;
-    struct inspect_end newest; /* of the last segment alone */
+    size_t compressed_count;
+    uint64_t bytes, other_bytes, raw_bytes; /* raw_bytes: of the segments, if none of them were compressed */
+    struct inspect_end newest;              /* of the last segment alone */
     uint64_t oldest_ns, newest_ns;
     bool damaged;
     bool consumed; /* the fields below hold */
@@ -90,6 +91,9 @@ static int look_at_stream(const char *data_dir, struct listing *listing)
         bool is_segment = listing->files[i].state <= INSPECT_ACTIVE;
         listing->segment_count += is_segment;
         *(is_segment ? &listing->bytes : &listing->other_bytes) += listing->files[i].bytes;
+        if (is_segment)
+            listing->raw_bytes += listing->files[i].raw_bytes ? listing->files[i].raw_bytes : listing->files[i].bytes;
+        listing->compressed_count += listing->files[i].raw_bytes > 0;
     }
     error = inspect_stream(disk_posix(), folder, listing->stream, UINT64_MAX, &visitor, &listing->newest);
     if (!error)
@@ -124,11 +128,8 @@ static int look_at_ledger(const char *data_dir, struct listing *listing)
 
 static const char *state_word(enum inspect_state state)
 {
-    static const char *const words[] = {[INSPECT_CLOSED] = "closed",
-                                        [INSPECT_ACTIVE] = "active",
-                                        [INSPECT_PREPARED] = "prepared",
-                                        [INSPECT_SPARE] = "spare",
-                                        [INSPECT_ASIDE] = "set aside"};
+    static const char *const words[] = {[INSPECT_CLOSED] = "closed",          [INSPECT_ACTIVE] = "active", [INSPECT_PREPARED] = "prepared",
+                                        [INSPECT_COMPRESSING] = "being made", [INSPECT_SPARE] = "spare",   [INSPECT_ASIDE] = "set aside"};
     return words[state];
 }
 
@@ -152,6 +153,8 @@ static void print_file_json(struct buffer *line, const struct listing *listing, 
     uint64_t records;
     buffer_printf(line, "%s{\"name\":\"%s\",\"state\":\"%s\",\"bytes\":%" PRIu64, index ? "," : "", file->name, state_word(file->state),
                   file->bytes);
+    if (file->raw_bytes)
+        buffer_printf(line, ",\"raw_bytes\":%" PRIu64, file->raw_bytes);
     if (file_records(listing, index, &records))
         buffer_printf(line, ",\"base_offset\":%" PRIu64 ",\"records\":%" PRIu64 ",\"created_ns\":%" PRIu64, file->base_offset, records,
                       file->created_ns);
@@ -162,10 +165,11 @@ static void print_json(struct buffer *line, const struct listing *listing, bool 
 {
     uint64_t first = listing->segment_count ? listing->files[0].base_offset : 0;
     buffer_printf(line,
-                  "{\"stream\":\"%s\",\"segments\":%zu,\"bytes\":%" PRIu64 ",\"other_bytes\":%" PRIu64 ",\"first_offset\":%" PRIu64
-                  ",\"next_offset\":%" PRIu64 ",\"oldest_ns\":%" PRIu64 ",\"newest_ns\":%" PRIu64,
-                  listing->stream, listing->segment_count, listing->bytes, listing->other_bytes, first, listing->newest.next_offset,
-                  listing->oldest_ns, listing->newest_ns);
+                  "{\"stream\":\"%s\",\"segments\":%zu,\"compressed_segments\":%zu,\"bytes\":%" PRIu64 ",\"raw_bytes\":%" PRIu64
+                  ",\"other_bytes\":%" PRIu64 ",\"first_offset\":%" PRIu64 ",\"next_offset\":%" PRIu64 ",\"oldest_ns\":%" PRIu64
+                  ",\"newest_ns\":%" PRIu64,
+                  listing->stream, listing->segment_count, listing->compressed_count, listing->bytes, listing->raw_bytes,
+                  listing->other_bytes, first, listing->newest.next_offset, listing->oldest_ns, listing->newest_ns);
     if (listing->consumed)
         buffer_printf(line, ",\"cursor\":%" PRIu64 ",\"lag\":%" PRIu64 ",\"pending\":%" PRIu64, listing->cursor, lag(listing),
                       listing->pending);
@@ -200,9 +204,12 @@ static void print_text(struct buffer *line, const struct listing *listing, bool 
         const struct inspect_file *file = &listing->files[i];
         uint64_t records;
         time_column(file->created_ns, oldest);
-        buffer_printf(line, "  %-32s %-9s %10s", file->name, state_word(file->state), tool_size_text(file->bytes, size));
+        buffer_printf(line, "  %-32s %-10s %10s", file->name, file->raw_bytes ? "compressed" : state_word(file->state),
+                      tool_size_text(file->bytes, size));
         if (file_records(listing, i, &records))
             buffer_printf(line, " %12" PRIu64 " records  %s", records, oldest);
+        if (file->raw_bytes)
+            buffer_printf(line, "  1/%.1f of %s", (double)file->raw_bytes / (double)file->bytes, tool_size_text(file->raw_bytes, size));
         buffer_append_text(line, "\n");
     }
 }

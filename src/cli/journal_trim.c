@@ -138,7 +138,7 @@ static int sync_stream(const char *data_dir, const char *stream)
         if (error)
             break;
         int failed = disk->ops->sync(disk, segment.file);
-        disk->ops->close(disk, segment.file);
+        segment_close(disk, &segment);
         error = failed ? error_from_errno(-failed) : 0;
     }
     free(bases);

@@ -78,13 +78,9 @@ static void print_finding(struct verification *verification, const char *kind, b
 
 static const char *kind_word(enum inspect_kind kind)
 {
-    static const char *const words[] = {[INSPECT_HEADER_COPY] = "header-copy",
-                                        [INSPECT_HEADER] = "header",
-                                        [INSPECT_FOREIGN] = "foreign",
-                                        [INSPECT_RECORDS] = "records",
-                                        [INSPECT_MISSING] = "missing",
-                                        [INSPECT_REPEATED] = "repeated",
-                                        [INSPECT_TORN] = "torn"};
+    static const char *const words[] = {[INSPECT_HEADER_COPY] = "header-copy", [INSPECT_HEADER] = "header",   [INSPECT_INDEX] = "index",
+                                        [INSPECT_FOREIGN] = "foreign",         [INSPECT_RECORDS] = "records", [INSPECT_MISSING] = "missing",
+                                        [INSPECT_REPEATED] = "repeated",       [INSPECT_TORN] = "torn"};
     return words[kind];
 }
 
@@ -113,6 +109,10 @@ static void take_finding(void *context, const struct inspect_finding *finding)
                  place->unbounded                            ? "nothing behind it can be read, and nothing tells how much it was"
                  : place->next_offset == place->first_offset ? "its records were read with the key of another segment"
                                                              : lost);
+        break;
+    case INSPECT_INDEX:
+        snprintf(text, sizeof text, "what tells where the frames of this compressed segment are does not check out, but is there twice; %s",
+                 lost);
         break;
     case INSPECT_FOREIGN:
         snprintf(text, sizeof text, "the header names another stream or offset: the file was copied from elsewhere, or renamed");

@@ -108,6 +108,7 @@ static int open_journal(struct server *server)
         .segment_size = config->journal_segment_size,
         .durability = durabilities[config->data_durability],
         .disk_free_min = config->journal_disk_free_min,
+        .compression_level = config->journal_compression == CONFIG_COMPRESSION_ZSTD ? (int)config->journal_compression_level : 0,
     };
     int error = journal_open(&server->journal, &options);
     if (error == ERR_BUSY)

@@ -38,14 +38,23 @@ struct segment_block {
     char magic[8];
     uint32_t version;
     uint32_t header_size;
-    struct format_segment_header header;
+    uint64_t key;
+    uint64_t base_offset;
+    uint64_t created_ns;
+    char stream[FORMAT_STREAM_NAME_MAX + 1];
 };
+_Static_assert(sizeof(struct segment_block) == 104, "the fields of a segment header have no padding");
 
 void format_segment_header_encode(uint8_t *block, const struct format_segment_header *header)
 {
     memset(block, 0, FORMAT_SEGMENT_HEADER_SIZE);
-    struct segment_block fields = {.version = FORMAT_VERSION, .header_size = FORMAT_SEGMENT_HEADER_SIZE, .header = *header};
+    struct segment_block fields = {.version = header->compressed ? FORMAT_VERSION_COMPRESSED : FORMAT_VERSION,
+                                   .header_size = FORMAT_SEGMENT_HEADER_SIZE,
+                                   .key = header->key,
+                                   .base_offset = header->base_offset,
+                                   .created_ns = header->created_ns};
     memcpy(fields.magic, segment_magic, sizeof segment_magic);
+    memcpy(fields.stream, header->stream, sizeof fields.stream);
     memcpy(block, &fields, sizeof fields);
     uint64_t sum = XXH3_64bits(block, COPY_CHECKSUM_AT);
     memcpy(block + COPY_CHECKSUM_AT, &sum, sizeof sum);
@@ -54,7 +63,7 @@ void format_segment_header_encode(uint8_t *block, const struct format_segment_he
 
 static bool is_known(uint32_t version)
 {
-    return version >= FORMAT_VERSION_OLDEST && version <= FORMAT_VERSION;
+    return version >= FORMAT_VERSION_OLDEST && version <= FORMAT_VERSION_COMPRESSED;
 }
 
 static int decode_header_copy(const uint8_t *copy, struct format_segment_header *header)
@@ -67,8 +76,11 @@ static int decode_header_copy(const uint8_t *copy, struct format_segment_header 
         return ERR_CORRUPT;
     if (!is_known(fields.version) || fields.header_size != FORMAT_SEGMENT_HEADER_SIZE)
         return ERR_FORMAT_VERSION;
-    fields.header.stream[FORMAT_STREAM_NAME_MAX] = 0;
-    *header = fields.header;
+    *header = (struct format_segment_header){.key = fields.key,
+                                             .base_offset = fields.base_offset,
+                                             .created_ns = fields.created_ns,
+                                             .compressed = fields.version == FORMAT_VERSION_COMPRESSED};
+    memcpy(header->stream, fields.stream, FORMAT_STREAM_NAME_MAX);
     return 0;
 }
 
@@ -128,6 +140,11 @@ int format_ends_decode(const uint8_t *block, struct format_ends *ends)
     ends->count = fields.count;
     memcpy(ends->streams, fields.streams, sizeof fields.streams);
     return 0;
+}
+
+uint64_t format_sum(const void *bytes, size_t size)
+{
+    return XXH3_64bits(bytes, size);
 }
 
 uint64_t format_segment_salt(uint64_t key, uint64_t base_offset)

@@ -2,7 +2,8 @@
  *
  * A stream is a folder. In it lie segments, each named by the offset of its first record in 20 decimal digits, "…042.seg". Files of other
  * names belong to no stream: "prepared.seg" is the next segment, prepared ahead; "next.seg" is one that is made at the moment when it is
- * needed; "spare.seg" is a retired one that waits to be used again; "….seg.damaged" is one of which a recovery could read nothing.
+ * needed; "spare.seg" is a retired one that waits to be used again; "compressed.seg" is one that is being compressed; "….seg.damaged" is
+ * one of which a recovery could read nothing.
  * All integers are little-endian.
  *
  * Segment. The first 8,192 bytes are its header, written twice (at 0 and at 4,096), so that a lost sector or page takes one copy at most:
@@ -68,8 +69,9 @@
  * behind the last record that is known.
  *
  * Versions. Two layouts of development called themselves 1: the first without a header sum, the second with the salt in a header of
- * 4,096 bytes. 2 had no packed payloads, and is read as 3, which this is. A program that does not know a segment's version refuses its
- * stream, and changes nothing in it. */
+ * 4,096 bytes. 2 had no packed payloads, and is read as 3, which this is. A segment of version 4 has the header that is told here, with
+ * another number, and behind it the records of such a segment compressed: frames.h. A program that does not know a segment's version
+ * refuses its stream, and changes nothing in it. */
 #ifndef JOURNAL_FORMAT_H
 #define JOURNAL_FORMAT_H
 
@@ -82,6 +84,7 @@
 enum {
     FORMAT_VERSION = 3,
     FORMAT_VERSION_OLDEST = 2, /* that can be read */
+    FORMAT_VERSION_COMPRESSED = 4,
     FORMAT_SEGMENT_HEADER_SIZE = 8192,
     FORMAT_RECORD_HEADER_SIZE = 48,
     FORMAT_STREAM_NAME_MAX = 63,
@@ -101,6 +104,7 @@ struct format_segment_header {
     uint64_t base_offset;
     uint64_t created_ns;
     char stream[FORMAT_STREAM_NAME_MAX + 1];
+    bool compressed; /* FORMAT_VERSION_COMPRESSED */
 };
 
 /* `block` is FORMAT_SEGMENT_HEADER_SIZE bytes. decode returns 0, ERR_CORRUPT or ERR_FORMAT_VERSION. */
@@ -119,6 +123,9 @@ struct format_ends {
 /* `block` is FORMAT_ENDS_SIZE bytes. decode returns 0, ERR_CORRUPT or ERR_FORMAT_VERSION. */
 void format_ends_encode(uint8_t *block, const struct format_ends *ends);
 int format_ends_decode(const uint8_t *block, struct format_ends *ends);
+
+/* XXH3-64. */
+uint64_t format_sum(const void *bytes, size_t size);
 
 /* The salt of the segment of a stream with this key whose first record has this offset. */
 uint64_t format_segment_salt(uint64_t key, uint64_t base_offset);

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/error.h"
+#include "journal/frames.h"
 
 enum {
     INSPECT_BLOCK_SIZE = 4 << 20,
@@ -35,6 +36,8 @@ static bool tell_state(const char *name, struct inspect_file *file)
         file->state = INSPECT_CLOSED;
     else if (strcmp(name, "prepared.seg") == 0 || strcmp(name, "next.seg") == 0)
         file->state = INSPECT_PREPARED;
+    else if (strcmp(name, "compressed.seg") == 0)
+        file->state = INSPECT_COMPRESSING;
     else if (strcmp(name, "spare.seg") == 0)
         file->state = INSPECT_SPARE;
     else if (length > sizeof aside && strcmp(name + length - (sizeof aside - 1), aside) == 0)
@@ -72,13 +75,25 @@ static int compare_files(const void *a, const void *b)
     return x->base_offset != y->base_offset ? (x->base_offset < y->base_offset ? -1 : 1) : strcmp(x->name, y->name);
 }
 
-static int read_block(struct disk *disk, int file, uint8_t *block, size_t size, uint64_t position, size_t *have)
+static int read_block(struct disk *disk, const struct segment_file *segment, uint8_t *block, size_t size, uint64_t position, size_t *have)
 {
     uint64_t unreadable_to;
-    return segment_read(disk, file, block, size, position, have, &unreadable_to);
+    return segment_read(disk, segment, block, size, position, have, &unreadable_to);
 }
 
-/* Size and time of creation. ERR_NOT_FOUND: it has just been taken away. */
+/* What a compressed segment took before. */
+static int look_at_frames(struct disk *disk, const char *folder, struct inspect_file *file)
+{
+    struct segment_file segment;
+    int error = segment_open(disk, folder, file->base_offset, DISK_READ, &segment);
+    if (error)
+        return error;
+    file->raw_bytes = segment.frames ? (uint64_t)segment_length(disk, &segment) : 0;
+    segment_close(disk, &segment);
+    return 0;
+}
+
+/* Sizes and time of creation. ERR_NOT_FOUND: it has just been taken away. */
 static int look_at_file(struct disk *disk, const char *folder, struct inspect_file *file)
 {
     char path[INSPECT_PATH_MAX + INSPECT_NAME_MAX];
@@ -90,14 +105,16 @@ static int look_at_file(struct disk *disk, const char *folder, struct inspect_fi
     uint8_t block[FORMAT_SEGMENT_HEADER_SIZE] = {0};
     size_t have;
     struct format_segment_header header;
-    int error = size < 0 ? error_from_errno((int)-size) : read_block(disk, opened, block, sizeof block, 0, &have);
+    const struct segment_file segment = {.file = opened};
+    int error = size < 0 ? error_from_errno((int)-size) : read_block(disk, &segment, block, sizeof block, 0, &have);
     disk->ops->close(disk, opened);
     if (error)
         return error;
     file->bytes = (uint64_t)size;
-    if (file->state == INSPECT_CLOSED && format_segment_header_decode(block, &header) == 0)
-        file->created_ns = header.created_ns;
-    return 0;
+    if (file->state != INSPECT_CLOSED || format_segment_header_decode(block, &header))
+        return 0;
+    file->created_ns = header.created_ns;
+    return header.compressed ? look_at_frames(disk, folder, file) : 0;
 }
 
 int inspect_files(struct disk *disk, const char *folder, struct inspect_file **files, size_t *count)
@@ -168,9 +185,12 @@ static void report(struct inspection *in, enum inspect_kind kind, uint64_t base_
 
 static void report_here(struct inspection *in, enum inspect_kind kind, uint64_t length, uint64_t next_offset)
 {
+    uint64_t position = segment_file_position(&in->segment, in->position);
     report(in, kind, in->segment.base_offset,
-           (struct reader_damage){
-               .position = in->position, .length = length, .first_offset = in->end.next_offset, .next_offset = next_offset});
+           (struct reader_damage){.position = position,
+                                  .length = segment_file_position(&in->segment, in->position + length) - position,
+                                  .first_offset = in->end.next_offset,
+                                  .next_offset = next_offset});
 }
 
 /* Makes `wanted` bytes from the position on available in *bytes; fewer only at the end of the file. What is in the block and still needed
@@ -192,7 +212,7 @@ static int show(struct inspection *in, size_t wanted, const uint8_t **bytes, siz
         in->have = kept;
         in->block_position = in->position;
         at = 0;
-        int error = read_block(in->disk, in->segment.file, in->block + kept, in->block_size - kept, in->position + kept, &more);
+        int error = read_block(in->disk, &in->segment, in->block + kept, in->block_size - kept, in->position + kept, &more);
         if (error)
             return error;
         in->have = kept += more;
@@ -293,7 +313,7 @@ static int judge(struct inspection *in, bool begun, bool *again)
     in->judged_at = in->position;
     int error = 0;
     if (!known || !in->damage)
-        error = segment_resynchronise(in->disk, in->segment.file, in->position + 8, in->segment.salt, in->end.next_offset, &in->found);
+        error = segment_resynchronise(in->disk, &in->segment, in->position + 8, in->end.next_offset, &in->found);
     if (error)
         return error;
     in->damage = in->found.any && (in->found.later_group || !in->last);
@@ -326,6 +346,26 @@ static int judge(struct inspection *in, bool begun, bool *again)
     return error;
 }
 
+/* What can be known of a compressed segment beside its records. */
+static int finish_frames(struct inspection *in)
+{
+    uint64_t known_end = segment_known_end(&in->segment), position, length;
+    bool there;
+    int error = still_there(in, &there);
+    if (error || !there)
+        return error;
+    if (in->end.next_offset < known_end) {
+        report_here(in, INSPECT_RECORDS, frames_raw_end(in->segment.frames) - in->position, known_end);
+        in->end.next_offset = known_end;
+        in->position = frames_raw_end(in->segment.frames);
+    }
+    if (frames_blemish(in->segment.frames, &position, &length))
+        report(in, INSPECT_INDEX, in->segment.base_offset,
+               (struct reader_damage){
+                   .position = position, .length = length, .first_offset = in->end.next_offset, .next_offset = in->end.next_offset});
+    return 0;
+}
+
 static int read_records(struct inspection *in)
 {
     uint64_t told = 0;
@@ -341,11 +381,14 @@ static int read_records(struct inspection *in)
             error = take_record(in, bytes, length);
         else if (!error)
             error = judge(in, length > FORMAT_RECORD_HEADER_SIZE || (check == FORMAT_CUT && is_scrap(bytes, available)), &more);
-        if (in->visitor->progress && in->position - told >= INSPECT_BLOCK_SIZE) {
-            in->visitor->progress(in->visitor->context, in->position - told);
-            told = in->position;
+        uint64_t done = segment_file_position(&in->segment, in->position);
+        if (in->visitor->progress && done - told >= INSPECT_BLOCK_SIZE) {
+            in->visitor->progress(in->visitor->context, done - told);
+            told = done;
         }
     }
+    if (!error && in->segment.frames)
+        error = finish_frames(in);
     int64_t size = in->disk->ops->size(in->disk, in->segment.file);
     if (size > 0)
         in->end.bytes += (uint64_t)size;
@@ -359,7 +402,7 @@ static int check_header(struct inspection *in, bool *lost)
 {
     uint8_t block[FORMAT_SEGMENT_HEADER_SIZE] = {0}, single[FORMAT_SEGMENT_HEADER_SIZE];
     size_t have, half = sizeof block / 2;
-    int error = read_block(in->disk, in->segment.file, block, sizeof block, 0, &have);
+    int error = read_block(in->disk, &in->segment, block, sizeof block, 0, &have);
     if (error)
         return error;
     struct format_segment_header header = {0};
@@ -430,8 +473,8 @@ static int inspect_segment(struct inspection *in, uint64_t base_offset)
                                       .first_offset = in->end.next_offset,
                                       .next_offset = in->end.next_offset,
                                       .unbounded = in->last && in->end.records == records});
-    in->left_at = in->position;
-    in->disk->ops->close(in->disk, in->segment.file);
+    in->left_at = segment_file_position(&in->segment, in->position);
+    segment_close(in->disk, &in->segment);
     return error;
 }
 

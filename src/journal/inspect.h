@@ -8,11 +8,12 @@
 /* ---- files ---- */
 
 enum inspect_state {
-    INSPECT_CLOSED,   /* nothing is added to it any more */
-    INSPECT_ACTIVE,   /* the newest: the one being written, or written last */
-    INSPECT_PREPARED, /* "prepared.seg", "next.seg": will be the next */
-    INSPECT_SPARE,    /* "spare.seg": retired, waits to be used again */
-    INSPECT_ASIDE     /* "….seg.damaged": a recovery could read nothing of it */
+    INSPECT_CLOSED,      /* nothing is added to it any more */
+    INSPECT_ACTIVE,      /* the newest: the one being written, or written last */
+    INSPECT_PREPARED,    /* "prepared.seg", "next.seg": will be the next */
+    INSPECT_COMPRESSING, /* "compressed.seg": a closed one is being compressed */
+    INSPECT_SPARE,       /* "spare.seg": retired, waits to be used again */
+    INSPECT_ASIDE        /* "….seg.damaged": a recovery could read nothing of it */
 };
 
 enum { INSPECT_NAME_MAX = 64 };
@@ -22,6 +23,7 @@ struct inspect_file {
     enum inspect_state state;
     uint64_t base_offset; /* CLOSED and ACTIVE */
     uint64_t bytes;
+    uint64_t raw_bytes;  /* of a compressed segment: the bytes that it took before; else 0 */
     uint64_t created_ns; /* CLOSED and ACTIVE; 0: the header cannot be read */
 };
 
@@ -34,6 +36,7 @@ int inspect_files(struct disk *disk, const char *folder, struct inspect_file **f
 enum inspect_kind {
     INSPECT_HEADER_COPY, /* one of the two copies of a header does not check out: nothing is lost */
     INSPECT_HEADER,      /* neither does. What can be read is read with the key of another segment */
+    INSPECT_INDEX,       /* of a compressed segment: the index, or a frame's header where there is an index. Nothing is lost */
     INSPECT_FOREIGN,     /* the header is of another stream or offset than the file's place and name say */
     INSPECT_RECORDS,     /* bytes that do not check out */
     INSPECT_MISSING,     /* offsets that no file holds: the end of a segment, or whole segments, are gone */

@@ -17,6 +17,7 @@
 #include "journal/compress.h"
 #include "journal/ends.h"
 #include "journal/scribe.h"
+#include "journal/shrink.h"
 #include "journal/stream.h"
 
 enum { CHUNK_SIZE = 1 << 20, CHUNK_FREE_MAX = 16, PACK_LEVEL = 1, PACK_KEEP_MAX = 4 << 20 };
@@ -30,6 +31,7 @@ struct journal {
 
     struct scribe scribes[JOURNAL_SCRIBES];
     struct scribe_shared shared;
+    struct shrink *shrink; /* NULL: nothing is compressed */
     bool started;
 
     pthread_mutex_t keeper_lock;
@@ -401,6 +403,8 @@ int journal_open(struct journal **out, const struct journal_options *options)
         int failed = scribe_init(&journal->scribes[i]);
         error = error ? error : failed;
     }
+    if (options->compression_level && !(journal->shrink = shrink_create(options->compression_level)))
+        error = ERR_NO_MEMORY;
     if ((size_t)snprintf(journal->folder, sizeof journal->folder, "%s", options->folder) >=
         sizeof journal->folder - FORMAT_STREAM_NAME_MAX - 1)
         error = ERR_INVALID;
@@ -441,7 +445,9 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
     stream->index = journal->stream_count;
     stream->scribe = options->scribe;
     stream->journal = journal;
+    stream->shrink = journal->shrink;
     atomic_init(&stream->retire_at, UINT64_MAX);
+    atomic_init(&stream->shrink_at, UINT64_MAX);
     stream->file = stream->left_file = stream->next_file = -1;
     snprintf(stream->name, sizeof stream->name, "%s", options->name);
     stream->known_end = ends_of(&journal->ends, stream->name);
@@ -523,6 +529,7 @@ void journal_close(struct journal *journal)
         stream_close(journal->streams[i]);
         free(journal->streams[i]);
     }
+    shrink_destroy(journal->shrink);
     if (journal->lock_handle >= 0)
         journal->options.disk->ops->close(journal->options.disk, journal->lock_handle);
     pthread_cond_destroy(&journal->keeper_wake);
@@ -568,7 +575,8 @@ void journal_stream_set_guard(struct journal_stream *stream, uint64_t offset)
     atomic_store(&stream->guard, offset);
     /* retire_oldest stores retire_at, then looks at the guard: whichever is later, one of the two sees what is to be done. */
     uint64_t at = atomic_load(&stream->retire_at);
-    if (offset >= at && atomic_compare_exchange_strong(&stream->retire_at, &at, UINT64_MAX))
+    bool due = offset >= at && atomic_compare_exchange_strong(&stream->retire_at, &at, UINT64_MAX);
+    if (shrink_is_due(stream, offset) || due)
         wake_keeper(stream->journal);
 }
 

@@ -48,6 +48,7 @@ struct journal_options {
     enum journal_durability durability;
     const struct journal_clock *clock; /* for retention and for looks at the disk's space; NULL: the system's */
     uint64_t disk_free_min;            /* bytes: the first scribe waits while less is free (space.h); 0: it never does */
+    int compression_level;             /* 1 to 19: closed segments are compressed (frames.h); 0: they stay as they are */
     /* Called once when the disk fails for good (a write or sync error other than a full disk): the only honest thing left is to stop the
      * process and read again what is really there. Does not return. NULL: diagnostics, then abort(). */
     void (*fatal)(const char *text);

@@ -29,11 +29,12 @@ struct reader {
     struct decompressor *decompressor; /* NULL until a packed payload is read */
 };
 
+/* `position` and `length` are those of the open segment, or of a header. */
 static void report(const struct reader *reader, uint64_t base_offset, struct reader_damage damage)
 {
-    segment_name(base_offset, damage.segment);
-    if (reader->on_damage)
-        reader->on_damage(reader->context, &damage);
+    const struct segment_file other = {.base_offset = base_offset};
+    bool open = reader->segment.file >= 0 && reader->segment.base_offset == base_offset;
+    segment_report(open ? &reader->segment : &other, reader->on_damage, reader->context, damage);
 }
 
 static int use_segment(struct reader *reader, uint64_t base_offset)
@@ -43,7 +44,7 @@ static int use_segment(struct reader *reader, uint64_t base_offset)
     if (error)
         return error;
     if (reader->segment.file >= 0)
-        reader->disk->ops->close(reader->disk, reader->segment.file);
+        segment_close(reader->disk, &reader->segment);
     reader->segment = segment;
     reader->position = FORMAT_SEGMENT_HEADER_SIZE;
     if (segment.header_lost)
@@ -148,7 +149,7 @@ void reader_close(struct reader *reader)
     if (!reader)
         return;
     if (reader->segment.file >= 0)
-        reader->disk->ops->close(reader->disk, reader->segment.file);
+        segment_close(reader->disk, &reader->segment);
     decompressor_destroy(reader->decompressor);
     free(reader->block);
     free(reader->messages);
@@ -158,7 +159,7 @@ void reader_close(struct reader *reader)
 static int read_fully(struct reader *reader, uint8_t *block, size_t size, uint64_t position, size_t *have)
 {
     uint64_t unreadable_to;
-    return segment_read(reader->disk, reader->segment.file, block, size, position, have, &unreadable_to);
+    return segment_read(reader->disk, &reader->segment, block, size, position, have, &unreadable_to);
 }
 
 /* Whether a record stands at the reader's position after all: the writer may have been at it when it was read. */
@@ -197,7 +198,7 @@ static int pass_over(struct reader *reader)
     if (follows)
         return open_next(reader, false);
     struct segment_found found;
-    error = segment_resynchronise(reader->disk, segment->file, reader->position, segment->salt, reader->next_offset, &found);
+    error = segment_resynchronise(reader->disk, segment, reader->position, reader->next_offset, &found);
     if (error)
         return error;
     if (found.any && (found.later_group || has_later)) {
@@ -210,6 +211,17 @@ static int pass_over(struct reader *reader)
             reader->position = found.position;
             reader->next_offset = found.offset;
         }
+        return 0;
+    }
+    if (reader->next_offset < segment_known_end(segment)) {
+        uint64_t end = (uint64_t)segment_length(reader->disk, segment);
+        report(reader, segment->base_offset,
+               (struct reader_damage){.position = reader->position,
+                                      .length = end - reader->position,
+                                      .first_offset = reader->next_offset,
+                                      .next_offset = segment_known_end(segment)});
+        reader->position = end;
+        reader->next_offset = segment_known_end(segment);
         return 0;
     }
     if (has_later)

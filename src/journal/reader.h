@@ -46,7 +46,8 @@ int reader_next(struct reader *reader, uint64_t until, struct message *message, 
 int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t size, struct message *messages, size_t message_max,
                 size_t *count, size_t *needed);
 
-/* Where a reader stands, to begin there again: a byte of a segment, and the offset of the record there. */
+/* Where a reader stands, to begin there again: a byte of a segment (of a compressed one, of that which it has replaced), and the offset of
+ * the record there. */
 struct reader_place {
     uint64_t base_offset, position, next_offset;
 };
@@ -70,15 +71,23 @@ struct segment_end {
     bool torn; /* bytes of an unfinished group lay behind */
 };
 
+struct frames;
+
 struct segment_file {
     int file;
     uint64_t base_offset, salt;
-    uint64_t created_ns; /* 0: unknown */
-    bool header_lost;    /* both copies; what stands here comes from the file's name and from another segment of the stream */
+    uint64_t created_ns;   /* 0: unknown */
+    bool header_lost;      /* both copies; what stands here comes from the file's name and from another segment of the stream */
+    struct frames *frames; /* of a compressed segment; NULL: it is none */
 };
 
-/* Opens the segment of a stream's folder. ERR_CORRUPT: its header is lost, and no other segment tells the stream's key. */
+/* Tells damage in an open segment, whose position and length are those of segment_read, with its name and the bytes of the file. */
+void segment_report(const struct segment_file *segment, reader_on_damage on_damage, void *context, struct reader_damage damage);
+
+/* Opens the segment of a stream's folder, to be closed with segment_close. ERR_CORRUPT: its header is lost, and no other segment tells the
+ * stream's key. */
 int segment_open(struct disk *disk, const char *folder, uint64_t base_offset, enum disk_open how, struct segment_file *segment);
+void segment_close(struct disk *disk, struct segment_file *segment);
 
 /* Opens a segment for reading whatever has become of its header; *header is set where that can be read, and else left alone. */
 int segment_open_plain(struct disk *disk, const char *folder, uint64_t base_offset, int *file, struct format_segment_header *header);
@@ -103,11 +112,26 @@ struct segment_found {
 };
 
 /* Looks for records at or behind byte `from`. */
-int segment_resynchronise(struct disk *disk, int file, uint64_t from, uint64_t salt, uint64_t least_offset, struct segment_found *found);
+int segment_resynchronise(struct disk *disk, const struct segment_file *segment, uint64_t from, uint64_t least_offset,
+                          struct segment_found *found);
 
 /* Reads `size` bytes, fewer only at the end of the file. What the disk fails to read is filled with zeros, of which no record consists;
  * *unreadable_to becomes the byte behind the last such place, if there is one. */
-int segment_read(struct disk *disk, int file, uint8_t *bytes, size_t size, uint64_t position, size_t *have, uint64_t *unreadable_to);
+int segment_read_file(struct disk *disk, int file, void *bytes, size_t size, uint64_t position, size_t *have, uint64_t *unreadable_to);
+
+/* As segment_read_file; of a compressed segment the bytes of the one that it has replaced, behind its own header. What is lost of them is
+ * zeros too, but not called unreadable: how far the records went is known all the same. */
+int segment_read(struct disk *disk, const struct segment_file *segment, uint8_t *bytes, size_t size, uint64_t position, size_t *have,
+                 uint64_t *unreadable_to);
+
+/* Bytes that segment_read can give; negative: an error. */
+int64_t segment_length(struct disk *disk, const struct segment_file *segment);
+
+/* The byte of the file at which one finds what segment_read gives for a position. */
+uint64_t segment_file_position(const struct segment_file *segment, uint64_t position);
+
+/* The offset behind the last record, where that is known whatever can be read: of a compressed segment; else 0. */
+uint64_t segment_known_end(const struct segment_file *segment);
 
 /* Names: "%020llu.seg". parse returns false for any other name. */
 void segment_name(uint64_t base_offset, char name[32]);

@@ -26,6 +26,7 @@ struct stream_segment {
     uint64_t base_offset;
     uint64_t bytes;
     uint64_t created_ns; /* wall clock; 0: its header is lost */
+    bool left_as_is;     /* not to be compressed: it is already, or would lose or gain nothing by it */
 };
 
 struct retention {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "journal/frames.h"
 #include "journal/reader.h"
 
 enum { SCAN_BLOCK_LEAST = 64 << 10, SCAN_BLOCK_MOST = 4 << 20, SEGMENT_PATH_MAX = 4200, UNREADABLE_STEP = 4096 };
@@ -88,8 +89,9 @@ static int open_file(struct disk *disk, const char *folder, uint64_t base_offset
     return 0;
 }
 
-int segment_read(struct disk *disk, int file, uint8_t *bytes, size_t size, uint64_t position, size_t *have, uint64_t *unreadable_to)
+int segment_read_file(struct disk *disk, int file, void *to, size_t size, uint64_t position, size_t *have, uint64_t *unreadable_to)
 {
+    uint8_t *bytes = to;
     bool whole = true; /* read as much as there is; after a failure to the end of the page, so that no more is given up than must be */
     *have = 0;
     while (*have < size) {
@@ -116,6 +118,29 @@ int segment_read(struct disk *disk, int file, uint8_t *bytes, size_t size, uint6
     return 0;
 }
 
+int segment_read(struct disk *disk, const struct segment_file *segment, uint8_t *bytes, size_t size, uint64_t position, size_t *have,
+                 uint64_t *unreadable_to)
+{
+    if (!segment->frames || position < FORMAT_SEGMENT_HEADER_SIZE)
+        return segment_read_file(disk, segment->file, bytes, size, position, have, unreadable_to);
+    return frames_read(segment->frames, bytes, size, position, have);
+}
+
+int64_t segment_length(struct disk *disk, const struct segment_file *segment)
+{
+    return segment->frames ? (int64_t)frames_raw_end(segment->frames) : disk->ops->size(disk, segment->file);
+}
+
+uint64_t segment_file_position(const struct segment_file *segment, uint64_t position)
+{
+    return segment->frames && position >= FORMAT_SEGMENT_HEADER_SIZE ? frames_file_position(segment->frames, position) : position;
+}
+
+uint64_t segment_known_end(const struct segment_file *segment)
+{
+    return segment->frames ? frames_next_offset(segment->frames) : 0;
+}
+
 /* A header of another stream is as good as none: the file was put into the wrong folder. ERR_CORRUPT. */
 static int read_header(struct disk *disk, const char *folder, int file, struct format_segment_header *header)
 {
@@ -123,7 +148,7 @@ static int read_header(struct disk *disk, const char *folder, int file, struct f
     size_t have;
     uint64_t unreadable_to;
     struct format_segment_header read;
-    int error = segment_read(disk, file, block, sizeof block, 0, &have, &unreadable_to);
+    int error = segment_read_file(disk, file, block, sizeof block, 0, &have, &unreadable_to);
     if (!error)
         error = format_segment_header_decode(block, &read);
     if (error)
@@ -170,12 +195,14 @@ int segment_open(struct disk *disk, const char *folder, uint64_t base_offset, en
     opened.header_lost = error == ERR_CORRUPT || header.base_offset != base_offset;
     if (error == ERR_CORRUPT)
         error = segment_key(disk, folder, &header.key);
+    opened.salt = format_segment_salt(header.key, base_offset);
+    opened.created_ns = opened.header_lost ? 0 : header.created_ns;
+    if (!error && (opened.header_lost ? frames_are_there(disk, opened.file, opened.salt) : header.compressed))
+        error = frames_open(&opened.frames, disk, opened.file, opened.salt);
     if (error) {
         disk->ops->close(disk, opened.file);
         return error;
     }
-    opened.salt = format_segment_salt(header.key, base_offset);
-    opened.created_ns = opened.header_lost ? 0 : header.created_ns;
     *segment = opened;
     return 0;
 }
@@ -186,6 +213,13 @@ int segment_open_plain(struct disk *disk, const char *folder, uint64_t base_offs
     if (!error)
         read_header(disk, folder, *file, header);
     return error;
+}
+
+void segment_close(struct disk *disk, struct segment_file *segment)
+{
+    frames_close(segment->frames);
+    disk->ops->close(disk, segment->file);
+    *segment = (struct segment_file){.file = -1};
 }
 
 void reader_damage_text(const struct reader_damage *damage, char text[READER_DAMAGE_TEXT_MAX])
@@ -202,22 +236,22 @@ void reader_damage_text(const struct reader_damage *damage, char text[READER_DAM
     snprintf(text, READER_DAMAGE_TEXT_MAX, "%s at byte %" PRIu64 ": %s", damage->segment, damage->position, what);
 }
 
-/* A window on the file: bytes [position, position + have) lie in block. */
+/* A window on the segment: bytes [position, position + have) lie in block. */
 struct window {
     struct disk *disk;
-    int file;
+    const struct segment_file *segment;
     uint8_t *block;
     size_t capacity, have;
     uint64_t position;
     uint64_t unreadable_to; /* segment_read; of all that was shown */
 };
 
-/* As large as the file, within limits. */
-static bool window_open(struct window *window, struct disk *disk, int file)
+/* As large as the segment, within limits. */
+static bool window_open(struct window *window, struct disk *disk, const struct segment_file *segment)
 {
-    int64_t size = disk->ops->size(disk, file);
+    int64_t size = segment_length(disk, segment);
     size_t capacity = size < SCAN_BLOCK_LEAST ? SCAN_BLOCK_LEAST : size > SCAN_BLOCK_MOST ? SCAN_BLOCK_MOST : (size_t)size;
-    *window = (struct window){.disk = disk, .file = file, .block = malloc(capacity), .capacity = capacity};
+    *window = (struct window){.disk = disk, .segment = segment, .block = malloc(capacity), .capacity = capacity};
     return window->block;
 }
 
@@ -237,7 +271,7 @@ static int window_show(struct window *window, uint64_t at, size_t wanted, const 
         window->capacity = wanted;
     }
     window->position = at;
-    int error = segment_read(window->disk, window->file, window->block, window->capacity, at, &window->have, &window->unreadable_to);
+    int error = segment_read(window->disk, window->segment, window->block, window->capacity, at, &window->have, &window->unreadable_to);
     if (error)
         return error;
     *bytes = window->block;
@@ -246,7 +280,7 @@ static int window_show(struct window *window, uint64_t at, size_t wanted, const 
 }
 
 /* What stands at `position`: *check, and of a valid record *record and *length. */
-static int look(struct window *window, uint64_t position, uint64_t salt, enum format_check *check, const uint8_t **record, uint32_t *length)
+static int look(struct window *window, uint64_t position, enum format_check *check, const uint8_t **record, uint32_t *length)
 {
     size_t available = 0;
     *length = FORMAT_RECORD_HEADER_SIZE;
@@ -255,19 +289,19 @@ static int look(struct window *window, uint64_t position, uint64_t salt, enum fo
     for (unsigned attempt = 0; attempt < 2 && *check == FORMAT_CUT && !error; attempt++) {
         error = window_show(window, position, *length, record, &available);
         if (!error)
-            *check = format_record_check(*record, available, salt, length);
+            *check = format_record_check(*record, available, window->segment->salt, length);
     }
     return error;
 }
 
-static int resynchronise(struct window *window, uint64_t from, uint64_t salt, uint64_t least_offset, struct segment_found *found)
+static int resynchronise(struct window *window, uint64_t from, uint64_t least_offset, struct segment_found *found)
 {
     struct segment_found result = {0};
     for (uint64_t position = from; !result.later_group;) {
         const uint8_t *bytes;
         uint32_t length;
         enum format_check check;
-        int error = look(window, position, salt, &check, &bytes, &length);
+        int error = look(window, position, &check, &bytes, &length);
         if (error)
             return error;
         if (check == FORMAT_CUT && length == FORMAT_RECORD_HEADER_SIZE)
@@ -284,7 +318,7 @@ static int resynchronise(struct window *window, uint64_t from, uint64_t salt, ui
             result.position = position;
             result.offset = message.offset;
         }
-        result.later_group = format_record_is_group_start(bytes);
+        result.later_group = format_record_is_group_start(bytes) || window->segment->frames; /* all of that had been synced */
         position += length;
     }
     result.unreadable = window->unreadable_to > from;
@@ -292,19 +326,23 @@ static int resynchronise(struct window *window, uint64_t from, uint64_t salt, ui
     return 0;
 }
 
-int segment_resynchronise(struct disk *disk, int file, uint64_t from, uint64_t salt, uint64_t least_offset, struct segment_found *found)
+int segment_resynchronise(struct disk *disk, const struct segment_file *segment, uint64_t from, uint64_t least_offset,
+                          struct segment_found *found)
 {
     struct window window;
-    if (!window_open(&window, disk, file))
+    if (!window_open(&window, disk, segment))
         return ERR_NO_MEMORY;
-    int error = resynchronise(&window, from, salt, least_offset, found);
+    int error = resynchronise(&window, from, least_offset, found);
     free(window.block);
     return error;
 }
 
-static void report(const struct segment_file *segment, reader_on_damage on_damage, void *context, struct reader_damage damage)
+void segment_report(const struct segment_file *segment, reader_on_damage on_damage, void *context, struct reader_damage damage)
 {
     segment_name(segment->base_offset, damage.segment);
+    uint64_t end = segment_file_position(segment, damage.position + damage.length);
+    damage.position = segment_file_position(segment, damage.position);
+    damage.length = end - damage.position;
     if (on_damage)
         on_damage(context, &damage);
 }
@@ -320,7 +358,7 @@ static int scan(struct window *window, const struct segment_file *segment, reade
         const uint8_t *record;
         uint32_t length;
         enum format_check check;
-        int error = look(window, result.position, segment->salt, &check, &record, &length);
+        int error = look(window, result.position, &check, &record, &length);
         if (error)
             return error;
         struct message message = {0};
@@ -328,7 +366,7 @@ static int scan(struct window *window, const struct segment_file *segment, reade
             format_record_decode(record, &message);
         if (check == FORMAT_VALID && message.offset >= result.next_offset) {
             if (message.offset > result.next_offset)
-                report(
+                segment_report(
                     segment, on_damage, context,
                     (struct reader_damage){.position = result.position, .first_offset = result.next_offset, .next_offset = message.offset});
             bool seal = format_record_is_seal(record);
@@ -340,7 +378,7 @@ static int scan(struct window *window, const struct segment_file *segment, reade
             continue;
         }
         if (looked_behind != result.position) {
-            error = resynchronise(window, result.position + 8, segment->salt, result.next_offset, &found);
+            error = resynchronise(window, result.position + 8, result.next_offset, &found);
             if (error)
                 return error;
             if (!found.later_group && window->unreadable_to > result.position)
@@ -352,15 +390,23 @@ static int scan(struct window *window, const struct segment_file *segment, reade
             window->have = 0;
             continue;
         }
-        report(segment, on_damage, context,
-               (struct reader_damage){.position = result.position,
-                                      .length = found.position - result.position,
-                                      .first_offset = result.next_offset,
-                                      .next_offset = found.offset});
+        segment_report(segment, on_damage, context,
+                       (struct reader_damage){.position = result.position,
+                                              .length = found.position - result.position,
+                                              .first_offset = result.next_offset,
+                                              .next_offset = found.offset});
         result.position = found.position;
         result.next_offset = found.offset;
     }
     result.torn = found.any;
+    if (result.next_offset < segment_known_end(segment)) {
+        segment_report(segment, on_damage, context,
+                       (struct reader_damage){.position = result.position,
+                                              .length = frames_raw_end(segment->frames) - result.position,
+                                              .first_offset = result.next_offset,
+                                              .next_offset = segment_known_end(segment)});
+        result.next_offset = segment_known_end(segment);
+    }
     *end = result;
     return 0;
 }
@@ -368,16 +414,16 @@ static int scan(struct window *window, const struct segment_file *segment, reade
 int segment_scan(struct disk *disk, const struct segment_file *segment, reader_on_damage on_damage, void *context, struct segment_end *end)
 {
     struct window window;
-    if (!window_open(&window, disk, segment->file))
+    if (!window_open(&window, disk, segment))
         return ERR_NO_MEMORY;
     int error = scan(&window, segment, on_damage, context, end);
     free(window.block);
     if (!error && segment->header_lost)
-        report(segment, on_damage, context,
-               (struct reader_damage){.length = FORMAT_SEGMENT_HEADER_SIZE,
-                                      .first_offset = end->next_offset,
-                                      .next_offset = end->next_offset,
-                                      .unbounded = end->position == FORMAT_SEGMENT_HEADER_SIZE});
+        segment_report(segment, on_damage, context,
+                       (struct reader_damage){.length = FORMAT_SEGMENT_HEADER_SIZE,
+                                              .first_offset = end->next_offset,
+                                              .next_offset = end->next_offset,
+                                              .unbounded = end->position == FORMAT_SEGMENT_HEADER_SIZE});
     return error;
 }
 
@@ -395,12 +441,13 @@ int segment_stream_end(struct disk *disk, const char *folder, reader_on_damage o
     if (count)
         error = segment_open(disk, folder, last, DISK_READ, &segment);
     if (error == ERR_CORRUPT) {
-        report(&segment, on_damage, context,
-               (struct reader_damage){.length = FORMAT_SEGMENT_HEADER_SIZE, .first_offset = last, .next_offset = last, .unbounded = true});
+        segment_report(
+            &segment, on_damage, context,
+            (struct reader_damage){.length = FORMAT_SEGMENT_HEADER_SIZE, .first_offset = last, .next_offset = last, .unbounded = true});
         error = 0;
     } else if (count && !error) {
         error = segment_scan(disk, &segment, on_damage, context, &end);
-        disk->ops->close(disk, segment.file);
+        segment_close(disk, &segment);
     }
     if (!error)
         *next_offset = end.next_offset;

@@ -17,6 +17,7 @@
 #include "base/diagnostics.h"
 #include "base/error.h"
 #include "journal/ends.h"
+#include "journal/shrink.h"
 
 /* Two names, so that a scribe never waits for what the keeper prepares, nor takes it half done. */
 static const char made_by_keeper[] = "prepared.seg", made_in_haste[] = "next.seg";
@@ -53,8 +54,7 @@ static int write_zeros(struct journal_stream *stream, int file, uint64_t from, u
     return error ? error_from_errno(-error) : 0;
 }
 
-/* Whether so many bytes may be written ahead of need. */
-static bool may_write_ahead(const struct journal_stream *stream, uint64_t bytes)
+bool stream_may_write_ahead(const struct journal_stream *stream, uint64_t bytes)
 {
     struct space space = {0};
     if (stream->disk_free_min)
@@ -72,7 +72,8 @@ static int add_segment(struct journal_stream *stream, uint64_t base_offset, uint
         stream->segments = segments;
         stream->segment_capacity = capacity;
     }
-    stream->segments[stream->segment_count++] = (struct stream_segment){base_offset, bytes, created_ns};
+    stream->segments[stream->segment_count++] =
+        (struct stream_segment){.base_offset = base_offset, .bytes = bytes, .created_ns = created_ns};
     return 0;
 }
 
@@ -139,7 +140,7 @@ static int activate(struct journal_stream *stream, int file, const char *made, u
         stream->begun_ns = journal_monotonic_ns(stream->clock);
         stream->position = stream->position_seen = FORMAT_SEGMENT_HEADER_SIZE;
         stream->zeroed_to = zeroed_to;
-        stream->zeroing_failed = false;
+        stream->zeroing_failed = stream->shrinking_failed = false;
     }
     pthread_mutex_unlock(&stream->lock);
     if (old >= 0) /* spoilt, or the keeper has not come to it */
@@ -220,6 +221,21 @@ static int write_again(struct journal_stream *stream, int file, uint64_t from, u
     return error;
 }
 
+/* A compressed segment is the last when the one behind it held nothing and was removed. It is whole, whatever can be read of it. */
+static int recover_compressed(struct journal_stream *stream, const char *name, struct segment_file *segment, uint64_t *bytes)
+{
+    struct segment_end end = {0};
+    int64_t size = stream->disk->ops->size(stream->disk, segment->file);
+    int error = size < 0 ? error_from_errno((int)-size) : segment_scan(stream->disk, segment, stream_say_damage, stream, &end);
+    if (error)
+        return error;
+    if (end.next_offset == segment->base_offset)
+        return set_aside(stream, name);
+    stream->next_offset = end.next_offset;
+    *bytes = (uint64_t)size;
+    return 0;
+}
+
 /* Finds where the last segment ends and cuts off what an unfinished group has left. *bytes: how long it is then, 0 when it is gone: a name
  * is needed again when its file holds no record. */
 static int recover_last(struct journal_stream *stream, uint64_t base_offset, uint64_t *bytes, uint64_t *created_ns)
@@ -239,6 +255,12 @@ static int recover_last(struct journal_stream *stream, uint64_t base_offset, uin
     }
     if (error)
         return error;
+    if (segment.frames) {
+        *created_ns = segment.created_ns;
+        error = recover_compressed(stream, name, &segment, bytes);
+        segment_close(stream->disk, &segment);
+        return error;
+    }
     struct segment_end end = {0};
     error = segment_scan(stream->disk, &segment, stream_say_damage, stream, &end);
     bool readable = end.position > FORMAT_SEGMENT_HEADER_SIZE;
@@ -252,10 +274,11 @@ static int recover_last(struct journal_stream *stream, uint64_t base_offset, uin
             failed = stream->disk->ops->sync(stream->disk, segment.file);
         error = failed ? error_from_errno(-failed) : 0;
     }
-    stream->disk->ops->close(stream->disk, segment.file);
+    bool header_lost = segment.header_lost;
+    segment_close(stream->disk, &segment);
     if (error)
         return error;
-    if (end.torn && !segment.header_lost)
+    if (end.torn && !header_lost)
         diagnostics(DIAGNOSTICS_INFO, "journal",
                     "stream %s: an unfinished group at the end of %s was cut off; what a crash leaves there was not acknowledged",
                     stream->name, name);
@@ -265,7 +288,7 @@ static int recover_last(struct journal_stream *stream, uint64_t base_offset, uin
         *created_ns = segment.created_ns;
         return 0;
     }
-    if (segment.header_lost)
+    if (header_lost)
         return set_aside(stream, name);
     int removed = stream->disk->ops->remove(stream->disk, path);
     return removed ? error_from_errno(-removed) : 0;
@@ -325,7 +348,7 @@ static int start_first_segment(struct journal_stream *stream)
     uint64_t first = FORMAT_SEGMENT_HEADER_SIZE + STREAM_ZERO_FIRST;
     if (first > stream->segment_size)
         first = stream->segment_size;
-    return start_segment(stream, may_write_ahead(stream, first) ? first : 0);
+    return start_segment(stream, stream_may_write_ahead(stream, first) ? first : 0);
 }
 
 int stream_open(struct journal_stream *stream)
@@ -342,6 +365,7 @@ int stream_open(struct journal_stream *stream)
     char spare[JOURNAL_PATH_MAX + 40];
     file_path(stream, "spare.seg", spare);
     stream->disk->ops->remove(stream->disk, spare);
+    shrink_clear(stream);
     atomic_store(&stream->durable, stream->next_offset);
     error = start_first_segment(stream);
     return error_class(error) == ERROR_CLASS_RETRY ? 0 : error; /* the first group tries again, and says what it waits for */
@@ -381,6 +405,7 @@ void stream_close(struct journal_stream *stream)
     if (stream->next_file >= 0)
         stream->disk->ops->close(stream->disk, stream->next_file);
     stream->file = stream->left_file = stream->next_file = -1;
+    shrink_abandon(stream);
     free(stream->segments);
     stream->segments = NULL;
     pthread_cond_destroy(&stream->zero_done);
@@ -454,7 +479,7 @@ static bool zero_ahead(struct journal_stream *stream)
     if (!wanted)
         return false;
     uint64_t to = zero_step(stream, from);
-    int error = may_write_ahead(stream, to - from) ? zero_active(stream, base_offset, from, to) : ERR_NO_SPACE;
+    int error = stream_may_write_ahead(stream, to - from) ? zero_active(stream, base_offset, from, to) : ERR_NO_SPACE;
     pthread_mutex_lock(&stream->lock);
     stream->zeroing = false;
     if (error)
@@ -508,7 +533,7 @@ static bool prepare_next(struct journal_stream *stream)
             zeroed_to = (uint64_t)size < stream->segment_size ? (uint64_t)size : stream->segment_size;
         } else {
             /* All of it, while nobody waits for a sync of this file. */
-            error = may_write_ahead(stream, stream->segment_size) ? 0 : ERR_NO_SPACE;
+            error = stream_may_write_ahead(stream, stream->segment_size) ? 0 : ERR_NO_SPACE;
             while (!error && zeroed_to < stream->segment_size) {
                 uint64_t from = zeroed_to;
                 zeroed_to = zero_step(stream, from);
@@ -611,5 +636,7 @@ bool stream_keep(struct journal_stream *stream, bool full)
         worked = retire_oldest(stream, full);
     if (!worked)
         worked = !full && prepare_next(stream);
+    if (!worked)
+        worked = shrink_step(stream, full);
     return worked;
 }

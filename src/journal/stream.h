@@ -54,6 +54,8 @@ struct journal_stream {
     _Atomic uint64_t durable; /* offset behind the last durable record */
     _Atomic uint64_t guard;
     _Atomic uint64_t retire_at; /* the keeper is to be woken when the guard comes to it; UINT64_MAX: it need not */
+    _Atomic uint64_t shrink_at; /* the same, for compression */
+    struct shrink *shrink;      /* the keeper's, the same for all streams; NULL: nothing is compressed */
 
     uint64_t look_at_ns; /* the keeper's, monotonic: when it is to look at retention again; UINT64_MAX: when it is woken */
 
@@ -72,6 +74,7 @@ struct journal_stream {
     bool has_spare;         /* "spare.seg": a retired segment, to be made into the next one */
     bool retention_stopped; /* the disk failed at it */
     bool zeroing_failed;    /* no more zeroing ahead in this segment (for example: disk full) */
+    bool shrinking_failed;  /* no more compressing until the next segment is begun */
 };
 
 /* Recovers what is there and begins a new segment, behind known_end if the files end before it. On a full disk that is left to the first
@@ -96,6 +99,9 @@ bool stream_claim(struct journal_stream *stream, uint64_t bytes);
 
 /* Tells the operator of damage; a reader_on_damage whose context is the stream. */
 void stream_say_damage(void *context, const struct reader_damage *damage);
+
+/* Keeper thread: whether so many bytes may be written ahead of need, or for thrift: not into the last of the disk (space.h). */
+bool stream_may_write_ahead(const struct journal_stream *stream, uint64_t bytes);
 
 /* Keeper thread: does one piece of what is needed. `full`: a scribe waits for space, so what is retired is not kept to be used again, and
  * nothing is written ahead. Returns true when there was something to do; otherwise look_at_ns says when to come back. */

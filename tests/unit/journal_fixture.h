@@ -31,6 +31,7 @@ struct fixture {
     uint64_t tokens, expected_token;
     uint64_t segment_size, retention_size;
     size_t pack_from;
+    int compression_level; /* 0: none */
 };
 
 static inline void count_tokens(void *context, const struct journal_batch *batch)
@@ -48,8 +49,10 @@ static inline void no_notice(void *context)
 
 static inline void start(struct fixture *fixture)
 {
-    struct journal_options options = {
-        .disk = disk_posix(), .folder = test_folder, .segment_size = fixture->segment_size ? fixture->segment_size : 1 << 20};
+    struct journal_options options = {.disk = disk_posix(),
+                                      .folder = test_folder,
+                                      .segment_size = fixture->segment_size ? fixture->segment_size : 1 << 20,
+                                      .compression_level = fixture->compression_level};
     assert_int_equal(journal_open(&fixture->journal, &options), 0);
     struct journal_stream_options stream = {.name = "s", .retention_size = fixture->retention_size, .pack_from = fixture->pack_from};
     assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->stream), 0);

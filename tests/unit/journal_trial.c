@@ -72,7 +72,7 @@ static const uint8_t *noise(void)
     static bool made;
     struct random_source random = {1};
     for (size_t i = 0; !made && i < sizeof bytes; i += 8) {
-        uint64_t value = random_u64(&random);
+        uint64_t value = random_u64(&random) & 0x0f0f0f0f0f0f0f0fu; /* so that compression is worth it */
         memcpy(bytes + i, &value, 8);
     }
     made = true;
@@ -233,8 +233,11 @@ void trial_init(struct trial *trial, uint64_t seed)
 
 void trial_init_crashed(struct trial *crashed, const struct trial *trial, uint64_t seed)
 {
-    *crashed = (struct trial){
-        .random = {seed}, .segment_size = trial->segment_size, .keeper_one_in = trial->keeper_one_in, .readings = trial->readings};
+    *crashed = (struct trial){.random = {seed},
+                              .segment_size = trial->segment_size,
+                              .keeper_one_in = trial->keeper_one_in,
+                              .readings = trial->readings,
+                              .compression_level = trial->compression_level};
     for (unsigned i = 0; i < TRIAL_STREAMS; i++) {
         struct trial_stream *stream = &crashed->streams[i];
         *stream = trial->streams[i];
@@ -282,6 +285,7 @@ int trial_open(struct trial *trial)
                                       .folder = "/data",
                                       .segment_size = trial->segment_size,
                                       .fatal = on_fatal,
+                                      .compression_level = trial->compression_level,
                                       .stepped = true};
     int error = journal_open(&trial->journal, &options);
     if (error)

@@ -40,6 +40,7 @@ struct trial {
     unsigned readings;
     uint64_t segment_size;
     uint32_t keeper_one_in; /* of the group thread's writes and syncs one has the keeper at work beside it */
+    int compression_level;  /* 0: none */
     bool with_large;        /* some records are larger than a chunk of the journal */
 
     struct journal *journal;

@@ -265,7 +265,7 @@ static void an_unknown_version_is_refused_and_left_alone(void **state)
     uint8_t block[FORMAT_SEGMENT_HEADER_SIZE];
     struct format_segment_header header = {.key = 1, .stream = "s"};
     format_segment_header_encode(block, &header);
-    uint32_t version = FORMAT_VERSION + 1, first = 1, first_size = 4096;
+    uint32_t version = FORMAT_VERSION_COMPRESSED + 1, first = 1, first_size = 4096;
     memcpy(block + 8, &version, sizeof version);
     uint64_t sum = XXH3_64bits(block, 4088);
     memcpy(block + 4088, &sum, sizeof sum);

@@ -77,6 +77,7 @@ static void crash_everywhere(uint64_t seed)
     trial.with_large = seed % 3 == 0;
     struct random_source seeds = {~seed};
     for (unsigned lives = 0; lives < 3; lives++) {
+        trial.compression_level = (int)((seed + lives) % 2);
         trial.on_call = crash_here;
         trial.on_call_context = &seeds;
         simulated_disk_set_short(trial.disk, seed % 2 ? 20 : 0);
@@ -103,7 +104,7 @@ static void after_a_crash_at_any_call_every_promise_holds(void **state)
 
 /* What a run's calls have done to segments, and whether each had its name for good before it was written to. */
 struct habits {
-    unsigned rolls, from_prepared, from_next, retired, removed, reused;
+    unsigned rolls, from_prepared, from_next, retired, removed, reused, compressed;
     char unsynced[SIMULATED_PATH_MAX]; /* a segment whose folder has not been synced since it got its name */
 };
 
@@ -122,7 +123,9 @@ static bool is_segment(const char *path)
 static void watch(struct trial *trial, const struct simulated_call *call)
 {
     struct habits *habits = trial->on_call_context;
-    if (call->kind == SIMULATED_RENAME && is_segment(call->to)) {
+    bool compressed = call->kind == SIMULATED_RENAME && ends_with(call->path, "/compressed.seg");
+    habits->compressed += compressed;
+    if (call->kind == SIMULATED_RENAME && is_segment(call->to) && !compressed) {
         habits->rolls++;
         habits->from_prepared += ends_with(call->path, "/prepared.seg");
         habits->from_next += ends_with(call->path, "/next.seg");
@@ -137,10 +140,11 @@ static void watch(struct trial *trial, const struct simulated_call *call)
     TRIAL_CHECK(call->kind != SIMULATED_WRITE || strcmp(call->path, habits->unsynced) != 0, "%s has no name for good yet", call->path);
 }
 
-static uint64_t run_watched(uint64_t seed, struct habits *habits)
+static uint64_t run_watched(uint64_t seed, int compression_level, struct habits *habits)
 {
     struct trial trial;
     trial_init(&trial, seed);
+    trial.compression_level = compression_level;
     for (unsigned lives = 0; lives < 3; lives++) {
         trial.on_call = watch;
         trial.on_call_context = habits;
@@ -156,7 +160,7 @@ static uint64_t run_watched(uint64_t seed, struct habits *habits)
 static void watch_a_run(uint64_t seed)
 {
     struct habits habits = {0};
-    run_watched(seed, &habits);
+    run_watched(seed, 0, &habits);
     TRIAL_CHECK(habits.rolls > 9 && habits.from_prepared && habits.from_next > 9, "too few segments are begun");
     TRIAL_CHECK(habits.retired && habits.removed && habits.reused, "too little is retired, or used again");
 }
@@ -167,11 +171,26 @@ static void a_segment_has_its_name_for_good_before_a_record_goes_into_it(void **
     trial_seeds(3, watch_a_run);
 }
 
+/* What the other tests mean when they switch compression on. */
+static void watch_compression(uint64_t seed)
+{
+    struct habits habits = {0};
+    run_watched(seed, 1, &habits);
+    TRIAL_CHECK(habits.compressed > 9, "only %u segments are compressed", habits.compressed);
+}
+
+static void closed_segments_are_compressed_while_the_rest_goes_on(void **state)
+{
+    (void)state;
+    trial_seeds(3, watch_compression);
+}
+
+/* Without compression: checksums have to do with a random key, so how small they become is another matter each time. */
 static void run_twice(uint64_t seed)
 {
     struct habits habits = {0};
-    uint64_t first = run_watched(seed, &habits);
-    TRIAL_CHECK(run_watched(seed, &habits) == first, "the second run was another one");
+    uint64_t first = run_watched(seed, 0, &habits);
+    TRIAL_CHECK(run_watched(seed, 0, &habits) == first, "the second run was another one");
 }
 
 static void the_same_seed_makes_the_same_calls(void **state)
@@ -211,6 +230,7 @@ static void fail_sometimes(uint64_t seed)
     trial.may_die = true;
     start_again(&trial, false);
     for (unsigned lives = 0; lives < 12; lives++) {
+        trial.compression_level = (int)random_below(&trial.random, 2);
         trial.fail_kind = kinds[random_below(&trial.random, sizeof kinds / sizeof *kinds)];
         trial.fail_keeper = random_below(&trial.random, 3) == 0;
         trial.fail_in =
@@ -295,6 +315,7 @@ static void damage_sometimes(uint64_t seed)
     struct trial trial;
     trial_init(&trial, seed);
     for (unsigned lives = 0; lives < 2; lives++) {
+        trial.compression_level = (int)random_below(&trial.random, 2);
         start_again(&trial, false);
         trial_turns(&trial, 15);
         TRIAL_CHECK(trial_close(&trial), "the journal gave up");
@@ -373,6 +394,7 @@ static void fill_sometimes(uint64_t seed)
     trial.on_call = crash_now_and_then;
     trial.on_call_context = &seeds;
     for (unsigned lives = 0; lives < 3; lives++) {
+        trial.compression_level = (int)((seed + lives) % 2);
         int error = trial_open(&trial);
         while (error == ERR_NO_SPACE) /* there is no place for a folder */
             error = trial_open(&trial);
@@ -440,6 +462,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(after_a_crash_at_any_call_every_promise_holds),
         cmocka_unit_test(a_segment_has_its_name_for_good_before_a_record_goes_into_it),
+        cmocka_unit_test(closed_segments_are_compressed_while_the_rest_goes_on),
         cmocka_unit_test(the_same_seed_makes_the_same_calls),
         cmocka_unit_test(after_a_call_that_fails_every_promise_holds),
         cmocka_unit_test(the_keeper_does_not_swallow_a_failed_sync),
