@@ -18,6 +18,11 @@ enum { PAYLOAD = 20000, SEGMENT = 64 << 10, A_SEGMENT = 2 /* records of PAYLOAD 
 
 static const uint64_t noon_ns = 1800000000 * SECOND_NS;
 
+#define SEGMENT(first_offset, size, at_ns)                                                                                                 \
+    {                                                                                                                                      \
+        .base_offset = first_offset, .bytes = size, .created_ns = at_ns                                                                    \
+    }
+
 static struct retention_look look(struct retention *retention, const struct stream_segment *segments, size_t count, uint64_t wall_ns)
 {
     return retention_look(retention, segments, count, wall_ns, 7 * DAY_NS);
@@ -26,7 +31,8 @@ static struct retention_look look(struct retention *retention, const struct stre
 static void a_segment_goes_when_size_or_age_says_so(void **state)
 {
     (void)state;
-    const struct stream_segment segments[] = {{0, 100, noon_ns}, {10, 50, noon_ns + HOUR_NS}, {20, 60, noon_ns + 2 * HOUR_NS}};
+    const struct stream_segment segments[] = {SEGMENT(0, 100, noon_ns), SEGMENT(10, 50, noon_ns + HOUR_NS),
+                                              SEGMENT(20, 60, noon_ns + 2 * HOUR_NS)};
     struct retention none = {0}, size = {.size = 110}, larger = {.size = 111}, age = {.age_ns = DAY_NS},
                      both = {.size = 111, .age_ns = DAY_NS};
     uint64_t due_ns = noon_ns + HOUR_NS + DAY_NS; /* the second was begun an hour after noon */
@@ -44,7 +50,7 @@ static void a_segment_goes_when_size_or_age_says_so(void **state)
 static void the_newest_segment_never_goes(void **state)
 {
     (void)state;
-    const struct stream_segment segments[] = {{0, 100, noon_ns}};
+    const struct stream_segment segments[] = {SEGMENT(0, 100, noon_ns)};
     struct retention both = {.size = 1, .age_ns = 1};
     assert_false(look(&both, segments, 1, noon_ns + YEAR_NS).retire);
     assert_false(look(&both, segments, 0, noon_ns + YEAR_NS).retire);
@@ -54,7 +60,7 @@ static void the_newest_segment_never_goes(void **state)
 static void it_is_looked_at_when_it_is_due_and_each_hour(void **state)
 {
     (void)state;
-    const struct stream_segment segments[] = {{0, 100, noon_ns}, {10, 50, noon_ns}};
+    const struct stream_segment segments[] = {SEGMENT(0, 100, noon_ns), SEGMENT(10, 50, noon_ns)};
     struct retention age = {.age_ns = DAY_NS};
     assert_int_equal(look(&age, segments, 2, noon_ns).look_in_ns, HOUR_NS);
     assert_int_equal(look(&age, segments, 2, noon_ns + DAY_NS - 5).look_in_ns, 5);
@@ -63,7 +69,8 @@ static void it_is_looked_at_when_it_is_due_and_each_hour(void **state)
 static void a_clock_that_is_set_back_retires_nothing(void **state)
 {
     (void)state;
-    const struct stream_segment segments[] = {{0, 100, noon_ns}, {10, 50, noon_ns + HOUR_NS}, {20, 60, noon_ns + 2 * HOUR_NS}};
+    const struct stream_segment segments[] = {SEGMENT(0, 100, noon_ns), SEGMENT(10, 50, noon_ns + HOUR_NS),
+                                              SEGMENT(20, 60, noon_ns + 2 * HOUR_NS)};
     struct retention age = {.age_ns = DAY_NS};
     assert_false(look(&age, segments, 3, noon_ns - 10 * YEAR_NS).retire);
     assert_false(look(&age, segments, 3, 0).retire);
@@ -72,7 +79,8 @@ static void a_clock_that_is_set_back_retires_nothing(void **state)
 static void a_stamp_that_is_lost_or_in_the_future_is_made_up_for_by_the_next(void **state)
 {
     (void)state;
-    struct stream_segment segments[] = {{0, 100, noon_ns}, {10, 50, noon_ns + 10 * YEAR_NS}, {20, 60, 0}, {30, 70, noon_ns + HOUR_NS}};
+    struct stream_segment segments[] = {SEGMENT(0, 100, noon_ns), SEGMENT(10, 50, noon_ns + 10 * YEAR_NS), SEGMENT(20, 60, 0),
+                                        SEGMENT(30, 70, noon_ns + HOUR_NS)};
     struct retention age = {.age_ns = DAY_NS};
     assert_false(look(&age, segments, 4, noon_ns + HOUR_NS + DAY_NS - 1).retire);
     assert_true(look(&age, segments, 4, noon_ns + HOUR_NS + DAY_NS).retire);
@@ -82,7 +90,7 @@ static void a_stamp_that_is_lost_or_in_the_future_is_made_up_for_by_the_next(voi
 static void a_clock_that_leaps_ahead_is_told_and_waited_for(void **state)
 {
     (void)state;
-    const struct stream_segment segments[] = {{0, 100, noon_ns}, {10, 50, noon_ns}, {20, 60, noon_ns}};
+    const struct stream_segment segments[] = {SEGMENT(0, 100, noon_ns), SEGMENT(10, 50, noon_ns), SEGMENT(20, 60, noon_ns)};
     struct retention age = {.age_ns = 30 * DAY_NS};
     uint64_t leapt_ns = noon_ns + 10 * YEAR_NS, at_ns = 7 * DAY_NS;
     struct retention_look first = retention_look(&age, segments, 3, leapt_ns, at_ns);
@@ -105,7 +113,7 @@ static void a_clock_that_leaps_ahead_is_told_and_waited_for(void **state)
 static void a_leap_does_not_hold_what_size_retires_nor_longer_than_the_age(void **state)
 {
     (void)state;
-    const struct stream_segment segments[] = {{0, 100, noon_ns}, {10, 50, noon_ns}};
+    const struct stream_segment segments[] = {SEGMENT(0, 100, noon_ns), SEGMENT(10, 50, noon_ns)};
     struct retention both = {.size = 50, .age_ns = HOUR_NS};
     struct retention_look first = look(&both, segments, 2, noon_ns + YEAR_NS);
     assert_true(first.retire);
@@ -115,8 +123,8 @@ static void a_leap_does_not_hold_what_size_retires_nor_longer_than_the_age(void 
 static void what_the_guard_holds_is_counted(void **state)
 {
     (void)state;
-    const struct stream_segment segments[] = {
-        {0, 100, noon_ns}, {10, 50, noon_ns}, {20, 60, noon_ns + HOUR_NS}, {30, 70, noon_ns + DAY_NS}};
+    const struct stream_segment segments[] = {SEGMENT(0, 100, noon_ns), SEGMENT(10, 50, noon_ns), SEGMENT(20, 60, noon_ns + HOUR_NS),
+                                              SEGMENT(30, 70, noon_ns + DAY_NS)};
     struct retention size = {.size = 130}, age = {.age_ns = HOUR_NS}, none = {0};
     assert_int_equal(retention_held(&size, segments, 4, 0, noon_ns), 150); /* 130 are kept without the first two */
     assert_int_equal(retention_held(&size, segments, 4, 9, noon_ns), 150);
