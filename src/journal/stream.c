@@ -275,6 +275,7 @@ static int recover_last(struct journal_stream *stream, uint64_t base_offset, uin
         error = failed ? error_from_errno(-failed) : 0;
     }
     bool header_lost = segment.header_lost;
+    uint64_t begun_ns = segment.created_ns;
     segment_close(stream->disk, &segment);
     if (error)
         return error;
@@ -285,7 +286,7 @@ static int recover_last(struct journal_stream *stream, uint64_t base_offset, uin
     if (readable) {
         stream->next_offset = end.next_offset;
         *bytes = end.position;
-        *created_ns = segment.created_ns;
+        *created_ns = begun_ns;
         return 0;
     }
     if (header_lost)

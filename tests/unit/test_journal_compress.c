@@ -6,6 +6,7 @@
 
 #include "journal/frames.h"
 #include "journal/inspect.h"
+#include "journal/stream.h"
 
 enum { SEGMENT = 3 << 20, PAYLOAD = 10000, RECORDS = 1000, TEXT = 0, HALF_NOISE = 0x0f, NOISE = 0xff };
 
@@ -375,6 +376,23 @@ static void a_start_goes_on_behind_a_compressed_segment(void **state)
     assert_int_equal(read_all(0, 0, NULL), bases[3] + 5);
 }
 
+/* Retention by age asks for it: of the last one, of closed ones, of compressed ones. */
+static void a_start_knows_when_each_segment_was_made(void **state)
+{
+    (void)state;
+    struct stepped stepped;
+    uint64_t bases[64], created_ns[4];
+    write_compressed(&stepped, bases);
+    for (unsigned i = 0; i < 4; i++)
+        created_ns[i] = stepped.stream->segments[i].created_ns;
+    stepped_stop(&stepped);
+    stepped_start(&stepped);
+    assert_int_equal(stepped.stream->segment_count, 5);
+    for (unsigned i = 0; i < 4; i++)
+        assert_true(created_ns[i] > 0 && stepped.stream->segments[i].created_ns == created_ns[i]);
+    stepped_stop(&stepped);
+}
+
 /* ---- damage ---- */
 
 struct findings {
@@ -603,6 +621,7 @@ int main(void)
         WITH_FOLDER(it_is_read_while_it_is_compressed),
         WITH_FOLDER(on_a_full_disk_it_is_tried_again_with_the_next_segment),
         WITH_FOLDER(a_start_goes_on_behind_a_compressed_segment),
+        WITH_FOLDER(a_start_knows_when_each_segment_was_made),
         WITH_FOLDER(damage_costs_one_frame_whose_offsets_are_told),
         WITH_FOLDER(what_is_there_twice_may_be_damaged_once),
         WITH_FOLDER(a_cut_file_gives_what_is_left),
