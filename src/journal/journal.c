@@ -441,6 +441,7 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
     stream->retention = (struct retention){.size = options->retention_size, .age_ns = options->retention_age_ns};
     stream->look_at_ns = UINT64_MAX;
     stream->guarded = options->guarded;
+    stream->stepped = journal->options.stepped;
     stream->pack_from = options->pack_from;
     stream->index = journal->stream_count;
     stream->scribe = options->scribe;

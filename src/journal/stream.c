@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/diagnostics.h"
 #include "base/error.h"
+#include "base/hash.h"
 #include "journal/ends.h"
 #include "journal/shrink.h"
 
@@ -77,9 +78,10 @@ static int add_segment(struct journal_stream *stream, uint64_t base_offset, uint
     return 0;
 }
 
-static uint64_t new_key(void)
+/* A stepped journal must run the same way each time, down to its bytes. */
+static uint64_t new_key(const struct journal_stream *stream)
 {
-    uint64_t key = 0;
+    uint64_t key = stream->stepped ? hash_bytes(stream->name, strlen(stream->name), 1) : 0;
     while (key == 0)
         if (getrandom(&key, sizeof key, 0) != sizeof key)
             key = clock_wall_ns() * 0x9e3779b97f4a7c15u;
@@ -316,7 +318,7 @@ static int recover(struct journal_stream *stream)
     size_t count = 0;
     int error = segment_key(stream->disk, stream->folder, &stream->key);
     if (error == ERR_CORRUPT) {
-        stream->key = new_key();
+        stream->key = new_key(stream);
         error = 0;
     }
     if (!error)

@@ -157,18 +157,21 @@ static uint64_t run_watched(uint64_t seed, int compression_level, struct habits 
     return trial.calls_sum;
 }
 
+static struct habits all_runs;
+
 static void watch_a_run(uint64_t seed)
 {
-    struct habits habits = {0};
-    run_watched(seed, 0, &habits);
-    TRIAL_CHECK(habits.rolls > 9 && habits.from_prepared && habits.from_next > 9, "too few segments are begun");
-    TRIAL_CHECK(habits.retired && habits.removed && habits.reused, "too little is retired, or used again");
+    run_watched(seed, 0, &all_runs);
 }
 
 static void a_segment_has_its_name_for_good_before_a_record_goes_into_it(void **state)
 {
     (void)state;
     trial_seeds(3, watch_a_run);
+    if (getenv("SPINDLE_FAULT_SEED"))
+        return; /* one run need not have all of them */
+    assert_true(all_runs.rolls > 30 && all_runs.from_prepared > 3 && all_runs.from_next > 30);
+    assert_true(all_runs.retired && all_runs.removed && all_runs.reused);
 }
 
 /* What the other tests mean when they switch compression on. */
@@ -185,12 +188,13 @@ static void closed_segments_are_compressed_while_the_rest_goes_on(void **state)
     trial_seeds(3, watch_compression);
 }
 
-/* Without compression: checksums have to do with a random key, so how small they become is another matter each time. */
 static void run_twice(uint64_t seed)
 {
     struct habits habits = {0};
-    uint64_t first = run_watched(seed, 0, &habits);
-    TRIAL_CHECK(run_watched(seed, 0, &habits) == first, "the second run was another one");
+    for (int compression_level = 0; compression_level < 2; compression_level++) {
+        uint64_t first = run_watched(seed, compression_level, &habits);
+        TRIAL_CHECK(run_watched(seed, compression_level, &habits) == first, "the second run was another one");
+    }
 }
 
 static void the_same_seed_makes_the_same_calls(void **state)
