@@ -31,14 +31,16 @@ struct trimming {
 
 /* ---- what goes ---- */
 
-/* A segment's records are all below its follower's first offset, and have all arrived before that was made. */
+/* A segment's records are all below its follower's first offset, and have all arrived before that was made. A follower that was made before
+ * the segment itself was made while the clock was wrong: it tells nothing. */
 static bool is_named(const struct trimming *trimming, size_t index, uint64_t bytes_behind)
 {
     const struct journal_trim_arguments *arguments = trimming->arguments;
     const struct inspect_file *next = &trimming->files[index + 1];
     uint64_t now_ns = clock_wall_ns(), limit_ns = now_ns > trimming->older_than_ns ? now_ns - trimming->older_than_ns : 0;
     return (!arguments->before_given || next->base_offset <= arguments->before) &&
-           (!arguments->older_than_given || (next->created_ns && next->created_ns <= limit_ns)) &&
+           (!arguments->older_than_given ||
+            (next->created_ns && next->created_ns >= trimming->files[index].created_ns && next->created_ns <= limit_ns)) &&
            (!arguments->keep_size_given || bytes_behind >= arguments->keep_size);
 }
 

@@ -627,15 +627,17 @@ void server_reload(struct server *server, const struct config *config)
     }
 }
 
-/* A full disk must not keep the process from ending: what is not durable was not acknowledged, and is sent again by its senders. */
-static int give_up_if_stalled(struct server *server)
+/* A full disk must not keep the process from ending: what is not durable was not acknowledged, and is sent again by its senders. While only
+ * new messages wait for space, the work on the others can still be finished; *nothing_written says that it cannot. */
+static int give_up_if_stalled(struct server *server, bool *nothing_written)
 {
     struct journal_stats stats;
     journal_stats(server->journal, &stats);
+    *nothing_written = false;
     if (!stats.stalled)
         return 0;
     diagnostics(DIAGNOSTICS_WARNING, "run", "the disk does not take what is waiting; it was not acknowledged, and is given up");
-    journal_abandon(server->journal);
+    *nothing_written = journal_abandon(server->journal);
     return ERR_BUSY;
 }
 
@@ -650,16 +652,16 @@ int server_stop(struct server *server)
         server_file_remove(server->config->data_dir);
     if (server->bus)
         bus_quiesce(server->bus, SERVER_QUIESCE_MS);
+    bool given_up = false;
     if (server->journal)
-        undone = give_up_if_stalled(server);
-    bool given_up = undone != 0;
+        undone = give_up_if_stalled(server, &given_up);
     if (server->pipeline) {
-        int left = pipeline_stop(server->pipeline, undone ? 0 : SERVER_DRAIN_MS);
+        int left = pipeline_stop(server->pipeline, given_up ? 0 : SERVER_DRAIN_MS);
         undone = undone ? undone : left;
         if (left) {
             /* Its threads still run and use the rest: the process ends with everything in place. What is on disk is whole. */
             if (!given_up)
-                give_up_if_stalled(server);
+                give_up_if_stalled(server, &given_up);
             return undone;
         }
         pipeline_destroy(server->pipeline);
@@ -668,8 +670,10 @@ int server_stop(struct server *server)
     observe_no_more(server);
     dead_letters_close(server->dead.letters);
     bus_stop(server->bus);
-    if (server->journal)
+    if (server->journal) {
+        journal_abandon(server->journal); /* a disk that is full by now is not waited for */
         journal_stop(server->journal);
+    }
     if (server->queue)
         server->queue->ops->close(server->queue);
     journal_close(server->journal);

@@ -117,6 +117,7 @@ void ends_lost_text(uint64_t next, uint64_t known, char text[ENDS_TEXT_MAX])
     snprintf(text, ENDS_TEXT_MAX,
              "it had come to offset %" PRIu64 ", but its files end before offset %" PRIu64
              ": %s, acknowledged ones perhaps among them. Its "
-             "newest segments were deleted, cut, damaged, or are of an older copy; put them back if you have them, while no server runs",
+             "newest segments were deleted, cut, damaged, are of an older copy, or were not yet on disk when the machine lost power (with "
+             "data.durability os or memory); put them back if you have them, while no server runs",
              known - 1, next, lost);
 }

@@ -498,10 +498,14 @@ int journal_start(struct journal *journal)
     return error;
 }
 
-void journal_abandon(struct journal *journal)
+bool journal_abandon(struct journal *journal)
 {
-    for (unsigned i = 0; i < JOURNAL_SCRIBES; i++)
+    bool all = true;
+    for (unsigned i = 0; i < JOURNAL_SCRIBES; i++) {
         atomic_store(&journal->scribes[i].abandoned, true);
+        all = atomic_load(&journal->scribes[i].stalled) && all;
+    }
+    return all;
 }
 
 void journal_stop(struct journal *journal)

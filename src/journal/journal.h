@@ -84,9 +84,10 @@ int journal_start(struct journal *journal);
 bool journal_step_group(struct journal *journal);
 bool journal_step_keeper(struct journal *journal);
 
-/* For a stop while the disk is full: what is not durable is given up instead of waited for. Nobody is told of it, so nothing of it is
- * acknowledged; producers' backlogs become empty. Any thread. */
-void journal_abandon(struct journal *journal);
+/* For a stop: a scribe that waits for space, now or later, gives up what it has not made durable and all that comes after it. Nobody is told
+ * of that, so nothing of it is acknowledged; its producers' backlogs become empty. A scribe whose writes succeed goes on. Returns whether
+ * all of them wait. Any thread. */
+bool journal_abandon(struct journal *journal);
 
 /* Writes what has been sent off and ends the threads: no callback runs any more, nothing can be appended. */
 void journal_stop(struct journal *journal);

@@ -249,11 +249,49 @@ static int unpack(struct reader *reader, struct message *message, uint8_t *to, s
     return 0;
 }
 
-/* A record that checks out, yet what it holds cannot be unpacked. */
-static void report_unpackable(const struct reader *reader, uint64_t position, uint32_t length, uint64_t offset)
+/* The caller's block while it is filled: records in front, unpacked payloads behind `end`. */
+struct filling {
+    uint8_t *block;
+    size_t at; /* of the next record */
+    size_t have, end;
+};
+
+/* Takes the record at filling->at, `length` bytes that have checked out. Returns 1 when *message is to be handed out, 0 when it is passed
+ * over. Nothing is taken with ERR_TRUNCATED (it does not lie below `until`), ERR_LIMIT (its unpacked payload does not fit, *needed would
+ * do) and ERR_NO_MEMORY. */
+static int take_record(struct reader *reader, struct filling *filling, uint32_t length, uint64_t until, struct message *message,
+                       size_t *needed)
 {
-    report(reader, reader->segment.base_offset,
-           (struct reader_damage){.position = position, .length = length, .first_offset = offset, .next_offset = offset + 1});
+    const uint8_t *record = filling->block + filling->at;
+    struct reader_damage damage = {.position = reader->position + filling->at, .first_offset = reader->next_offset};
+    format_record_decode(record, message);
+    if (message->offset >= until)
+        return ERR_TRUNCATED;
+    bool is_next = message->offset >= reader->next_offset && !format_record_is_seal(record);
+    bool wanted = is_next && message->offset >= reader->skip_until;
+    int error = 0;
+    if (wanted && message->flags & FORMAT_FLAG_PACKED) {
+        size_t unpacked = format_unpacked_length(message);
+        *needed = length + unpacked;
+        if (unpacked > filling->end - filling->at - length)
+            return ERR_LIMIT;
+        error = unpack(reader, message, filling->block + filling->end - unpacked, unpacked);
+        if (error == ERR_NO_MEMORY)
+            return error;
+        filling->end -= unpacked;
+        filling->have = filling->have < filling->end ? filling->have : filling->end;
+    }
+    damage.next_offset = message->offset;
+    if (damage.next_offset > damage.first_offset)
+        report(reader, reader->segment.base_offset, damage);
+    if (error) { /* it checks out, yet what it holds cannot be unpacked */
+        damage = (struct reader_damage){
+            .position = damage.position, .length = length, .first_offset = message->offset, .next_offset = message->offset + 1};
+        report(reader, reader->segment.base_offset, damage);
+    }
+    if (is_next)
+        reader->next_offset = message->offset + 1;
+    return wanted && !error;
 }
 
 int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t size, struct message *messages, size_t message_max,
@@ -267,58 +305,34 @@ int reader_fill(struct reader *reader, uint64_t until, uint8_t *block, size_t si
         }
         if ((reader->next_offset > reader->skip_until ? reader->next_offset : reader->skip_until) >= until)
             return ERR_TRUNCATED;
-        size_t have, at = 0, taken = 0, end = size; /* unpacked payloads lie behind `end` */
-        int error = read_fully(reader, block, size, reader->position, &have);
+        struct filling filling = {.block = block, .end = size};
+        int error = read_fully(reader, block, size, reader->position, &filling.have);
         if (error)
             return error;
+        size_t read = filling.have, taken = 0;
         enum format_check check = FORMAT_CUT;
         uint32_t length = 0;
-        while (taken < message_max && at < have) {
-            check = format_record_check(block + at, have - at, reader->segment.salt, &length);
+        while (taken < message_max && filling.at < filling.have) {
+            check = format_record_check(block + filling.at, filling.have - filling.at, reader->segment.salt, &length);
             if (check != FORMAT_VALID)
                 break;
-            struct message *message = &messages[taken];
-            format_record_decode(block + at, message);
-            if (message->offset >= until)
+            int result = take_record(reader, &filling, length, until, &messages[taken], needed);
+            error = result < 0 ? result : 0;
+            if (error)
                 break;
-            bool is_next = message->offset >= reader->next_offset && !format_record_is_seal(block + at);
-            bool wanted = is_next && message->offset >= reader->skip_until;
-            size_t unpacked = wanted ? format_unpacked_length(message) : 0;
-            if (unpacked > end - at - length && at > 0)
-                break;
-            if (unpacked > end - at - length) {
-                *needed = length + unpacked;
-                return ERR_LIMIT;
-            }
-            if (message->offset > reader->next_offset)
-                report(reader, reader->segment.base_offset,
-                       (struct reader_damage){
-                           .position = reader->position + at, .first_offset = reader->next_offset, .next_offset = message->offset});
-            if (wanted && message->flags & FORMAT_FLAG_PACKED) {
-                end -= unpacked;
-                have = have < end ? have : end;
-                error = unpack(reader, message, block + end, unpacked);
-                if (error == ERR_NO_MEMORY)
-                    return error;
-                wanted = error == 0;
-                if (!wanted)
-                    report_unpackable(reader, reader->position + at, length, message->offset);
-            }
-            if (is_next)
-                reader->next_offset = message->offset + 1;
-            taken += wanted;
-            at += length;
+            taken += (size_t)result;
+            filling.at += length;
         }
-        reader->position += at;
+        reader->position += filling.at;
         if (taken) {
             *count = taken;
             return 0;
         }
-        if (at > 0)
+        if (filling.at > 0)
             continue; /* records before the wanted offset were skipped */
-        if (check == FORMAT_VALID)
-            return ERR_TRUNCATED; /* at or behind `until` */
-        if (check == FORMAT_CUT && have == size && length > size) {
+        if (error)
+            return error;
+        if (check == FORMAT_CUT && read == size && length > size) {
             *needed = length;
             return ERR_LIMIT;
         }

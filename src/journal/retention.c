@@ -7,13 +7,31 @@ static uint64_t smaller(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* Whether a stamp behind segments[0] can be right: it lies in the future neither of now nor of what is behind it. */
+static bool is_likely(const struct stream_segment *segments, size_t i, uint64_t wall_ns)
+{
+    return segments[i].created_ns && segments[i].created_ns >= segments[0].created_ns && segments[i].created_ns <= wall_ns;
+}
+
 /* How old the newest record of segments[0] is at least; 0 when nothing tells. */
 static uint64_t age_ns(const struct stream_segment *segments, size_t count, uint64_t wall_ns)
 {
     for (size_t i = 1; i < count; i++)
-        if (segments[i].created_ns && segments[i].created_ns <= wall_ns)
+        if (is_likely(segments, i, wall_ns))
             return wall_ns - segments[i].created_ns;
     return 0;
+}
+
+/* Whether a segment that was begun `hold_ns` ago says that segments[0], whose newest record had arrived at ended_ns, was too old by then.
+ */
+static bool was_old_before(const struct retention *retention, const struct stream_segment *segments, size_t count, uint64_t wall_ns,
+                           uint64_t ended_ns, uint64_t hold_ns)
+{
+    for (size_t i = 1; i < count; i++)
+        if (is_likely(segments, i, wall_ns) && segments[i].created_ns - ended_ns >= retention->age_ns &&
+            wall_ns - segments[i].created_ns >= hold_ns)
+            return true;
+    return false;
 }
 
 static uint64_t bytes_behind_first(const struct stream_segment *segments, size_t count)
@@ -44,13 +62,18 @@ struct retention_look retention_look(struct retention *retention, const struct s
         look.retire = look.retire || old_ns >= retention->age_ns;
         return look;
     }
+    uint64_t hold_ns = smaller(retention->age_ns, RETENTION_HOLD_MAX_S * second_ns);
+    look.ended_ns = wall_ns - old_ns;
+    if (was_old_before(retention, segments, count, wall_ns, look.ended_ns, hold_ns)) {
+        look.retire = true;
+        return look;
+    }
     look.tell = !retention->told_ns;
     if (look.tell)
         retention->told_ns = monotonic_ns;
-    uint64_t hold_ns = smaller(retention->age_ns, RETENTION_HOLD_MAX_S * second_ns), held_ns = monotonic_ns - retention->told_ns;
+    uint64_t held_ns = monotonic_ns - retention->told_ns;
     look.hold_ns = held_ns < hold_ns ? hold_ns - held_ns : 0;
-    look.ended_ns = wall_ns - old_ns;
-    look.look_in_ns = smaller(hourly_ns, look.hold_ns);
+    look.look_in_ns = look.hold_ns ? smaller(hourly_ns, look.hold_ns) : hourly_ns;
     look.retire = look.retire || !look.hold_ns;
     return look;
 }

@@ -9,11 +9,13 @@
  * stream that is written to at all keeps a record twice age_ns at most. What was last written before a stop counts from the next start.
  *
  * The wall clock may be wrong, now or when a stamp was made.
- * - A stamp in the future is of no use; the next one behind it that is not takes its place, and until there is one nothing is due by age.
- *   So a clock that is set back retires nothing early.
+ * - A stamp in the future, or from before the segment itself was begun, is of no use; the next one behind it takes its place, and until
+ * there is one nothing is due by age. So a clock that is set back, and later right again, retires nothing early. Only where the segment's
+ * own stamp is of the wrong time too does nothing tell.
  * - A segment that is found to be twice as old as it may become did not grow that old under the eyes of the keeper, which looks every hour
  *   at least: the clock was set forward, or nobody looked (a long stop, a setting that was lowered, a guard that held it). It may be the
  *   whole stream. So it is told, and nothing goes by age for `age_ns`, a day at most; if the clock is set right by then, nothing has gone.
+ *   The time counts across restarts: a segment that was begun so long ago, with a stamp that called the old one too old, has seen it pass.
  * A clock that is set forward by less than age_ns retires what is older by that clock. */
 #ifndef JOURNAL_RETENTION_H
 #define JOURNAL_RETENTION_H

@@ -129,7 +129,8 @@ static bool stall(struct scribe *scribe, const struct journal_stream *stream, co
     struct timespec pause = {.tv_nsec = STALL_RETRY_MS * 1000000L};
     if (!scribe->options->stepped)
         nanosleep(&pause, NULL);
-    return !atomic_load(&scribe->abandoned);
+    scribe->gave_up = atomic_load(&scribe->abandoned);
+    return !scribe->gave_up;
 }
 
 static void end_stall(struct scribe *scribe)
@@ -355,7 +356,7 @@ static bool wait_for_room(struct scribe *scribe)
 static void commit_group(struct scribe *scribe)
 {
     struct chunk_list *group = &scribe->group;
-    if (!wait_for_room(scribe)) {
+    if (scribe->gave_up || !wait_for_room(scribe)) {
         discard_group(group);
         return;
     }
@@ -364,7 +365,7 @@ static void commit_group(struct scribe *scribe)
     plan_release(group);
     for (unsigned i = 0; i < scribe->stream_count && group->first; i++) {
         struct journal_stream *stream = scribe->streams[i];
-        enum commit done = atomic_load(&scribe->abandoned) ? COMMIT_ABANDONED : commit_stream(scribe, stream, group, &care);
+        enum commit done = commit_stream(scribe, stream, group, &care);
         if (done == COMMIT_ABANDONED) {
             discard_group(group);
             return;

@@ -12,7 +12,7 @@
 #include "journal/stream.h"
 
 /* A segment that has not become smaller by an eighth after so many bytes, or at its end, stays as it is. */
-enum { SHRINK_TRIAL_SIZE = 4 << 20, SHRINK_SYNC_STEP = 1 << 20 };
+enum { SHRINK_TRIAL_SIZE = 4 << 20, SHRINK_SYNC_STEP = 1 << 20, SHRINK_PIECE_MAX = 8 << 20 };
 
 static const char made[] = "compressed.seg";
 
@@ -260,10 +260,12 @@ static int gather(struct shrink *shrink, size_t limit, size_t *size, uint32_t *r
         at += length;
     }
     bool full = check == FORMAT_CUT && have == limit;
+    if (full && at == 0 && length > SHRINK_PIECE_MAX) /* the keeper has other work, for which it would be away too long */
+        return LEAVE_IT;
     if (full && at == 0) /* a record that is longer than a frame */
         return gather(shrink, length, size, records);
     if (!full && shrink->next_offset + count != shrink->end_offset)
-        return ERR_CORRUPT;
+        return check == FORMAT_CUT && have - at < FORMAT_RECORD_HEADER_SIZE ? LEAVE_IT : ERR_CORRUPT;
     shrink->ended = !full;
     *size = at;
     *records = count;

@@ -3,7 +3,7 @@
  * What arrives is written while `least` bytes are free and waits otherwise; what is needed to finish what was accepted (results, dead
  * letters, outcomes) may use the rest. So a disk that fills up stops the senders first, and the work on what they have sent last.
  *
- * Nothing is written ahead of need into that part, by no stream.
+ * Nothing is written ahead of need into that part, by no stream. All streams are taken to lie on one file system.
  *
  * `least` is what was asked for, but no more than a tenth of the file system: 256 MiB would be all of a small one. */
 #ifndef JOURNAL_SPACE_H

@@ -387,7 +387,8 @@ int stream_skip(struct journal_stream *stream, uint64_t offset)
     }
     stream->next_offset = offset;
     atomic_store(&stream->durable, offset);
-    return start_first_segment(stream);
+    int error = start_first_segment(stream);
+    return error_class(error) == ERROR_CLASS_RETRY ? 0 : error; /* as above */
 }
 
 void stream_close(struct journal_stream *stream)
@@ -630,9 +631,21 @@ static bool retire_oldest(struct journal_stream *stream, bool full)
     return true;
 }
 
+/* On a full disk its space is needed more than it is. */
+static bool drop_spare(struct journal_stream *stream)
+{
+    char spare[JOURNAL_PATH_MAX + 40];
+    file_path(stream, "spare.seg", spare);
+    pthread_mutex_lock(&stream->lock);
+    bool had = stream->has_spare;
+    stream->has_spare = false;
+    pthread_mutex_unlock(&stream->lock);
+    return had && stream->disk->ops->remove(stream->disk, spare) == 0;
+}
+
 bool stream_keep(struct journal_stream *stream, bool full)
 {
-    bool worked = !full && zero_ahead(stream);
+    bool worked = full ? drop_spare(stream) : zero_ahead(stream);
     if (!worked)
         worked = close_left(stream);
     if (!worked)

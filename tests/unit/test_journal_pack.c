@@ -2,6 +2,7 @@
 #include "journal_fixture.h"
 
 #include <sys/stat.h>
+#include <zstd.h>
 
 #include "journal/inspect.h"
 #include "journal/restore.h"
@@ -172,6 +173,48 @@ static void what_cannot_be_unpacked_is_damage(void **state)
     assert_int_equal(damage.last.next_offset, 5);
 }
 
+/* The library's own, but for the first calls: there is no memory. */
+static unsigned decompressors_refused;
+
+ZSTD_DCtx *ZSTD_createDCtx(void)
+{
+    if (decompressors_refused == 0)
+        return ZSTD_createDStream();
+    decompressors_refused--;
+    return NULL;
+}
+
+static void no_memory_costs_no_record(void **state)
+{
+    (void)state;
+    struct fixture fixture = {.pack_from = PACK_FROM};
+    start(&fixture);
+    append(&fixture, 0, 5, PACK_FROM - 1);
+    append(&fixture, 5, 5, PACK_FROM);
+    stop(&fixture);
+    char folder[512];
+    snprintf(folder, sizeof folder, "%s/s", test_folder);
+    struct reader *reader;
+    struct message message;
+    struct damage_count damage = {0};
+    assert_int_equal(reader_open(&reader, disk_posix(), folder, 0, count_damage, &damage), 0);
+    decompressors_refused = 2;
+    unsigned refusals = 0;
+    uint64_t expected = 0;
+    for (int error; (error = reader_next(reader, UINT64_MAX, &message, NULL)) != ERR_TRUNCATED;) {
+        assert_true(error == 0 || error == ERR_NO_MEMORY);
+        if (error)
+            refusals++;
+        else
+            assert_int_equal(message.offset, expected++);
+    }
+    assert_int_equal(expected, 10);
+    assert_int_equal(refusals, 1); /* the first one ended a batch */
+    assert_int_equal(damage.count, 0);
+    assert_int_equal(decompressors_refused, 0);
+    reader_close(reader);
+}
+
 /* ---- what is taken out of damaged files stays packed ---- */
 
 static int keep_record(void *context, const struct message *message, const uint8_t *record, const struct reader_place *place)
@@ -216,6 +259,7 @@ int main(void)
         TEST(reader_says_how_much_an_unpacked_message_needs),
         TEST(damage_takes_one_packed_record),
         TEST(what_cannot_be_unpacked_is_damage),
+        TEST(no_memory_costs_no_record),
         TEST(restored_records_stay_packed),
 #undef TEST
     };

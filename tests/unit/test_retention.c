@@ -110,6 +110,45 @@ static void a_clock_that_leaps_ahead_is_told_and_waited_for(void **state)
     assert_true(retention_look(&age, segments + 1, 2, leapt_ns + DAY_NS, at_ns + DAY_NS).retire);
 }
 
+/* The stamps of a while are too old, and the clock is right again. */
+static void a_clock_that_was_behind_for_a_while_retires_nothing(void **state)
+{
+    (void)state;
+    struct stream_segment segments[] = {SEGMENT(0, 100, noon_ns), SEGMENT(10, 50, noon_ns - 30 * HOUR_NS),
+                                        SEGMENT(20, 60, noon_ns + HOUR_NS)};
+    struct retention age = {.age_ns = DAY_NS};
+    assert_false(look(&age, segments, 2, noon_ns + HOUR_NS).retire);
+    assert_false(look(&age, segments, 3, noon_ns + HOUR_NS + DAY_NS - 1).retire);
+    assert_true(look(&age, segments, 3, noon_ns + HOUR_NS + DAY_NS).retire);
+    segments[1].created_ns = DAY_NS; /* 1970: it is not told of either */
+    assert_false(look(&age, segments, 3, noon_ns + HOUR_NS).tell);
+}
+
+/* Each start tells again and holds for a day, but somebody has seen that day pass. */
+static void what_is_held_goes_though_no_process_lives_as_long(void **state)
+{
+    (void)state;
+    uint64_t start_ns = noon_ns + 15 * DAY_NS; /* after a long stop */
+    const struct stream_segment segments[] = {SEGMENT(0, 100, noon_ns - HOUR_NS), SEGMENT(10, 50, noon_ns), SEGMENT(20, 60, start_ns),
+                                              SEGMENT(30, 70, start_ns + DAY_NS)};
+    struct retention first = {.age_ns = 7 * DAY_NS}, second = first;
+    assert_false(retention_look(&first, segments, 3, start_ns, DAY_NS).retire);
+    assert_false(retention_look(&first, segments, 3, start_ns + DAY_NS - 1, DAY_NS).retire);
+    assert_true(retention_look(&second, segments, 4, start_ns + DAY_NS, DAY_NS).retire);
+    assert_int_equal(second.told_ns, 0);
+}
+
+static void what_cannot_be_removed_is_not_tried_without_end(void **state)
+{
+    (void)state;
+    const struct stream_segment segments[] = {SEGMENT(0, 100, noon_ns), SEGMENT(10, 50, noon_ns)};
+    struct retention age = {.age_ns = HOUR_NS};
+    assert_true(retention_look(&age, segments, 2, noon_ns + DAY_NS, DAY_NS).tell);
+    struct retention_look over = retention_look(&age, segments, 2, noon_ns + DAY_NS + HOUR_NS, DAY_NS + HOUR_NS);
+    assert_true(over.retire);
+    assert_int_equal(over.look_in_ns, HOUR_NS);
+}
+
 static void a_leap_does_not_hold_what_size_retires_nor_longer_than_the_age(void **state)
 {
     (void)state;
@@ -410,6 +449,9 @@ int main(void)
         cmocka_unit_test(a_clock_that_is_set_back_retires_nothing),
         cmocka_unit_test(a_stamp_that_is_lost_or_in_the_future_is_made_up_for_by_the_next),
         cmocka_unit_test(a_clock_that_leaps_ahead_is_told_and_waited_for),
+        cmocka_unit_test(a_clock_that_was_behind_for_a_while_retires_nothing),
+        cmocka_unit_test(what_is_held_goes_though_no_process_lives_as_long),
+        cmocka_unit_test(what_cannot_be_removed_is_not_tried_without_end),
         cmocka_unit_test(a_leap_does_not_hold_what_size_retires_nor_longer_than_the_age),
         cmocka_unit_test(what_the_guard_holds_is_counted),
         cmocka_unit_test(what_is_old_goes_though_nothing_is_written),

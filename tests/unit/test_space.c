@@ -167,7 +167,77 @@ static void who_waits_for_room_can_be_given_up(void **state)
     assert_true(journal_step_group(guarded.journal));
     assert_int_equal(journal_stream_durable(guarded.streams[IN]), 0);
     assert_int_equal(journal_producer_backlog(guarded.producers[IN]), 0);
+    post(&guarded, IN, 100); /* comes after what was given up */
+    post(&guarded, OUT, 100);
+    assert_true(journal_step_group(guarded.journal));
+    assert_int_equal(journal_stream_durable(guarded.streams[IN]), 0);
+    assert_int_equal(journal_producer_backlog(guarded.producers[IN]), 0);
+    assert_int_equal(journal_stream_durable(guarded.streams[OUT]), 1); /* who does not wait goes on */
     end(&guarded);
+}
+
+static bool is_there(struct guarded *guarded, const char *path)
+{
+    struct disk *disk = simulated_disk_table(guarded->disk);
+    int file = disk->ops->open(disk, path, DISK_READ);
+    if (file >= 0)
+        disk->ops->close(disk, file);
+    return file >= 0;
+}
+
+static int keep_meanwhile(void *context, const struct simulated_call *call)
+{
+    struct guarded *guarded = context;
+    if (call->kind != SIMULATED_SPACE || guarded->looks_until_room == 0)
+        return 0;
+    guarded->looks_until_room--;
+    if (guarded->looks_until_room == 1) {
+        while (journal_step_keeper(guarded->journal))
+            continue;
+        assert_false(is_there(guarded, "/data/in/spare.seg"));
+    }
+    if (guarded->looks_until_room == 0)
+        simulated_disk_set_space(guarded->disk, 1000 * MIB, 1000 * MIB);
+    return 0;
+}
+
+static void what_was_kept_to_be_used_again_is_given_back(void **state)
+{
+    (void)state;
+    struct guarded guarded = {.disk = simulated_disk_create(1)};
+    simulated_disk_set_space(guarded.disk, 1000 * MIB, 1000 * MIB);
+    now_ns = 1000 * SECOND_NS;
+    struct journal_options options = {.disk = simulated_disk_table(guarded.disk),
+                                      .folder = "/data",
+                                      .segment_size = 64 << 10,
+                                      .disk_free_min = FREE_MIN,
+                                      .clock = &test_clock,
+                                      .stepped = true};
+    struct journal_stream_options named = {.name = "in", .retention_size = 150 << 10, .guarded = true};
+    assert_int_equal(journal_open(&guarded.journal, &options), 0);
+    assert_int_equal(journal_stream_add(guarded.journal, &named, &guarded.streams[IN]), 0);
+    assert_int_equal(journal_producer_open(guarded.journal, no_notice, NULL, &guarded.producers[IN]), 0);
+    assert_int_equal(journal_start(guarded.journal), 0);
+    for (unsigned i = 0; i < 40; i++) {
+        post(&guarded, IN, 10 << 10);
+        journal_step_group(guarded.journal);
+        while (journal_step_keeper(guarded.journal))
+            continue;
+    }
+    journal_stream_set_guard(guarded.streams[IN], journal_stream_durable(guarded.streams[IN]));
+    while (journal_step_keeper(guarded.journal)) /* the next segment is prepared already */
+        continue;
+    assert_true(is_there(&guarded, "/data/in/spare.seg"));
+    simulated_disk_set_hooks(guarded.disk, &(struct simulated_hooks){.before = keep_meanwhile, .context = &guarded});
+    simulated_disk_set_space(guarded.disk, 0, 1000 * MIB);
+    now_ns += 2 * SECOND_NS;
+    guarded.looks_until_room = 4;
+    post(&guarded, IN, 100);
+    assert_true(journal_step_group(guarded.journal));
+    assert_int_equal(guarded.looks_until_room, 0);
+    journal_producer_close(guarded.producers[IN]);
+    journal_close(guarded.journal);
+    simulated_disk_destroy(guarded.disk);
 }
 
 static void the_disk_is_asked_once_a_second_and_after_much(void **state)
@@ -292,6 +362,7 @@ int main(void)
         cmocka_unit_test(what_arrives_waits_until_there_is_room_again),
         cmocka_unit_test(what_was_accepted_is_finished_in_what_is_left),
         cmocka_unit_test(who_waits_for_room_can_be_given_up),
+        cmocka_unit_test(what_was_kept_to_be_used_again_is_given_back),
         cmocka_unit_test(the_disk_is_asked_once_a_second_and_after_much),
         cmocka_unit_test(nothing_is_written_ahead_into_the_last_of_the_disk),
         cmocka_unit_test_setup_teardown(retention_makes_room_first, test_folder_make, test_folder_remove),
