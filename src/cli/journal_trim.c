@@ -99,6 +99,18 @@ static void count_pending(struct trimming *trimming, const struct ledger *ledger
         trimming->pending += !ledger_is_settled(ledger, offset);
 }
 
+/* Of a server that was killed the newest segment is zeros for the most part, which were written ahead: they are nothing that is kept. */
+static void measure_newest(struct trimming *trimming)
+{
+    static const struct inspect_visitor nobody;
+    struct inspect_end end;
+    if (trimming->count == 0 || inspect_stream(disk_posix(), trimming->folder, trimming->arguments->stream, UINT64_MAX, &nobody, &end))
+        return;
+    struct inspect_file *newest = &trimming->files[trimming->count - 1];
+    if (end.last_base == newest->base_offset && end.last_position < newest->bytes)
+        newest->bytes = end.last_position;
+}
+
 static int prepare(struct trimming *trimming)
 {
     const char *data_dir = trimming->arguments->data_dir;
@@ -109,6 +121,8 @@ static int prepare(struct trimming *trimming)
         error = inspect_files(disk_posix(), trimming->folder, &trimming->files, &trimming->count);
     while (!error && trimming->count && trimming->files[trimming->count - 1].state > INSPECT_ACTIVE)
         trimming->count--;
+    if (!error)
+        measure_newest(trimming);
     if (!error)
         error = ledger_load(&ledger, disk_posix(), data_dir, "ingest", &extent, NULL, NULL);
     if (error)

@@ -99,6 +99,8 @@ enum {
     FORMAT_FLAG_GROUP_START = 0x80
 };
 
+#define FORMAT_OFFSET_END (UINT64_C(1) << 48) /* all offsets are less: outcomes name them in 48 bits (queue/ledger.h) */
+
 struct format_segment_header {
     uint64_t key; /* the stream's */
     uint64_t base_offset;

@@ -628,6 +628,11 @@ int journal_stream_reader(struct journal_stream *stream, uint64_t from, struct r
     return reader_open(reader, stream->disk, stream->folder, from, stream_say_damage, stream);
 }
 
+uint64_t journal_stream_stalls(const struct journal_stream *stream)
+{
+    return atomic_load(&stream->journal->scribes[stream->scribe].stalls);
+}
+
 void journal_stats(struct journal *journal, struct journal_stats *stats)
 {
     *stats = (struct journal_stats){.sync = &journal->shared.sync, .stalled = atomic_load(&journal->shared.stalled) > 0};

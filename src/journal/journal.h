@@ -84,9 +84,9 @@ int journal_start(struct journal *journal);
 bool journal_step_group(struct journal *journal);
 bool journal_step_keeper(struct journal *journal);
 
-/* For a stop: a scribe that waits for space, now or later, gives up what it has not made durable and all that comes after it. Nobody is told
- * of that, so nothing of it is acknowledged; its producers' backlogs become empty. A scribe whose writes succeed goes on. Returns whether
- * all of them wait. Any thread. */
+/* For a stop: a scribe that waits for space, now or later, gives up what it has not made durable and all that comes after it. Nobody is
+ * told of that, so nothing of it is acknowledged; its producers' backlogs become empty. A scribe whose writes succeed goes on. Returns
+ * whether all of them wait. Any thread. */
 bool journal_abandon(struct journal *journal);
 
 /* Writes what has been sent off and ends the threads: no callback runs any more, nothing can be appended. */
@@ -112,6 +112,9 @@ void journal_stream_on_durable(struct journal_stream *stream, void (*notify)(voi
 /* Called on the stream's scribe for each record that has become durable, in order of offset, before producers are told; must not block.
  * One per stream; set before journal_start. Not for a stream whose payloads are packed. */
 void journal_stream_on_record(struct journal_stream *stream, void (*each)(void *context, const struct message *record), void *context);
+
+/* How often writing to the stream has begun or ended to wait for space: odd while it waits. Any thread. */
+uint64_t journal_stream_stalls(const struct journal_stream *stream);
 
 struct journal_stream_stats {
     uint64_t first_offset, durable_offset, segment_count, bytes;

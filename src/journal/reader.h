@@ -133,7 +133,7 @@ uint64_t segment_file_position(const struct segment_file *segment, uint64_t posi
 /* The offset behind the last record, where that is known whatever can be read: of a compressed segment; else 0. */
 uint64_t segment_known_end(const struct segment_file *segment);
 
-/* Names: "%020llu.seg". parse returns false for any other name. */
+/* Names: "%020llu.seg". parse returns false for any other name, and for an offset that cannot be. */
 void segment_name(uint64_t base_offset, char name[32]);
 bool segment_name_parse(const char *name, uint64_t *base_offset);
 

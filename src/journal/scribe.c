@@ -98,6 +98,8 @@ static bool begin_stall(struct scribe *scribe, uint64_t *lasting_ns)
         shared->stalled_ns = now_ns;
         shared->told = false;
     }
+    if (!scribe->stalled)
+        atomic_fetch_add(&scribe->stalls, 1);
     scribe->stalled = true;
     bool say = !shared->said_ns || now_ns - shared->said_ns >= STALL_SAY_INTERVAL_S * 1000000000ull;
     if (say) {
@@ -140,6 +142,7 @@ static void end_stall(struct scribe *scribe)
     struct scribe_shared *shared = scribe->shared;
     pthread_mutex_lock(&shared->lock);
     scribe->stalled = false;
+    atomic_fetch_add(&scribe->stalls, 1);
     bool say = --shared->stalled == 0 && shared->told;
     uint64_t lasting_ns = clock_monotonic_ns() - shared->stalled_ns;
     pthread_mutex_unlock(&shared->lock);

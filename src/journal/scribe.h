@@ -81,9 +81,10 @@ struct scribe {
     pthread_t thread;
     struct iovec *parts; /* [SCRIBE_PARTS_MAX] */
     _Atomic uint64_t group_count, byte_count;
-    atomic_bool abandoned; /* it is not to wait for space any more */
-    bool gave_up;          /* thread: it has not */
+    atomic_bool abandoned;         /* it is not to wait for space any more */
+    bool gave_up;                  /* thread: it has not */
     atomic_bool stalled;           /* it waits for the disk */
+    atomic_uint_fast64_t stalls;   /* how often that has begun or ended */
     uint64_t disk_free_min;        /* 0: it writes whatever is left */
     uint64_t looked_ns, looked_at; /* thread: when it last asked how much is free (monotonic; 0: never), byte_count then */
     struct scribe_shared *shared;

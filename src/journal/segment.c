@@ -25,6 +25,8 @@ bool segment_name_parse(const char *name, uint64_t *base_offset)
         if (name[i] < '0' || name[i] > '9')
             return false;
         value = value * 10 + (uint64_t)(name[i] - '0');
+        if (value >= FORMAT_OFFSET_END)
+            return false;
     }
     *base_offset = value;
     return true;

@@ -203,7 +203,8 @@ static int set_aside(struct journal_stream *stream, const char *name)
     int failed = stream->disk->ops->rename(stream->disk, from, to);
     if (failed)
         return error_from_errno(-failed);
-    diagnostics(DIAGNOSTICS_ERROR, "journal", "stream %s: nothing in %s can be read; it is kept as %s", stream->name, name, kept);
+    diagnostics(DIAGNOSTICS_ERROR, "journal", "stream %s: nothing in %s can be read where it stands; it is kept as %s", stream->name, name,
+                kept);
     return 0;
 }
 
@@ -312,6 +313,37 @@ static int recover_closed(struct journal_stream *stream, uint64_t base_offset, u
     return 0;
 }
 
+/* Takes the last segment out of the stream when its header is whole and names another offset, and no record belongs where its name says:
+ * the file was renamed, and offsets do not go on behind a name that somebody has made up. Returns 1 when that was so. */
+static int set_renamed_aside(struct journal_stream *stream, uint64_t base_offset)
+{
+    struct format_segment_header header = {.base_offset = base_offset};
+    struct segment_file segment;
+    struct segment_end end = {0};
+    int file;
+    int error = segment_open_plain(stream->disk, stream->folder, base_offset, &file, &header);
+    if (error)
+        return error;
+    stream->disk->ops->close(stream->disk, file);
+    if (header.base_offset == base_offset)
+        return 0;
+    error = segment_open(stream->disk, stream->folder, base_offset, DISK_READ, &segment);
+    if (error)
+        return error == ERR_CORRUPT ? 0 : error;
+    error = segment_scan(stream->disk, &segment, NULL, NULL, &end);
+    segment_close(stream->disk, &segment);
+    if (error || end.position > FORMAT_SEGMENT_HEADER_SIZE)
+        return error;
+    char name[32];
+    segment_name(base_offset, name);
+    diagnostics(DIAGNOSTICS_ERROR, "journal",
+                "stream %s: %s was renamed: its header says that it begins at offset %" PRIu64
+                ". Where that one is missing, give it its name back (%020" PRIu64 ".seg) while no server runs (in %s)",
+                stream->name, name, header.base_offset, header.base_offset, stream->folder);
+    error = set_aside(stream, name);
+    return error ? error : 1;
+}
+
 static int recover(struct journal_stream *stream)
 {
     uint64_t *bases = NULL;
@@ -323,6 +355,12 @@ static int recover(struct journal_stream *stream)
     }
     if (!error)
         error = segment_list(stream->disk, stream->folder, &bases, &count);
+    int renamed = 1;
+    while (!error && count && renamed == 1) {
+        renamed = set_renamed_aside(stream, bases[count - 1]);
+        error = renamed < 0 ? renamed : 0;
+        count -= renamed == 1;
+    }
     for (size_t i = 0; !error && i < count; i++) {
         bool last = i + 1 == count;
         uint64_t bytes = 0, created_ns = 0;

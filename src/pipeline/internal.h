@@ -49,6 +49,7 @@ struct worker {
 /* The open and finished sets of some keys. */
 struct lane {
     struct join join;
+    uint64_t restarted_ns;                                      /* as of its last slice */
     uint64_t told_open, told_waiting, told_held, told_finished; /* its part of the use, as last told */
 };
 

@@ -157,6 +157,9 @@ bool join_expire(struct join *join, uint64_t now_ns, struct join_decisions *deci
 /* When join_expire will have something to do; 0 when it has now, UINT64_MAX when nothing waits. */
 uint64_t join_deadline(const struct join *join);
 
+/* All open sets wait from now_ns on, as if their messages had just come. */
+void join_restart(struct join *join, uint64_t now_ns);
+
 /* Makes room: gives up the oldest set (answers it if only the grace kept it). False when there is none. */
 bool join_give_up_oldest(struct join *join, uint64_t now_ns, struct join_decisions *decisions);
 

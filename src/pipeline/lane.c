@@ -338,12 +338,26 @@ static uint64_t finished_horizon(struct pipeline *pipeline)
     return answers > kept ? answers - kept : 0;
 }
 
+/* What came before the clock's last restart waits from then on. */
+static void begin_anew(struct lane *lane, struct slice *slice)
+{
+    if (lane->restarted_ns != slice->restarted_ns)
+        join_restart(&lane->join, slice->restarted_ns);
+    lane->restarted_ns = slice->restarted_ns;
+    struct lane_entry *entry;
+    STAILQ_FOREACH(entry, &slice->entries, next)
+    if (entry->arrival_ns < slice->restarted_ns)
+        entry->arrival_ns = slice->restarted_ns;
+}
+
 void lane_run(struct worker *worker, struct lane *lane, struct slice *slice)
 {
     struct pipeline *pipeline = worker->pipeline;
     struct join *join = &lane->join;
     join_configure(join, &slice->join_options);
     join_set_reload(join, pipeline->queue->ops->read_again ? reload : NULL, worker);
+    if (slice->restarted_ns)
+        begin_anew(lane, slice);
     if (slice->relief != RELIEF_NONE)
         relieve(worker, lane, slice);
     else

@@ -184,7 +184,7 @@ static int open_all(struct pipeline *pipeline)
     pipeline->recovering = counts.pending > 0;
     for (unsigned i = 0; i < LANE_COUNT; i++)
         join_init(&pipeline->lanes[i].join, pipeline->stage, options->finished_sets_max);
-    int error = scheduler_init(&pipeline->scheduler, pipeline->queue->ops->read_again != NULL);
+    int error = scheduler_init(&pipeline->scheduler, pipeline->queue);
     if (!error)
         error = commits_init(&pipeline->commits, options->worker_count + 1);
     if (!error) {

@@ -19,9 +19,10 @@ static void condition_init(pthread_cond_t *condition)
     pthread_condattr_destroy(&attributes);
 }
 
-int scheduler_init(struct scheduler *scheduler, bool can_put_aside)
+int scheduler_init(struct scheduler *scheduler, struct queue *queue)
 {
-    *scheduler = (struct scheduler){.earliest_ns = UINT64_MAX, .alarm_ns = UINT64_MAX, .can_put_aside = can_put_aside};
+    *scheduler = (struct scheduler){
+        .earliest_ns = UINT64_MAX, .alarm_ns = UINT64_MAX, .queue = queue, .can_put_aside = queue->ops->read_again != NULL};
     scheduler->entries = calloc(SCHEDULER_ENTRIES_MAX + SCHEDULER_ASIDE_MAX, sizeof(struct lane_entry));
     if (!scheduler->entries)
         return ERR_NO_MEMORY;
@@ -87,8 +88,26 @@ static void wake_worker(struct scheduler *scheduler)
 
 /* ---- time ---- */
 
+static bool is_held(const struct scheduler *scheduler)
+{
+    return scheduler->holds & 1;
+}
+
+/* Each time that the queue begins or ceases to hold messages back, waiting begins anew. */
+static void look_at_holds(struct scheduler *scheduler)
+{
+    uint64_t holds = scheduler->queue->ops->holds ? scheduler->queue->ops->holds(scheduler->queue) : 0;
+    if (holds == scheduler->holds)
+        return;
+    scheduler->holds = holds;
+    scheduler->restarted_ns = virtual_clock_restart(&scheduler->clock, clock_monotonic_ns());
+}
+
 static uint64_t now(struct scheduler *scheduler)
 {
+    look_at_holds(scheduler);
+    if (is_held(scheduler))
+        return scheduler->clock.now_ns;
     return scheduler->caught_up ? virtual_clock_catch_up(&scheduler->clock, clock_monotonic_ns()) : scheduler->clock.now_ns;
 }
 
@@ -133,6 +152,8 @@ static void wait_for_work(struct scheduler *scheduler)
     } else {
         scheduler->has_keeper = true;
         scheduler->alarm_ns = scheduler->caught_up && !scheduler->stopping ? scheduler->earliest_ns : UINT64_MAX;
+        if (scheduler->alarm_ns != UINT64_MAX && is_held(scheduler))
+            scheduler->alarm_ns = clock_monotonic_ns() + SCHEDULER_HOLD_LOOK_MS * UINT64_C(1000000);
         wait_until(scheduler, &scheduler->alarm, scheduler->alarm_ns);
         scheduler->has_keeper = false;
         scheduler->alarm_ns = UINT64_MAX;
@@ -416,6 +437,7 @@ static void take(struct scheduler *scheduler, struct slice *slice, unsigned lane
     scheduler->running[lane / 64] |= (uint64_t)1 << lane % 64;
     mailbox->standing = nothing; /* until it is given back */
     slice->now_ns = now(scheduler);
+    slice->restarted_ns = scheduler->restarted_ns;
     if (relief != RELIEF_NONE)
         return;
     scheduler->ready[lane / 64] &= ~((uint64_t)1 << lane % 64);

@@ -12,7 +12,8 @@
  * eighth, LANE_ENTRIES_MAX and LANE_BYTES_MAX: a tool that sends faster than one worker can follow must not hold up the others. What
  * comes beyond its share is put aside: its place in the mailbox is kept, its memory is not, and it is read again from the queue when its
  * turn comes. SCHEDULER_ASIDE_MAX messages of all lanes together may be aside. At a bound the consumer waits, and with it the
- * virtual clock, so that nothing is given up for what is merely unread. */
+ * virtual clock, so that nothing is given up for what is merely unread. The clock stands too while the queue holds messages back, and all
+ * that waits begins to wait anew when that is over: what it waits for may be among them, or at a sender that was held back. */
 #ifndef PIPELINE_SCHEDULER_H
 #define PIPELINE_SCHEDULER_H
 
@@ -36,7 +37,8 @@ enum {
     LANE_BYTES_MAX = SCHEDULER_BYTES_MAX / 8,
     SCHEDULER_BATCH_BYTES = 256 << 10, /* what a fetch asks for; a batch counts at least this, as its memory does */
     SCHEDULER_PUSH_MAX = 256,
-    SLICE_ENTRIES_MAX = 64
+    SLICE_ENTRIES_MAX = 64,
+    SCHEDULER_HOLD_LOOK_MS = 100 /* how often the keeper looks whether the queue still holds messages back */
 };
 
 /* A fetched batch while entries refer to it. */
@@ -83,6 +85,7 @@ struct slice {
     struct lane_entry_list done;      /* moved here by the worker */
     bool drained;                     /* the mailbox held no more: deadlines up to now_ns may be handled behind the entries */
     uint64_t now_ns;                  /* virtual clock at taking */
+    uint64_t restarted_ns;            /* the clock's last restart: nothing has waited for longer */
     struct join_options join_options; /* in force */
     struct lane_standing standing;    /* filled by the worker */
 };
@@ -109,9 +112,12 @@ struct scheduler {
     size_t batch_bytes;
 
     struct virtual_clock clock;
-    bool caught_up;       /* the clock runs by itself */
-    uint64_t earliest_ns; /* no lane's deadline is earlier */
-    uint64_t alarm_ns;    /* how long the keeper sleeps; UINT64_MAX: until it is woken */
+    struct queue *queue;
+    uint64_t holds;        /* of the queue, as last seen: odd while it holds messages back */
+    uint64_t restarted_ns; /* virtual clock; 0: never since the start */
+    bool caught_up;        /* the clock runs by itself, unless messages are held back */
+    uint64_t earliest_ns;  /* no lane's deadline is earlier */
+    uint64_t alarm_ns;     /* how long the keeper sleeps; UINT64_MAX: until it is woken */
     bool has_keeper;
     unsigned idle; /* free workers, the keeper included */
     enum consumer_wait { WAITS_FOR_NOTHING, WAITS_FOR_BYTES, WAITS_FOR_ENTRY } consumer_waits;
@@ -121,8 +127,8 @@ struct scheduler {
     struct join_options join_options;
 };
 
-/* `can_put_aside`: a message can be read again by its offset. */
-int scheduler_init(struct scheduler *scheduler, bool can_put_aside);
+/* The queue is asked whether it holds messages back, and whether a message can be read again by its offset. */
+int scheduler_init(struct scheduler *scheduler, struct queue *queue);
 void scheduler_fini(struct scheduler *scheduler); /* no thread is in it any more; releases all batches */
 
 /* From the next slice of each lane on; every lane is visited soon. Any thread. */

@@ -32,3 +32,9 @@ uint64_t virtual_clock_catch_up(struct virtual_clock *clock, uint64_t monotonic_
         clock->now_ns = monotonic_ns;
     return clock->now_ns;
 }
+
+uint64_t virtual_clock_restart(struct virtual_clock *clock, uint64_t monotonic_ns)
+{
+    clock->start_ns = monotonic_ns;
+    return virtual_clock_catch_up(clock, monotonic_ns);
+}

@@ -30,6 +30,10 @@ uint64_t virtual_clock_origin(const struct virtual_clock *clock, uint64_t monoto
 /* A message was read that was accepted at message_time_ns (wall clock). Returns its time of arrival: what the clock shows now. */
 uint64_t virtual_clock_read(struct virtual_clock *clock, uint64_t monotonic_ns, uint64_t wall_ns, uint64_t message_time_ns);
 
+/* Messages were kept from being read, now or until now: what comes has arrived now at the earliest, as at a start. Returns what the clock
+ * shows now. */
+uint64_t virtual_clock_restart(struct virtual_clock *clock, uint64_t monotonic_ns);
+
 /* Nothing is left to read. Returns what the clock shows now. */
 uint64_t virtual_clock_catch_up(struct virtual_clock *clock, uint64_t monotonic_ns);
 

@@ -158,6 +158,11 @@ static void wake_consumer(void *context)
     pthread_mutex_unlock(&queue->lock);
 }
 
+static uint64_t embedded_holds(struct queue *base)
+{
+    return journal_stream_stalls(from(base)->options.ingest);
+}
+
 static void embedded_interrupt(struct queue *base)
 {
     struct embedded *queue = from(base);
@@ -729,6 +734,7 @@ static const struct queue_ops embedded_ops = {
     .interrupt = embedded_interrupt,
     .read_again = embedded_read_again,
     .recent_results = embedded_recent_results,
+    .holds = embedded_holds,
     .counts = embedded_counts,
     .writer_open = embedded_writer_open,
     .writer_close = embedded_writer_close,

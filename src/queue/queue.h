@@ -67,6 +67,9 @@ struct queue_ops {
     /* Calls `each` for the last `count_max` results in order, with how many sources were given with it, before the first fetch. May be
      * NULL. */
     int (*recent_results)(struct queue *queue, uint64_t count_max, queue_on_result *each, void *context);
+    /* How often it has begun or ended that messages are accepted and yet cannot be fetched, because there is no space to make them durable:
+     * odd while it lasts. Any thread; may be NULL. */
+    uint64_t (*holds)(struct queue *queue);
     /* Every position is counted once; any thread. */
     void (*counts)(struct queue *queue, struct queue_counts *counts);
 

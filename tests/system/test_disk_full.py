@@ -1,6 +1,7 @@
 """A file system that is really full, and one of which only the last is left (journal.disk_free_min): senders are held back, nothing that was
 acknowledged is lost, and it goes on when there is space."""
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import uuid
 
 import pytest
 
-from holes import ANSWERS, RESULT, TRACE, Hole
+from holes import ANSWERS, HEADS, RESULT, TRACE, Hole
 from spindle import DEADLINE_S, Spindle, wait_until
 
 SMALL = {'journal.segment_size': '1MiB', 'journal.backlog_size_max': '1MiB'}
@@ -265,5 +266,31 @@ def test_without_a_limit_the_disk_is_used_to_its_end(small_disk, connect):
         assert server.readiness()[0] == 200
         connect(server).publish('bus/x', b'kept')
         assert server.metrics().get_sum('spindle_journal_disk_free_min_bytes') == 0
+    finally:
+        server.kill()
+
+
+def test_what_waits_for_its_partners_does_not_wait_in_vain_while_they_cannot_be_written(small_disk, connect):
+    """Both halves of a hole were sent in time; that Spindle could not take the second one for longer than the window is not their fault."""
+    server = Spindle(small_disk, settings={**SMALL, 'journal.disk_free_min': 0, 'drilling.estimator': 'gradient', 'pipeline.grace_s': 0.5,
+                                           'mqtt.listener.time_window': 2})
+    server.stderr_path = small_disk.parent / 'stderr.txt'
+    server.start()
+    try:
+        holes = [Hole() for _ in range(5)]
+        client = connect(server)
+        client.publish_all([hole.message(TRACE) for hole in holes])
+        filler = Filler(connect(server))
+        wait_until(lambda: server.metrics().get_sum('spindle_journal_stalled') == 1, 'a full disk is noticed')
+        tokens = [client.post(*hole.message(kind)) for hole in holes for kind in (RESULT, HEADS)]
+        time.sleep(3)  # longer than the window: nothing can be waited for, because nothing is to happen
+        assert server.metrics().streams()['ingest']['dead_lettered'] == 0
+        assert not any(token.is_published() for token in tokens)
+        filler.stopping.set()
+        (small_disk / 'ballast').unlink()
+        terms = server.wait_settled(15).streams()['ingest']
+        assert terms['completed'] == 15 and terms['dead_lettered'] == 0
+        answers = [json.loads(record['payload']) for record in server.journal('results')]
+        assert len(answers) == 10 and all(answer['HeadId'] for answer in answers)
     finally:
         server.kill()

@@ -397,6 +397,18 @@ def test_trim_by_size_and_age_leaves_the_newest(copy, spindle, connect):
     assert server.journal('bus')[-1]['offset'] == next_offset
 
 
+def test_trim_by_size_counts_what_was_written_and_not_what_was_prepared(spindle, connect):
+    """Of a server that was killed the newest segment is zeros for the most part."""
+    server = spindle(settings={'journal.segment_size': '4MiB'}).start()
+    connect(server).publish_all([('kept', b'%06d' % i + bytes(1000)) for i in range(3000)])
+    for _ in range(2):
+        server.kill()
+        server.start()
+    server.kill()
+    assert tool('journal trim', server.data_dir, '--stream', 'bus', '--keep-size', '2MiB')[0] == 0
+    assert len(server.journal('bus')) == 3000
+
+
 def test_trim_keeps_what_has_no_outcome_unless_forced(spindle, connect):
     server = spindle(settings=SETTINGS).start()
     client = connect(server)

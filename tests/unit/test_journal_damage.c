@@ -331,6 +331,35 @@ static void exchanged_files_cost_nothing_but_what_they_hold(void **state)
     assert_int_equal(read_all(0, 0, &damage), 4010);
 }
 
+/* Nobody has written what lies before a name that somebody has made up. */
+static void renamed_file_at_the_end_is_set_aside_and_offsets_go_on_where_they_were(void **state)
+{
+    (void)state;
+    static const uint64_t names[] = {100912, UINT64_C(1) << 47, UINT64_C(9000000000000000000), UINT64_MAX};
+    char second[600], kept[640], removal[600];
+    for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
+        write_three_segments();
+        char renamed[600];
+        segment_path(1000, second);
+        segment_path(names[i], renamed);
+        assert_int_equal(rename(second, renamed), 0);
+        struct fixture fixture = {0};
+        start(&fixture);
+        assert_int_equal(journal_stream_durable(fixture.stream), 3000);
+        append(&fixture, 3000, 10, PAYLOAD);
+        stop(&fixture);
+        struct damage_count damage = {0};
+        assert_int_equal(read_all(0, 0, &damage), 2010);
+        assert_int_equal(damage.last.first_offset, 1000);
+        assert_int_equal(damage.last.next_offset, 2000);
+        snprintf(kept, sizeof kept, "%s%s", renamed, names[i] < FORMAT_OFFSET_END ? ".damaged" : "");
+        assert_int_equal(rename(kept, second), 0); /* given back its name it is there again */
+        assert_int_equal(read_all(0, 0, NULL), 3010);
+        snprintf(removal, sizeof removal, "rm -r %s/*", test_folder);
+        assert_int_equal(system(removal), 0);
+    }
+}
+
 int main(void)
 {
 #define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, test_folder_make, test_folder_remove)
@@ -344,6 +373,7 @@ int main(void)
         WITH_FOLDER(where_nothing_tells_how_much_is_lost_no_offset_is_invented),
         WITH_FOLDER(damage_in_the_last_group_before_a_seal_is_no_torn_end),
         WITH_FOLDER(without_a_seal_what_does_not_stand_at_the_end_is_cut_off),
+        WITH_FOLDER(renamed_file_at_the_end_is_set_aside_and_offsets_go_on_where_they_were),
         WITH_FOLDER(exchanged_files_cost_nothing_but_what_they_hold),
         WITH_FOLDER(an_unknown_version_is_refused_and_left_alone),
         WITH_FOLDER(a_reader_at_a_place_reads_nothing_before_it),
