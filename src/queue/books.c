@@ -24,7 +24,8 @@ static void say_damage(void *context, const char *stream, const struct reader_da
 /* Files are gone of which the journal itself knows nothing, or what was written without a sync is on disk when what was written before it
  * is not: the stream goes on behind all that others name, so that no new message takes the offset, and so the outcome, of one that is lost.
  */
-static int pass_lost_messages(struct ledger *ledger, const struct queue_embedded_options *options, struct ledger_extent *extent)
+static int pass_lost_messages(struct ledger *ledger, const struct queue_embedded_options *options, struct ledger_extent *extent,
+                              struct buffer *entries)
 {
     uint64_t end = journal_stream_durable(options->ingest);
     diagnostics(DIAGNOSTICS_ERROR, "queue",
@@ -38,21 +39,22 @@ static int pass_lost_messages(struct ledger *ledger, const struct queue_embedded
     if (error)
         return error;
     ledger_fini(ledger);
-    return ledger_load(ledger, journal_disk(options->journal), options->data_folder, journal_stream_name(options->ingest), extent, NULL,
-                       NULL);
+    buffer_clear(entries);
+    return ledger_load_found(ledger, journal_disk(options->journal), options->data_folder, journal_stream_name(options->ingest), extent,
+                             NULL, NULL, entries);
 }
 
-int books_load(struct ledger *ledger, const struct queue_embedded_options *options)
+int books_load(struct ledger *ledger, const struct queue_embedded_options *options, struct buffer *entries)
 {
     struct ledger_extent extent;
     char why[LEDGER_WHY_MAX];
-    int error = ledger_load(ledger, journal_disk(options->journal), options->data_folder, journal_stream_name(options->ingest), &extent,
-                            say_damage, (void *)(uintptr_t)options);
+    int error = ledger_load_found(ledger, journal_disk(options->journal), options->data_folder, journal_stream_name(options->ingest),
+                                  &extent, say_damage, (void *)(uintptr_t)options, entries);
     if (error)
         return error;
     extent.next = journal_stream_durable(options->ingest);
     if (extent.spoken_of > extent.next)
-        error = pass_lost_messages(ledger, options, &extent);
+        error = pass_lost_messages(ledger, options, &extent, entries);
     enum ledger_fit fit = error ? LEDGER_FITS : ledger_fits(ledger, &extent, why);
     if (fit == LEDGER_BEHIND)
         diagnostics(DIAGNOSTICS_ERROR, "queue", "%s (in %s). They are given up as dead letters of reason %s", why,

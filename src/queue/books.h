@@ -6,7 +6,7 @@
 #include "queue/ledger.h"
 
 /* Rebuilds the ledger, the caller's to free, and says what is wrong with it. Where other streams name messages that `ingest` has lost,
- * ingest goes on behind those. */
-int books_load(struct ledger *ledger, const struct queue_embedded_options *options);
+ * ingest goes on behind those. `entries` gets the outcomes that are not written as such yet. */
+int books_load(struct ledger *ledger, const struct queue_embedded_options *options, struct buffer *entries);
 
 #endif

@@ -28,6 +28,7 @@ enum {
     EMBEDDED_BLOCK_KEEP = 4 << 20,         /* a block that one large message made larger is given back */
     EMBEDDED_WRITER_BACKLOG_MAX = 8 << 20, /* bytes a writer may have on their way to the disk */
     EMBEDDED_CHECKPOINT_INTERVAL = 200000, /* outcomes between two checkpoints */
+    EMBEDDED_FOUND_MAX = 64 << 20,         /* bytes of outcomes that a start writes again */
     EMBEDDED_AGAIN_BLOCK = 64 << 10,       /* bytes with which the reading of one message begins */
     EMBEDDED_PLACES_MAX = 65536,           /* remembered places of the consumed stream ... */
     EMBEDDED_PLACE_STEP = 256 << 10,       /* ... at least so many bytes apart */
@@ -483,14 +484,15 @@ static void on_outcomes(void *context, const struct message *record)
     queue->since_checkpoint += record->payload_length / 8;
 }
 
-static int append_books(struct embedded *queue, const char *stream, const struct buffer *payload, uint64_t token)
+/* `mark`: ledger_checkpoint_mark, or "" for entries. */
+static int append_books(struct embedded *queue, const char *stream, const char *mark, const struct buffer *payload, uint64_t token)
 {
     struct message record = {
         .time_ns = clock_wall_ns(),
         .topic = stream,
         .topic_length = (uint32_t)strlen(stream),
-        .properties = (const uint8_t *)ledger_checkpoint_mark,
-        .properties_length = (uint32_t)strlen(ledger_checkpoint_mark),
+        .properties = (const uint8_t *)mark,
+        .properties_length = (uint32_t)strlen(mark),
         .payload = payload->data,
         .payload_length = (uint32_t)payload->length,
     };
@@ -511,9 +513,10 @@ static int append_checkpoint(struct embedded *queue)
     if (!error)
         error = marks_checkpoint(&queue->marks, letters.first_offset, queue->outcomes_applied, &marks);
     if (!error)
-        error = append_books(queue, ledger_marks_stream, &marks, 0);
+        error = append_books(queue, ledger_marks_stream, ledger_checkpoint_mark, &marks, 0);
     if (!error)
-        error = append_books(queue, journal_stream_name(queue->options.ingest), &payload, queue->outcomes_applied + 1);
+        error =
+            append_books(queue, journal_stream_name(queue->options.ingest), ledger_checkpoint_mark, &payload, queue->outcomes_applied + 1);
     if (!error) {
         journal_submit(queue->checkpoints);
         queue->since_checkpoint = 0;
@@ -769,7 +772,9 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     pthread_cond_init(&queue->more, &monotonic);
     pthread_condattr_destroy(&monotonic);
     marks_init(&queue->marks);
-    int error = books_load(&queue->ledger, options);
+    struct buffer found; /* outcomes that a crash has cut off */
+    buffer_init(&found, EMBEDDED_FOUND_MAX);
+    int error = books_load(&queue->ledger, options, &found);
     if (!error)
         error = load_marks(queue);
     queue->recovered = journal_stream_durable(options->ingest);
@@ -784,6 +789,9 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     queue->places = calloc(EMBEDDED_PLACES_MAX, sizeof *queue->places);
     if (!error && !queue->places)
         error = ERR_NO_MEMORY;
+    if (!error && found.length)
+        error = append_books(queue, journal_stream_name(options->ingest), "", &found, 0);
+    buffer_fini(&found);
     if (error) {
         embedded_close(&queue->queue);
         return error;

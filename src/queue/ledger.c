@@ -241,6 +241,7 @@ struct loading {
     uint64_t least;     /* records before it do not matter */
     uint64_t spoken_of; /* offset behind the highest source so far */
     bool has_checkpoint;
+    struct buffer *found; /* ledger_load_found; may be NULL */
     ledger_on_damage on_damage;
     void *context;
 };
@@ -321,6 +322,14 @@ static int load_outcomes(struct ledger *ledger, struct loading *loading, const c
     }
 }
 
+/* An outcome that an answer or a dead letter tells. */
+static void take_source(struct ledger *ledger, struct loading *loading, uint64_t offset, enum queue_outcome outcome, unsigned reason)
+{
+    uint64_t entry = ledger_entry(offset, outcome, reason);
+    if (ledger_settle(ledger, offset, outcome, reason) == 1 && loading->found)
+        (void)buffer_append(loading->found, &entry, sizeof entry); /* what has no room is in the next checkpoint all the same */
+}
+
 /* Settles what the newest records of `results` or `dead-letters` name as their sources. */
 static int load_sources(struct ledger *ledger, struct loading *loading, bool dead_letters, uint64_t accepted)
 {
@@ -348,7 +357,7 @@ static int load_sources(struct ledger *ledger, struct loading *loading, bool dea
             if (sources[i] >= loading->spoken_of)
                 loading->spoken_of = sources[i] + 1;
             if (sources[i] < accepted)
-                ledger_settle(ledger, sources[i], dead_letters ? QUEUE_DEAD_LETTERED : QUEUE_COMPLETED, reason);
+                take_source(ledger, loading, sources[i], dead_letters ? QUEUE_DEAD_LETTERED : QUEUE_COMPLETED, reason);
         }
     }
     reader_close(reader);
@@ -366,10 +375,16 @@ static int first_kept(const struct loading *loading, uint64_t *first)
     return error == ERR_NOT_FOUND ? 0 : error;
 }
 
-int ledger_load(struct ledger *out, struct disk *disk, const char *data_folder, const char *stream, struct ledger_extent *extent,
+int ledger_load(struct ledger *ledger, struct disk *disk, const char *data_folder, const char *stream, struct ledger_extent *extent,
                 ledger_on_damage on_damage, void *context)
 {
-    struct loading loading = {.disk = disk, .on_damage = on_damage, .context = context};
+    return ledger_load_found(ledger, disk, data_folder, stream, extent, on_damage, context, NULL);
+}
+
+int ledger_load_found(struct ledger *out, struct disk *disk, const char *data_folder, const char *stream, struct ledger_extent *extent,
+                      ledger_on_damage on_damage, void *context, struct buffer *entries)
+{
+    struct loading loading = {.disk = disk, .on_damage = on_damage, .context = context, .found = entries};
     struct ledger_extent found = {0};
     struct ledger ledger;
     ledger_init(&ledger);

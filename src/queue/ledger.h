@@ -99,6 +99,11 @@ typedef void (*ledger_on_damage)(void *context, const char *stream, const struct
 int ledger_load(struct ledger *ledger, struct disk *disk, const char *data_folder, const char *stream, struct ledger_extent *extent,
                 ledger_on_damage on_damage, void *context);
 
+/* The same; appends to `entries`, as far as it takes them, the outcomes that only answers and dead letters tell, because a crash has cut
+ * them off. */
+int ledger_load_found(struct ledger *ledger, struct disk *disk, const char *data_folder, const char *stream, struct ledger_extent *extent,
+                      ledger_on_damage on_damage, void *context, struct buffer *entries);
+
 /* Rebuilds the ledger of the marks. Where they speak of dead letters that the stream does not hold, which are those of another time, none
  * is taken. With `pending_from`, the cursor of the consumed stream, requeued messages from there on are looked for too: whoever has no
  * consumer to mark them needs that; UINT64_MAX: not. Changes nothing. */
