@@ -104,14 +104,14 @@ int check_configuration(const struct config_sources *sources, bool json)
         error = write_text(&out, sources, good);
     if (!error && !json)
         problems_print(&problems, stdout);
-    if ((out.length && fwrite(out.data, 1, out.length, stdout) != out.length) || fflush(stdout) != 0)
-        error = ERR_IO;
+    if (out.length)
+        fwrite(out.data, 1, out.length, stdout);
     if (error)
-        fprintf(stderr, "spindle: %s\n", error_text(error));
+        fprintf(stderr, "spindle check: %s\n", error_text(error));
     buffer_fini(&out);
     problems_fini(&problems);
     config_fini(&config);
-    return error ? COMMAND_FAILED : loaded ? COMMAND_USAGE : COMMAND_OK;
+    return command_finish_output("spindle check", error ? COMMAND_FAILED : loaded ? COMMAND_USAGE : COMMAND_OK);
 }
 
 int command_check(const struct check_arguments *arguments)

@@ -1,6 +1,7 @@
 /* The table of commands, and the command line parsed by it. */
 #include "cli/command.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -389,4 +390,12 @@ void command_line_fini(struct command_line *line)
 {
     free(line->arguments);
     line->arguments = NULL;
+}
+
+int command_finish_output(const char *command, int status)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return status;
+    fprintf(stderr, "%s: the output cannot be written: %s\n", command, strerror(errno));
+    return COMMAND_FAILED;
 }

@@ -133,4 +133,7 @@ int command_item_help_write(const struct command_item *item, struct buffer *out)
 /* Prints help to standard output. Returns the exit status. */
 int command_help_print(const struct command_line *line);
 
+/* The exit status: `status`, or COMMAND_FAILED (said) when not all that was printed could be written. */
+int command_finish_output(const char *command, int status);
+
 #endif

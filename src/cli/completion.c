@@ -384,7 +384,8 @@ int command_completion(const struct completion_arguments *arguments)
     struct buffer script;
     buffer_init(&script, COMPLETION_BYTES_MAX);
     int error = completion_write(arguments->shell, &script);
-    bool written = !error && fwrite(script.data, 1, script.length, stdout) == script.length && fflush(stdout) == 0;
+    if (!error)
+        fwrite(script.data, 1, script.length, stdout);
     buffer_fini(&script);
-    return written ? COMMAND_OK : COMMAND_FAILED;
+    return command_finish_output("spindle completion", error ? COMMAND_FAILED : COMMAND_OK);
 }

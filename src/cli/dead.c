@@ -136,7 +136,7 @@ int command_dead_ls(const struct dead_ls_arguments *arguments)
     else if (!arguments->json && count == 0)
         printf("no %sdead letters%s\n", arguments->all ? "" : "open ", dead_filter_is_empty(&filter) ? "" : " match");
     dead_files_close(&files);
-    return tool_finish_output(command, status);
+    return command_finish_output(command, status);
 }
 
 static void print_whole(struct buffer *line, const struct dead_files *files, const struct message *record, const struct dead_letter *letter)
@@ -195,7 +195,7 @@ int command_dead_show(const struct dead_show_arguments *arguments)
     }
     buffer_fini(&line);
     dead_files_close(&files);
-    return tool_finish_output(command, status);
+    return command_finish_output(command, status);
 }
 
 /* ---- doing ---- */
@@ -375,7 +375,7 @@ static int act(struct doing *doing, const struct filter_texts *texts)
     terminal_progress_end();
     if (!status)
         status = print_done(doing);
-    return tool_finish_output(doing->command, status);
+    return command_finish_output(doing->command, status);
 }
 
 int command_dead_requeue(const struct dead_requeue_arguments *arguments)

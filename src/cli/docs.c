@@ -256,7 +256,8 @@ int command_docs(const struct docs_arguments *arguments)
         error = docs_man_write(&page);
         break;
     }
-    bool written = !error && fwrite(page.data, 1, page.length, stdout) == page.length && fflush(stdout) == 0;
+    if (!error)
+        fwrite(page.data, 1, page.length, stdout);
     buffer_fini(&page);
-    return written ? COMMAND_OK : COMMAND_FAILED;
+    return command_finish_output("spindle docs", error ? COMMAND_FAILED : COMMAND_OK);
 }

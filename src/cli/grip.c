@@ -23,5 +23,5 @@ int command_grip(const struct grip_arguments *arguments)
     else
         printf("table          %d%s\nnext           %d\nexact or next  %d\nnearest        %d\n", table, table ? "" : " (none)", codes.next,
                codes.exact_or_next, codes.nearest);
-    return ferror(stdout) || fflush(stdout) ? COMMAND_FAILED : COMMAND_OK;
+    return command_finish_output("spindle grip", COMMAND_OK);
 }

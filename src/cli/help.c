@@ -199,8 +199,10 @@ int command_help_print(const struct command_line *line)
     struct buffer text;
     buffer_init(&text, HELP_BYTES_MAX);
     int status = COMMAND_FAILED;
-    if (command_help_write(line, &style, &text) == 0)
-        status = fwrite(text.data, 1, text.length, stdout) == text.length && fflush(stdout) == 0 ? COMMAND_OK : COMMAND_FAILED;
+    if (command_help_write(line, &style, &text) == 0) {
+        fwrite(text.data, 1, text.length, stdout);
+        status = command_finish_output("spindle help", COMMAND_OK);
+    }
     buffer_fini(&text);
     return status;
 }

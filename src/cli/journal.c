@@ -212,5 +212,5 @@ int command_journal_audit(const struct journal_audit_arguments *arguments)
             break;
     }
     buffer_fini(&line);
-    return tool_finish_output(command, status);
+    return command_finish_output(command, status);
 }

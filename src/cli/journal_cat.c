@@ -220,5 +220,5 @@ int command_journal_cat(const struct journal_cat_arguments *arguments)
         status = tool_refuse_folder(command, arguments->data_dir, arguments->stream, error);
     else if (damaged)
         status = COMMAND_FAILED;
-    return tool_finish_output(command, status);
+    return command_finish_output(command, status);
 }

@@ -262,5 +262,5 @@ int command_journal_ls(const struct journal_ls_arguments *arguments)
     if (!found && !gone)
         status =
             tool_refuse_folder(command, arguments->data_dir, arguments->stream_given ? arguments->stream : tool_streams[0], ERR_NOT_FOUND);
-    return tool_finish_output(command, status);
+    return command_finish_output(command, status);
 }

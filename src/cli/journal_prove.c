@@ -335,5 +335,5 @@ int command_journal_prove(const struct journal_prove_arguments *arguments)
     }
     prove_load_destroy(proof->load);
     free(proof);
-    return tool_finish_output(command, status);
+    return command_finish_output(command, status);
 }

@@ -349,5 +349,5 @@ int command_journal_replay(const struct journal_replay_arguments *arguments)
         status = arguments->dry_run ? dry_run(plan) : send_all(plan);
     replay_source_close(&plan->source);
     free(plan);
-    return tool_finish_output(command, status);
+    return command_finish_output(command, status);
 }

@@ -87,14 +87,6 @@ bool tool_emit(const struct buffer *line)
     return fwrite(line->data, 1, line->length, stdout) == line->length;
 }
 
-int tool_finish_output(const char *command, int status)
-{
-    if (fflush(stdout) == 0 && !ferror(stdout))
-        return status;
-    fprintf(stderr, "%s: the output cannot be written: %s\n", command, strerror(errno));
-    return COMMAND_FAILED;
-}
-
 void tool_append_bytes_json(struct buffer *line, const char *name, const uint8_t *bytes, size_t length)
 {
     if (text_is_utf8((const char *)bytes, length)) {

@@ -40,9 +40,6 @@ void tool_begin_output(void);
 /* False when it could not be written. */
 bool tool_emit(const struct buffer *line);
 
-/* The exit status: `status`, or COMMAND_FAILED (said) when not all that was printed could be written. */
-int tool_finish_output(const char *command, int status);
-
 /* Appends "name":"text", or "name_base64":"..." for what is not UTF-8. */
 void tool_append_bytes_json(struct buffer *line, const char *name, const uint8_t *bytes, size_t length);
 

@@ -280,5 +280,5 @@ int command_journal_trim(const struct journal_trim_arguments *arguments)
     if (lock >= 0)
         disk_posix()->ops->close(disk_posix(), lock);
     free(trimming.files);
-    return tool_finish_output(command, status);
+    return command_finish_output(command, status);
 }

@@ -405,5 +405,5 @@ int command_journal_verify(const struct journal_verify_arguments *arguments)
         status = COMMAND_FAILED;
     buffer_fini(&verification->line);
     free(verification);
-    return tool_finish_output(command, status);
+    return command_finish_output(command, status);
 }

@@ -6,5 +6,6 @@
 int command_version(const struct version_arguments *arguments)
 {
     (void)arguments;
-    return printf("spindle %s\n", SPINDLE_VERSION) > 0 && fflush(stdout) == 0 ? COMMAND_OK : COMMAND_FAILED;
+    printf("spindle %s\n", SPINDLE_VERSION);
+    return command_finish_output("spindle version", COMMAND_OK);
 }

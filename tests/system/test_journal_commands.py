@@ -182,6 +182,14 @@ def test_output_that_cannot_be_written_is_a_failure(copy, command):
     assert done.stderr == 'spindle %s %s: the output cannot be written: No space left on device\n' % command[:2]
 
 
+@pytest.mark.parametrize('words', ['check', 'version', 'help', 'grip 20', 'completion bash', 'docs commands'])
+def test_any_output_that_cannot_be_written_is_a_failure(words):
+    with open('/dev/full', 'w') as nowhere:
+        done = subprocess.run([BINARY, *words.split()], stdout=nowhere, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f'spindle {words.split()[0]}: the output cannot be written: No space left on device\n'
+
+
 @pytest.mark.parametrize('command', COMMANDS, ids=' '.join)
 def test_a_reader_that_has_had_enough_is_no_failure_to_speak_of(copy, command):
     read, write = os.pipe()
