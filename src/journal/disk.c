@@ -10,6 +10,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/error.h"
+
 static int posix_open(struct disk *disk, const char *path, enum disk_open how)
 {
     (void)disk;
@@ -173,6 +175,18 @@ static int posix_lock(struct disk *disk, const char *path)
         return error;
     }
     return folder;
+}
+
+int disk_write_fully(struct disk *disk, int file, const void *bytes, size_t count, uint64_t position)
+{
+    for (size_t done = 0; done < count;) {
+        struct iovec part = {(char *)(uintptr_t)bytes + done, count - done};
+        ssize_t written = disk->ops->write(disk, file, &part, 1, position + done);
+        if (written <= 0)
+            return written < 0 ? error_from_errno((int)-written) : ERR_IO;
+        done += (size_t)written;
+    }
+    return 0;
 }
 
 struct disk *disk_posix(void)

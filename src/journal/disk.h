@@ -39,6 +39,9 @@ struct disk {
     const struct disk_ops *ops;
 };
 
+/* Writes all of it, in as many calls as that takes. Returns 0 or an error of base/error.h. */
+int disk_write_fully(struct disk *disk, int file, const void *bytes, size_t count, uint64_t position);
+
 /* The operating system's files. */
 struct disk *disk_posix(void);
 

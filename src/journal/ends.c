@@ -70,12 +70,7 @@ int ends_write(struct disk *disk, const char *data_folder, const struct format_e
     if (error)
         return error;
     format_ends_encode(block, ends);
-    for (size_t done = 0; done < sizeof block && !error;) {
-        struct iovec part = {block + done, sizeof block - done};
-        ssize_t written = disk->ops->write(disk, file, &part, 1, turn % 2 * FORMAT_ENDS_SIZE + done);
-        error = written > 0 ? 0 : written < 0 ? error_from_errno((int)-written) : ERR_IO;
-        done += written > 0 ? (size_t)written : 0;
-    }
+    error = disk_write_fully(disk, file, block, sizeof block, turn % 2 * FORMAT_ENDS_SIZE);
     if (!error && sync) {
         int failed = disk->ops->sync(disk, file);
         error = failed ? error_from_errno(-failed) : 0;

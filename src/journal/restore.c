@@ -57,15 +57,10 @@ void restore_abandon(struct restore *restore)
 
 static int flush_block(struct restore *restore)
 {
-    size_t done = 0;
-    while (done < restore->length) {
-        struct iovec part = {restore->block + done, restore->length - done};
-        ssize_t written = restore->disk->ops->write(restore->disk, restore->file, &part, 1, restore->position + done);
-        if (written <= 0)
-            return written < 0 ? error_from_errno((int)-written) : ERR_IO;
-        done += (size_t)written;
-    }
-    restore->position += done;
+    int error = disk_write_fully(restore->disk, restore->file, restore->block, restore->length, restore->position);
+    if (error)
+        return error;
+    restore->position += restore->length;
     restore->length = 0;
     return 0;
 }

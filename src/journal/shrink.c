@@ -174,19 +174,6 @@ static void give_up(struct shrink *shrink, int why)
     shrink_abandon(stream);
 }
 
-static int write_fully(struct shrink *shrink, const void *bytes, size_t count, uint64_t position)
-{
-    struct disk *disk = shrink->stream->disk;
-    for (size_t done = 0; done < count;) {
-        struct iovec part = {(char *)(uintptr_t)bytes + done, count - done};
-        ssize_t written = disk->ops->write(disk, shrink->file, &part, 1, position + done);
-        if (written <= 0)
-            return written < 0 ? error_from_errno((int)-written) : ERR_IO;
-        done += (size_t)written;
-    }
-    return 0;
-}
-
 static int write_header(struct shrink *shrink)
 {
     const struct journal_stream *stream = shrink->stream;
@@ -195,7 +182,7 @@ static int write_header(struct shrink *shrink)
     memcpy(header.stream, stream->name, sizeof header.stream);
     uint8_t block[FORMAT_SEGMENT_HEADER_SIZE];
     format_segment_header_encode(block, &header);
-    return write_fully(shrink, block, sizeof block, 0);
+    return disk_write_fully(shrink->stream->disk, shrink->file, block, sizeof block, 0);
 }
 
 static bool reserve_raw(struct shrink *shrink, size_t size)
@@ -313,7 +300,7 @@ static int write_frame(struct shrink *shrink, size_t size, uint32_t records)
     memset(content + packed, 0, 8);
     if (!add_entry(shrink, &frame))
         return ERR_NO_MEMORY;
-    int error = write_fully(shrink, shrink->packed, frame_file_size(&frame), shrink->file_position);
+    int error = disk_write_fully(shrink->stream->disk, shrink->file, shrink->packed, frame_file_size(&frame), shrink->file_position);
     shrink->file_position += frame_file_size(&frame);
     shrink->position += size;
     shrink->next_offset += records;
@@ -332,9 +319,9 @@ static int write_index(struct shrink *shrink)
     uint8_t end[FRAMES_END_SIZE];
     size_t size = shrink->count * sizeof *shrink->list;
     frames_end_encode(end, shrink->list, shrink->count, shrink->file_position, shrink->position, shrink->next_offset, shrink->segment.salt);
-    int error = write_fully(shrink, shrink->list, size, shrink->file_position);
+    int error = disk_write_fully(shrink->stream->disk, shrink->file, shrink->list, size, shrink->file_position);
     if (!error)
-        error = write_fully(shrink, end, sizeof end, shrink->file_position + size);
+        error = disk_write_fully(shrink->stream->disk, shrink->file, end, sizeof end, shrink->file_position + size);
     shrink->file_position += size + sizeof end;
     return error;
 }

@@ -28,25 +28,12 @@ static void file_path(const struct journal_stream *stream, const char *name, cha
     snprintf(path, JOURNAL_PATH_MAX + 40, "%s/%s", stream->folder, name);
 }
 
-static int write_fully(struct journal_stream *stream, int file, const void *bytes, size_t count, uint64_t position)
-{
-    size_t done = 0;
-    while (done < count) {
-        struct iovec part = {(char *)(uintptr_t)bytes + done, count - done};
-        ssize_t written = stream->disk->ops->write(stream->disk, file, &part, 1, position + done);
-        if (written <= 0)
-            return written < 0 ? error_from_errno((int)-written) : ERR_IO;
-        done += (size_t)written;
-    }
-    return 0;
-}
-
 static int write_zeros(struct journal_stream *stream, int file, uint64_t from, uint64_t to)
 {
     static const uint8_t zeros[256 << 10];
     while (from < to) {
         size_t count = to - from < sizeof zeros ? (size_t)(to - from) : sizeof zeros;
-        int error = write_fully(stream, file, zeros, count, from);
+        int error = disk_write_fully(stream->disk, file, zeros, count, from);
         if (error)
             return error;
         from += count;
@@ -95,7 +82,7 @@ static int activate(struct journal_stream *stream, int file, const char *made, u
     memcpy(header.stream, stream->name, sizeof header.stream);
     uint8_t block[FORMAT_SEGMENT_HEADER_SIZE];
     format_segment_header_encode(block, &header);
-    int error = write_fully(stream, file, block, sizeof block, 0);
+    int error = disk_write_fully(stream->disk, file, block, sizeof block, 0);
     if (!error) {
         error = stream->disk->ops->sync(stream->disk, file);
         error = error ? error_from_errno(-error) : 0;
@@ -217,7 +204,7 @@ static int write_again(struct journal_stream *stream, int file, uint64_t from, u
     int error = bytes ? 0 : ERR_NO_MEMORY;
     while (!error && from < to) {
         ssize_t got = stream->disk->ops->read(stream->disk, file, bytes, to - from < STEP ? (size_t)(to - from) : STEP, from);
-        error = got > 0 ? write_fully(stream, file, bytes, (size_t)got, from) : got < 0 ? error_from_errno((int)-got) : ERR_IO;
+        error = got > 0 ? disk_write_fully(stream->disk, file, bytes, (size_t)got, from) : got < 0 ? error_from_errno((int)-got) : ERR_IO;
         from += got > 0 ? (uint64_t)got : 0;
     }
     free(bytes);
@@ -436,7 +423,8 @@ void stream_close(struct journal_stream *stream)
         _Alignas(8) uint8_t seal[FORMAT_RECORD_HEADER_SIZE];
         format_record_encode(seal, &(struct message){.time_ns = clock_wall_ns(), .flags = FORMAT_FLAG_SEAL}, NULL, 0);
         format_record_seal(seal, stream->next_offset, stream->salt, true);
-        if (stream->position > FORMAT_SEGMENT_HEADER_SIZE && write_fully(stream, stream->file, seal, sizeof seal, stream->position) == 0)
+        if (stream->position > FORMAT_SEGMENT_HEADER_SIZE &&
+            disk_write_fully(stream->disk, stream->file, seal, sizeof seal, stream->position) == 0)
             stream->position += sizeof seal;
         stream->disk->ops->truncate(stream->disk, stream->file, stream->position);
         stream->disk->ops->sync(stream->disk, stream->file);
