@@ -7,8 +7,8 @@
  *
  * A stream whose files end before that has lost records. It goes on behind them, and its readers report the gap.
  *
- * The file has two blocks of 4,096 bytes, written in turn, so that one stands whatever becomes of a write. Offsets only grow, so the greater
- * of the two is right. Each:
+ * The file has two blocks of 4,096 bytes, written in turn, so that one stands whatever becomes of a write. Offsets only grow, so the
+ * greater of the two is right. Each:
  *
  *    0  8 bytes  "SPNDLEND"
  *    8  u32      version of this file: 1
@@ -16,8 +16,8 @@
  *   16  72 bytes each: name of the stream, filled up with zeros (64), and the offset behind its last record (u64)
  * 4088  u64      XXH3-64 of the 4,088 bytes before
  *
- * Where nothing is synced (data.durability os or memory), a loss of power may leave more here than of the stream: then that is what was lost.
- * Without the file nothing is known, as in a folder of a version that did not write it. */
+ * Where nothing is synced (data.durability os or memory), a loss of power may leave more here than of the stream: then that is what was
+ * lost. Without the file nothing is known, as in a folder of a version that did not write it. */
 #ifndef JOURNAL_ENDS_H
 #define JOURNAL_ENDS_H
 
