@@ -179,8 +179,12 @@ static void on_written(uv_write_t *request, int status)
 
 void connection_flush(struct connection *connection)
 {
-    if (connection->writing || connection->out.length == 0 || connection->shut)
+    if (connection->out.length == 0 || connection->shut)
         return;
+    if (connection->writing) {
+        connection_note_queue(connection); /* acknowledgements may have made it too long */
+        return;
+    }
     uv_buf_t part = uv_buf_init((char *)connection->out.data, (unsigned)connection->out.length);
     int written = uv_try_write((uv_stream_t *)&connection->handle, &part, 1);
     if (written < 0 && written != UV_EAGAIN) {
