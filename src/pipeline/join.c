@@ -478,11 +478,10 @@ bool join_expire(struct join *join, uint64_t now_ns, struct join_decisions *deci
 
 void join_restart(struct join *join, uint64_t now_ns)
 {
-    struct join_set *set;
-    TAILQ_FOREACH(set, &join->waiting, timer)
-    set->first_ns = now_ns;
-    TAILQ_FOREACH(set, &join->grace, timer)
-    set->ready_ns = now_ns;
+    for (struct join_set *set = TAILQ_FIRST(&join->waiting); set; set = TAILQ_NEXT(set, timer))
+        set->first_ns = now_ns;
+    for (struct join_set *set = TAILQ_FIRST(&join->grace); set; set = TAILQ_NEXT(set, timer))
+        set->ready_ns = now_ns;
 }
 
 /* Of those that may be answered now the one to begin with: the head of `grace` is always the first ready set of its key. */

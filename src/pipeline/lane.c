@@ -344,10 +344,9 @@ static void begin_anew(struct lane *lane, struct slice *slice)
     if (lane->restarted_ns != slice->restarted_ns)
         join_restart(&lane->join, slice->restarted_ns);
     lane->restarted_ns = slice->restarted_ns;
-    struct lane_entry *entry;
-    STAILQ_FOREACH(entry, &slice->entries, next)
-    if (entry->arrival_ns < slice->restarted_ns)
-        entry->arrival_ns = slice->restarted_ns;
+    for (struct lane_entry *entry = STAILQ_FIRST(&slice->entries); entry; entry = STAILQ_NEXT(entry, next))
+        if (entry->arrival_ns < slice->restarted_ns)
+            entry->arrival_ns = slice->restarted_ns;
 }
 
 void lane_run(struct worker *worker, struct lane *lane, struct slice *slice)
