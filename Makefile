@@ -31,6 +31,7 @@ CXXFLAGS ?= -O2 -g
 CXXFLAGS += -std=c++17 -Wall -Wextra -Wpedantic -Wshadow -Werror -fno-rtti -pthread
 LDFLAGS  += -pthread
 LDLIBS   := -luv -lsimdjson -ljansson -lyaml -lxxhash -lmicrohttpd -lz -lzstd -lm -lstdc++
+ALLOCATOR := $(if $(filter asan tsan fuzz,$(VARIANT)),,-ljemalloc)# sanitizers bring their own
 
 ifeq ($(VARIANT),asan)
 CFLAGS += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
@@ -84,7 +85,7 @@ build: $B/spindle ## compile the program into build/spindle
 
 $B/spindle: $(MAIN_OBJECT) $B/libspindle.a
 	$(SAY) LINK $@
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(ALLOCATOR)
 
 $B/libspindle.a: $(LIB_OBJECTS)
 	$(SAY) AR $@

@@ -1,6 +1,5 @@
 /* `spindle run`: reads the configuration, starts the server, and waits for signals: SIGTERM and SIGINT drain and stop, SIGHUP reads the
  * configuration again. */
-#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,8 +12,6 @@
 #include "cli/check.h"
 #include "cli/command.h"
 #include "cli/server.h"
-
-enum { RUN_HEAP_KEEP = 128 << 20, RUN_MMAP_FROM = 256 << 20 };
 
 static void set_diagnostics(const struct config *config)
 {
@@ -149,10 +146,6 @@ static int serve(const struct config_sources *sources, const struct config *conf
 
 int command_run(const struct run_arguments *arguments)
 {
-    /* Freed memory is kept for the next message of its size; without this each large message costs the kernel a page fault for every
-     * 4 KiB of it. */
-    mallopt(M_MMAP_THRESHOLD, RUN_MMAP_FROM);
-    mallopt(M_TRIM_THRESHOLD, RUN_HEAP_KEEP);
     struct config_sources sources = {
         .file = arguments->config,
         .environment = (const char *const *)environ,
