@@ -1,7 +1,7 @@
 # Spindle: one Makefile for everything. `make help` lists what it can do.
 #
-# Sources are found, not listed: every src/*/*.c goes into libspindle.a, src/cli/main.c on top of it becomes the program,
-# tests/unit/test_*.c become one test program each (with the other tests/unit/*.c), tests/fuzz/fuzz_*.c one fuzz target each,
+# Sources are found, not listed: every src/*/*.c and src/*/*/*.c goes into libspindle.a, src/cli/main.c on top of it becomes
+# the program, tests/unit/test_*.c become one test program each (with the other tests/unit/*.c), tests/fuzz/fuzz_*.c one fuzz target each,
 # tests/bench/bench_*.c one measuring program each. VARIANT picks the flavour and its own build folder: release (build/), asan, tsan,
 # fuzz, clang (build/VARIANT/).
 
@@ -49,8 +49,8 @@ CXXFLAGS += -fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer
 LDFLAGS += -fsanitize=address,undefined
 endif
 
-LIB_SOURCES  := $(filter-out src/cli/main.c,$(wildcard src/*/*.c))
-LIB_CXX      := $(wildcard src/*/*.cpp)
+LIB_SOURCES  := $(filter-out src/cli/main.c,$(wildcard src/*/*.c src/*/*/*.c))
+LIB_CXX      := $(wildcard src/*/*.cpp src/*/*/*.cpp)
 LIB_OBJECTS  := $(LIB_SOURCES:%.c=$B/obj/%.o) $(LIB_CXX:%.cpp=$B/obj/%.o)
 MAIN_OBJECT  := $B/obj/src/cli/main.o
 UNIT_SOURCES := $(wildcard tests/unit/test_*.c)

@@ -2,7 +2,9 @@
 #ifndef BASE_MESSAGE_H
 #define BASE_MESSAGE_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 struct message {
     uint64_t offset;   /* place in its stream; UINT64_MAX before it has one */
@@ -21,5 +23,15 @@ enum {
     MESSAGE_RETAIN = 4,
     MESSAGE_REQUEUED = 8 /* a dead letter that was put back; its properties begin with its history (queue/dead_letter.h) */
 };
+
+/* The first level of the topics of replayed messages; the second is the id of the replay. */
+#define MESSAGE_REPLAY_LEVEL "replay"
+
+/* Whether a root of topics begins with that level, so that a live topic could not be told from a replayed one. */
+static inline bool message_root_is_replay(const char *root)
+{
+    size_t length = strlen(MESSAGE_REPLAY_LEVEL);
+    return strncmp(root, MESSAGE_REPLAY_LEVEL, length) == 0 && (root[length] == 0 || root[length] == '/');
+}
 
 #endif

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "base/terminal.h"
 #include "cli/command.h"
-#include "cli/settings.h"
+#include "config/settings.h"
 
 enum { CHECK_BYTES_MAX = 4 << 20 };
 

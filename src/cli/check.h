@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-#include "cli/config.h"
+#include "config/config.h"
 
 /* Loads a configuration and prints what came of it to standard output, as text or as one JSON object. Returns the exit status. */
 int check_configuration(const struct config_sources *sources, bool json);

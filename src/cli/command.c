@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "cli/settings.h"
+#include "config/settings.h"
 
 /* ---- the table ---- */
 

@@ -9,9 +9,9 @@
 #include <stdint.h>
 
 #include "base/buffer.h"
-#include "cli/config.h"
-#include "cli/problems.h"
-#include "cli/value.h"
+#include "config/config.h"
+#include "config/problems.h"
+#include "config/value.h"
 
 /* Exit statuses of every command. */
 enum command_status { COMMAND_OK = 0, COMMAND_FAILED = 1, COMMAND_USAGE = 2 };

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "cli/settings.h"
+#include "config/settings.h"
 
 enum { COMPLETION_BYTES_MAX = 1 << 20 };
 

@@ -6,14 +6,14 @@
 
 #include "base/error.h"
 #include "cli/command.h"
-#include "cli/settings.h"
+#include "config/settings.h"
 
 enum { DOCS_BYTES_MAX = 1 << 20 };
 
 /* ---- settings ---- */
 
 static const char configuration_opening[] =
-    "<!-- Made by `spindle docs configuration` from src/cli/settings.def. Change it there. -->\n"
+    "<!-- Made by `spindle docs configuration` from src/config/settings.def. Change it there. -->\n"
     "# Configuration\n"
     "\n"
     "`spindle run` needs no file: every setting has a default that works. With `-c FILE` it reads one YAML file. The file of the replaced "

@@ -6,7 +6,7 @@
 #include "base/version.h"
 #include "cli/command.h"
 #include "cli/docs.h"
-#include "cli/settings.h"
+#include "config/settings.h"
 
 enum { MAN_BYTES_MAX = 1 << 20 };
 

@@ -14,13 +14,14 @@
 #include "base/clock.h"
 #include "base/diagnostics.h"
 #include "base/error.h"
+#include "base/message.h"
 #include "base/metrics.h"
 #include "base/probes.h"
 #include "bus/bus.h"
-#include "cli/dead_http.h"
+#include "cli/dead/http.h"
 #include "cli/result_properties.h"
 #include "cli/server_file.h"
-#include "cli/value.h"
+#include "config/value.h"
 #include "control/http.h"
 #include "drilling/drilling.h"
 #include "journal/journal.h"
@@ -225,9 +226,9 @@ static uint32_t connections_max(const struct config *config)
 static int start_bus(struct server *server)
 {
     const struct config *config = server->config;
-    char filter[VALUE_TOPIC_MAX + sizeof "/#"], replay_filter[sizeof TOPICS_REPLAY_LEVEL "/+/" + sizeof filter];
+    char filter[VALUE_TOPIC_MAX + sizeof "/#"], replay_filter[sizeof MESSAGE_REPLAY_LEVEL "/+/" + sizeof filter];
     snprintf(filter, sizeof filter, "%s/#", config->mqtt_listener_root);
-    snprintf(replay_filter, sizeof replay_filter, TOPICS_REPLAY_LEVEL "/+/%s", filter);
+    snprintf(replay_filter, sizeof replay_filter, MESSAGE_REPLAY_LEVEL "/+/%s", filter);
     unsigned threads = config->bus_threads ? config->bus_threads : processors() / 2;
     if (threads < 1)
         threads = 1;

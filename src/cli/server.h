@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#include "cli/config.h"
+#include "config/config.h"
 
 struct server;
 

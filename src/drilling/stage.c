@@ -8,6 +8,7 @@
 
 #include "base/diagnostics.h"
 #include "base/error.h"
+#include "base/message.h"
 #include "base/text.h"
 #include "base/version.h"
 #include "drilling/drilling.h"
@@ -588,7 +589,7 @@ static int fill_drilling(struct drilling *drilling, const struct drilling_option
         snprintf(
             why, DRILLING_WHY_MAX, "the root and the suffixes of topics must be %s",
             "different texts of at most 255 bytes, without wildcards, empty levels or slashes at their ends, the root's first level not "
-            "`" TOPICS_REPLAY_LEVEL "`");
+            "`" MESSAGE_REPLAY_LEVEL "`");
         return error;
     }
     error = read_paths(options, &drilling->paths, why);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/message.h"
 #include "base/text.h"
 
 const struct topics_options topics_defaults = {
@@ -27,12 +28,6 @@ static bool part_valid(const char *part)
            !strpbrk(part, "+#");
 }
 
-bool topics_root_is_replay(const char *root)
-{
-    size_t length = strlen(TOPICS_REPLAY_LEVEL);
-    return strncmp(root, TOPICS_REPLAY_LEVEL, length) == 0 && (root[length] == 0 || root[length] == '/');
-}
-
 int topics_init(struct topics *topics, const struct topics_options *options)
 {
     const char *const parts[] = {options->root, options->result, options->trace, options->heads, options->keypoints, options->depths};
@@ -45,7 +40,7 @@ int topics_init(struct topics *topics, const struct topics_options *options)
                 return ERR_CONFIG;
         }
     }
-    if (topics_root_is_replay(options->root))
+    if (message_root_is_replay(options->root))
         return ERR_CONFIG;
     char *const copies[] = {topics->root, topics->result, topics->trace, topics->heads, topics->keypoints, topics->depths};
     for (size_t i = 0; i < PART_COUNT; i++)
@@ -76,7 +71,7 @@ static const char *next_level(const char *at, const char *end, size_t *length)
 
 bool topics_replay_id(const char *topic, size_t topic_length, const char **id, uint32_t *id_length)
 {
-    static const char prefix[] = TOPICS_REPLAY_LEVEL "/";
+    static const char prefix[] = MESSAGE_REPLAY_LEVEL "/";
     size_t prefix_length = sizeof prefix - 1;
     if (topic_length <= prefix_length || memcmp(topic, prefix, prefix_length) != 0)
         return false;

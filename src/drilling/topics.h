@@ -22,9 +22,6 @@ enum topics_kind {
     TOPICS_UNKNOWN
 };
 
-/* The first level of the topics of replays; the second is the id. */
-#define TOPICS_REPLAY_LEVEL "replay"
-
 enum {
     TOPICS_PART_MAX = 255, /* bytes of a root or suffix */
     TOPICS_LENGTH_MAX = 65535
@@ -57,9 +54,6 @@ int topics_init(struct topics *topics, const struct topics_options *options);
 uint32_t topics_key_max(const struct topics *topics);
 
 void topics_classify(const struct topics *topics, const char *topic, size_t topic_length, struct topics_match *match);
-
-/* Whether a root begins with the level of replays, so that a live topic could not be told from a replayed one. */
-bool topics_root_is_replay(const char *root);
 
 /* Whether a topic is one of a replay; then *id is that of the replay, borrowed from the topic, at least one byte. */
 bool topics_replay_id(const char *topic, size_t topic_length, const char **id, uint32_t *id_length);

@@ -1,5 +1,5 @@
 /* A configuration file of any bytes: it is loaded or refused, and everything that can be said about it is said. */
-#include "cli/config.h"
+#include "config/config.h"
 #include "fuzz.h"
 
 static void show(const struct config *config, struct buffer *out)

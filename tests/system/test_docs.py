@@ -38,7 +38,7 @@ def code(page):
 
 def settings():
     """Every path of a setting, its other names, and every section."""
-    text = (ROOT / 'src' / 'cli' / 'settings.def').read_text()
+    text = (ROOT / 'src' / 'config' / 'settings.def').read_text()
     paths = set(re.findall(r'^[A-Z]+\(\w+, "((?:%s)\.[a-z_.]+)"' % SECTIONS, text, re.M))
     paths |= set(re.findall(r'^(?:ALIAS|SECTION|IGNORED)\("([a-z_.]+)"', text, re.M))
     assert len(paths) > 80

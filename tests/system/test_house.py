@@ -30,9 +30,14 @@ def write(root, files):
     ({'src/base/a.c': '#include "mqtt/packet.h"\n'}, 'src/base/a.c:1: base may not include mqtt/packet.h'),
     ({'src/mqtt/a.h': '\n#  include "journal/journal.h"\n'}, 'src/mqtt/a.h:2: mqtt may not include journal/journal.h'),
     ({'src/pipeline/a.c': '#include "drilling/stage.h"\n'}, 'pipeline may not include drilling'),
-    ({'src/drilling/a.cpp': '#include "cli/config.h"\n'}, 'drilling may not include cli'),
+    ({'src/drilling/a.cpp': '#include "cli/server.h"\n'}, 'drilling may not include cli'),
     ({'src/attic/a.c': '#include "base/error.h"\n'}, 'module attic is not in the table'),
     ({'src/bus/a.c': '#include <uv.h>\n', 'src/bus/b.c': '#include <uv.h>\n'}, 'src/bus/b.c:1: <uv.h> is already included by src/bus/a.c'),
+    ({'src/bus/room/a.c': '#include "drilling/stage.h"\n'}, 'src/bus/room/a.c:1: bus may not include drilling/stage.h'),
+    ({'src/bus/a.c': '#include "cli/journal/tool.h"\n'}, 'src/bus/a.c:1: bus may not include cli/journal/tool.h'),
+    ({'src/bus/a.c': '#include <uv.h>\n', 'src/bus/room/b.c': '#include <uv.h>\n'}, 'src/bus/room/b.c:1: <uv.h> is already included by src/bus/a.c'),
+    ({'src/journal/a.h': '', 'src/cli/journal/a.h': '', 'src/cli/b.c': '#include "journal/a.h"\n'},
+     'src/cli/b.c:1: src/cli/journal/a.h stands in the way of src/journal/a.h'),
 ])
 def test_layers_names_each_breach(tmp_path, files, breach):
     write(tmp_path, files)
@@ -46,6 +51,8 @@ def test_layers_accepts_what_is_allowed(tmp_path):
         'src/base/a.c': '#include "base/error.h"\n#include "errors.def"\n#include <sys/socket.h>\n#include <stdio.h>\n',
         'src/bus/a.c': '#include <uv.h>\n#include "mqtt/packet.h"\n',
         'src/cli/a.c': '#include "bus/bus.h"\n#include <uv.h>\n',
+        'src/journal/a.h': '', 'src/cli/journal/b.h': '',
+        'src/cli/journal/a.c': '#include "cli/journal/b.h"\n#include "journal/a.h"\n#include "b.h"\n#include "mqtt/packet.h"\n',
         'src/load/a.cpp': '#include "mqtt/packet.h"\n#include <string>\n'})
     done = run(ROOT / 'tools' / 'layers', tmp_path)
     assert done.returncode == 0, done.stdout

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "cli/config.h"
+#include "config/config.h"
 #include "unit.h"
 
 static struct config config;

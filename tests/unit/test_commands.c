@@ -1,4 +1,4 @@
-/* cli/command and what is made from its table: help, completion, pages. And cli/terminal. */
+/* cli/command and what is made from its table: help, completion, pages. And base/terminal. */
 #include "cli/command.h"
 
 #include <stdio.h>

@@ -1,12 +1,12 @@
-/* cli/config and cli/settings: what a configuration means, and from where. */
-#include "cli/config.h"
+/* config/config and config/settings: what a configuration means, and from where. */
+#include "config/config.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "cli/docs.h"
-#include "cli/settings.h"
+#include "config/settings.h"
 #include "config_text.h"
 
 /* ---- the table ---- */
@@ -44,7 +44,7 @@ static void names_follow_one_rule(void **state)
 #define TEXT(field, path, initial, effect, help)                   #field,
 #define CHOICE(field, path, group, initial, effect, help)          #field,
 #define LIST(field, path, initial, effect, help)                   #field,
-#include "cli/settings.def"
+#include "config/settings.def"
     };
     for (int i = 0; i < CONFIG_SETTING_COUNT; i++) {
         char path[SETTINGS_PATH_MAX];

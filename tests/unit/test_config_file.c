@@ -1,4 +1,4 @@
-/* cli/yaml and cli/config: every kind of mistake in a file, with its place; and the limits. */
+/* config/yaml and config/config: every kind of mistake in a file, with its place; and the limits. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include "base/error.h"
-#include "cli/config.h"
-#include "cli/yaml.h"
+#include "config/config.h"
+#include "config/yaml.h"
 #include "config_text.h"
 #include "folder.h"
 

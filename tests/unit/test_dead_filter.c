@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "cli/dead_work.h"
+#include "cli/dead/work.h"
 
 static const uint64_t second = 1000000000, now_ns = UINT64_C(1800000000) * 1000000000;
 

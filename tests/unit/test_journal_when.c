@@ -1,5 +1,5 @@
-/* cli/journal_when: places and ages as people write them. */
-#include "cli/journal_when.h"
+/* cli/journal/when: places and ages as people write them. */
+#include "cli/journal/when.h"
 
 #include <string.h>
 

@@ -1,13 +1,13 @@
-/* cli/replay_*: when records are due, what is acknowledged, where a replay goes on, and which records are selected. */
+/* cli/journal/replay_*: when records are due, what is acknowledged, where a replay goes on, and which records are selected. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/error.h"
-#include "cli/journal_selection.h"
-#include "cli/replay_pace.h"
-#include "cli/replay_state.h"
+#include "cli/journal/replay_pace.h"
+#include "cli/journal/replay_state.h"
+#include "cli/journal/selection.h"
 #include "unit.h"
 
 #define S UINT64_C(1000000000)

@@ -1,0 +1,145 @@
+#include "cli/journal/tool.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "cli/command.h"
+#include "journal/ends.h"
+
+const char *const tool_streams[] = {"ingest", "bus", "results", "dead-letters", "outcomes", NULL};
+
+int tool_stream_folder(const char *data_dir, const char *stream, char folder[TOOL_FOLDER_MAX])
+{
+    snprintf(folder, TOOL_FOLDER_MAX, "%s/%s", data_dir, stream);
+    struct stat status;
+    if (stat(folder, &status))
+        return error_from_errno(errno);
+    return S_ISDIR(status.st_mode) ? 0 : ERR_NOT_FOLDER;
+}
+
+uint64_t tool_known_end(const char *data_dir, const char *stream)
+{
+    struct format_ends ends;
+    return ends_read(disk_posix(), data_dir, &ends) ? 0 : ends_of(&ends, stream);
+}
+
+const char *tool_reading_advice(int error)
+{
+    switch (error) {
+    case ERR_PERMISSION:
+        return "; run this as the user that the server runs as, or as root";
+    case ERR_FORMAT_VERSION:
+        return "; another version of Spindle wrote it: use that one";
+    case ERR_NOT_FOLDER:
+        return ", or something on its path is none; --data-dir names the folder that `spindle run` was given (data.dir)";
+    default:
+        return "";
+    }
+}
+
+int tool_refuse_folder(const char *command, const char *data_dir, const char *stream, int error)
+{
+    if (error == ERR_NOT_FOUND) {
+        fprintf(stderr, "%s: there is no stream `%s` in %s; --data-dir names the folder that `spindle run` was given (data.dir)\n", command,
+                stream, data_dir);
+        return COMMAND_USAGE;
+    }
+    fprintf(stderr, "%s: %s/%s cannot be read: %s%s\n", command, data_dir, stream, error_text(error), tool_reading_advice(error));
+    return error == ERR_NOT_FOLDER ? COMMAND_USAGE : COMMAND_FAILED;
+}
+
+int tool_refuse(const char *command, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fprintf(stderr, "%s: ", command);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    return COMMAND_USAGE;
+}
+
+void tool_say_damage(void *context, const struct reader_damage *damage)
+{
+    bool *damaged = context;
+    *damaged = true;
+    char text[READER_DAMAGE_TEXT_MAX];
+    reader_damage_text(damage, text);
+    fprintf(stderr, "damage: %s\n", text);
+}
+
+/* ---- output that may fail ---- */
+
+void tool_begin_output(void)
+{
+    signal(SIGPIPE, SIG_DFL); /* `| head` ends it quietly */
+}
+
+bool tool_emit(const struct buffer *line)
+{
+    return fwrite(line->data, 1, line->length, stdout) == line->length;
+}
+
+void tool_append_bytes_json(struct buffer *line, const char *name, const uint8_t *bytes, size_t length)
+{
+    if (text_is_utf8((const char *)bytes, length)) {
+        buffer_printf(line, "\"%s\":", name);
+        buffer_append_json_string(line, (const char *)bytes, length, 0);
+        return;
+    }
+    buffer_printf(line, "\"%s_base64\":\"", name);
+    if (buffer_reserve(line, text_base64_size(length)) == 0) {
+        text_base64(bytes, length, (char *)line->data + line->length);
+        line->length += text_base64_size(length) - 1;
+    }
+    buffer_append_text(line, "\"");
+}
+
+void tool_append_printable(struct buffer *line, const char *text, size_t length)
+{
+    size_t done = 0;
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c >= 0x20 && c != 0x7f)
+            continue;
+        buffer_append(line, text + done, i - done);
+        buffer_printf(line, "\\x%02x", c);
+        done = i + 1;
+    }
+    buffer_append(line, text + done, length - done);
+}
+
+const char *tool_size_text(uint64_t bytes, char text[TOOL_SIZE_TEXT_MAX])
+{
+    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB"};
+    double size = (double)bytes / 1024;
+    unsigned unit = 0;
+    for (; unit < 3 && size >= 1024; unit++)
+        size /= 1024;
+    if (bytes < 1024)
+        snprintf(text, TOOL_SIZE_TEXT_MAX, "%u B", (unsigned)bytes);
+    else
+        snprintf(text, TOOL_SIZE_TEXT_MAX, "%.1f %s", size, units[unit]);
+    return text;
+}
+
+const char *tool_age_text(uint64_t age_ns, char text[TOOL_SIZE_TEXT_MAX])
+{
+    double age_s = (double)age_ns / 1e9;
+    if (age_s < 120)
+        snprintf(text, TOOL_SIZE_TEXT_MAX, "%.1f s", age_s);
+    else if (age_s < 7200)
+        snprintf(text, TOOL_SIZE_TEXT_MAX, "%.1f min", age_s / 60);
+    else if (age_s < 172800)
+        snprintf(text, TOOL_SIZE_TEXT_MAX, "%.1f h", age_s / 3600);
+    else
+        snprintf(text, TOOL_SIZE_TEXT_MAX, "%.1f d", age_s / 86400);
+    return text;
+}
