@@ -1,8 +1,8 @@
 /* Which segments of a stream may go, by their size and by their age. Pure: segments and times come in as arguments; the files are
- * stream.c's.
+ * stream_keeper.c's.
  *
  * The oldest segment is due when either rule says so: more than `size` bytes are kept without it, or its newest record has been there for
- * `age_ns`. The newest segment is never due, and what the guard protects stays whatever is due (stream.c asks it first).
+ * `age_ns`. The newest segment is never due, and what the guard protects stays whatever is due (stream_keeper.c asks it first).
  *
  * Age. The newest record of a segment had arrived when the segment behind it was begun, so that one's stamp (format.h) tells how old it is:
  * nothing of it needs to be read. A segment that is written to for longer than age_ns is followed by the next though it is not full; so a

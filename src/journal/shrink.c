@@ -116,14 +116,14 @@ static bool is_still_there(const struct shrink *shrink)
 
 /* ---- beginning and end ---- */
 
-static void made_path(const struct journal_stream *stream, char path[JOURNAL_PATH_MAX + 40])
+static void made_path(const struct journal_stream *stream, char path[STREAM_PATH_MAX])
 {
-    snprintf(path, JOURNAL_PATH_MAX + 40, "%s/%s", stream->folder, made);
+    snprintf(path, STREAM_PATH_MAX, "%s/%s", stream->folder, made);
 }
 
 void shrink_clear(struct journal_stream *stream)
 {
-    char path[JOURNAL_PATH_MAX + 40];
+    char path[STREAM_PATH_MAX];
     made_path(stream, path);
     stream->disk->ops->remove(stream->disk, path);
 }
@@ -200,7 +200,7 @@ static bool reserve_raw(struct shrink *shrink, size_t size)
 static int begin(struct shrink *shrink, struct journal_stream *stream, uint64_t base_offset, uint64_t end_offset)
 {
     struct disk *disk = stream->disk;
-    char path[JOURNAL_PATH_MAX + 40];
+    char path[STREAM_PATH_MAX];
     shrink->stream = stream;
     shrink->segment = (struct segment_file){.file = -1, .base_offset = base_offset};
     int error = segment_open(disk, stream->folder, base_offset, DISK_READ, &shrink->segment);
@@ -330,7 +330,7 @@ static int write_index(struct shrink *shrink)
 static int take_its_place(struct shrink *shrink)
 {
     struct journal_stream *stream = shrink->stream;
-    char name[32], from[JOURNAL_PATH_MAX + 40], to[JOURNAL_PATH_MAX + 40];
+    char name[32], from[STREAM_PATH_MAX], to[JOURNAL_PATH_MAX + 40];
     segment_name(shrink->segment.base_offset, name);
     made_path(stream, from);
     snprintf(to, sizeof to, "%s/%s", stream->folder, name);

@@ -13,6 +13,7 @@
 #include "journal/retention.h"
 
 enum { STREAM_ZERO_STEP = 1 << 20, STREAM_ZERO_AHEAD = 8 << 20, STREAM_ZERO_FIRST = 1 << 20, STREAM_PAGE_SIZE = 4096 };
+enum { STREAM_PATH_MAX = JOURNAL_PATH_MAX + 40 }; /* bytes of a path in the folder of a stream, with its zero */
 
 /* `clock` NULL: the system's. */
 static inline uint64_t journal_wall_ns(const struct journal_clock *clock)
@@ -44,9 +45,9 @@ struct journal_stream {
     void *on_record_context;
 
     /* The scribe's. */
-    int file;                         /* -1: none yet, since the disk was full at the start */
-    char path[JOURNAL_PATH_MAX + 40]; /* of `file` */
-    uint64_t position;                /* where the next group goes */
+    int file;                   /* -1: none yet, since the disk was full at the start */
+    char path[STREAM_PATH_MAX]; /* of `file` */
+    uint64_t position;          /* where the next group goes */
     uint64_t salt;
     uint64_t next_offset; /* of the next record to be written */
     uint64_t begun_ns;    /* monotonic: when the first group went into the segment; only with a limit of age */
