@@ -21,6 +21,7 @@
 #include "queue/dead_letter.h"
 #include "queue/ledger.h"
 #include "queue/marks.h"
+#include "queue/places.h"
 
 enum {
     EMBEDDED_BATCH_MESSAGES_MAX = 2048, /* at most MARKS_RECORD_MAX */
@@ -29,9 +30,6 @@ enum {
     EMBEDDED_WRITER_BACKLOG_MAX = 8 << 20, /* bytes a writer may have on their way to the disk */
     EMBEDDED_CHECKPOINT_INTERVAL = 200000, /* outcomes between two checkpoints */
     EMBEDDED_FOUND_MAX = 64 << 20,         /* bytes of outcomes that a start writes again */
-    EMBEDDED_AGAIN_BLOCK = 64 << 10,       /* bytes with which the reading of one message begins */
-    EMBEDDED_PLACES_MAX = 65536,           /* remembered places of the consumed stream ... */
-    EMBEDDED_PLACE_STEP = 256 << 10,       /* ... at least so many bytes apart */
     EMBEDDED_PROPERTIES_KEEP = 64 << 10,   /* bytes that a writer keeps allocated between dead letters */
     EMBEDDED_ENTRIES_MAX = 4096            /* outcomes in one record */
 };
@@ -60,9 +58,7 @@ struct embedded {
     struct embedded_batch *idle;
     size_t idle_count;
 
-    pthread_mutex_t places_lock;
-    struct reader_place *places; /* ring of [EMBEDDED_PLACES_MAX], ascending: where to begin to read a message again */
-    size_t place_count, place_next;
+    struct places places; /* of the consumed stream */
 
     pthread_mutex_t ledger_lock;
     struct ledger ledger;
@@ -209,41 +205,6 @@ static uint64_t wait_for_more(struct embedded *queue, unsigned timeout_ms)
     return until;
 }
 
-/* Where the reader stands is worth remembering when it is far enough from what was remembered last. */
-static void remember_place(struct embedded *queue)
-{
-    struct reader_place place;
-    reader_place(queue->reader, &place);
-    pthread_mutex_lock(&queue->places_lock);
-    const struct reader_place *last =
-        queue->place_count ? &queue->places[(queue->place_next + EMBEDDED_PLACES_MAX - 1) % EMBEDDED_PLACES_MAX] : NULL;
-    if (!last || last->base_offset != place.base_offset || place.position >= last->position + EMBEDDED_PLACE_STEP) {
-        queue->places[queue->place_next] = place;
-        queue->place_next = (queue->place_next + 1) % EMBEDDED_PLACES_MAX;
-        queue->place_count += queue->place_count < EMBEDDED_PLACES_MAX;
-    }
-    pthread_mutex_unlock(&queue->places_lock);
-}
-
-/* The nearest remembered place at or before an offset; false when there is none. */
-static bool find_place(struct embedded *queue, uint64_t offset, struct reader_place *place)
-{
-    pthread_mutex_lock(&queue->places_lock);
-    size_t oldest = (queue->place_next + EMBEDDED_PLACES_MAX - queue->place_count) % EMBEDDED_PLACES_MAX;
-    size_t low = 0, high = queue->place_count; /* places before `low` are at or before the offset, those from `high` on are behind it */
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (queue->places[(oldest + middle) % EMBEDDED_PLACES_MAX].next_offset <= offset)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low)
-        *place = queue->places[(oldest + low - 1) % EMBEDDED_PLACES_MAX];
-    pthread_mutex_unlock(&queue->places_lock);
-    return low > 0;
-}
-
 static int embedded_commit(struct queue_writer *writer, void (*done)(void *token, int error), void *token);
 static int add_entry(struct queue_writer *writer, uint64_t entry);
 
@@ -317,7 +278,7 @@ static int embedded_fetch(struct queue *base, size_t bytes_max, unsigned timeout
     struct embedded *queue = from(base);
     uint64_t until = wait_for_more(queue, timeout_ms);
     struct embedded_batch *batch;
-    remember_place(queue);
+    places_remember(&queue->places, queue->reader);
     int error = fill_batch(queue, bytes_max, until, &batch);
     if (error)
         return error;
@@ -344,56 +305,10 @@ static int embedded_fetch(struct queue *base, size_t bytes_max, unsigned timeout
     return 0;
 }
 
-/* Fills *block, which is the caller's to free, with the record of an offset, to which the reader was opened. The block is small, because
- * a remembered place lies near; it grows to the record. */
-static int read_one(struct reader *reader, uint64_t offset, uint8_t **block, struct message *message)
-{
-    int error = ERR_LIMIT;
-    for (size_t size = EMBEDDED_AGAIN_BLOCK, count; error == ERR_LIMIT;) {
-        size = (size + 63) & ~(size_t)63;
-        free(*block);
-        *block = aligned_alloc(64, size);
-        error = *block ? reader_fill(reader, offset + 1, *block, size, message, 1, &count, &size) : ERR_NO_MEMORY;
-    }
-    if (error)
-        return error;
-    return message->offset == offset ? 0 : ERR_NOT_FOUND;
-}
-
 static int embedded_read_again(struct queue *base, struct queue_position position, struct message **copy)
 {
     struct embedded *queue = from(base);
-    struct reader *reader;
-    struct reader_place place;
-    bool near = find_place(queue, position.offset, &place);
-    int error = journal_stream_reader_at(queue->options.ingest, near ? &place : NULL, position.offset, &reader);
-    if (error)
-        return error;
-    struct message message;
-    uint8_t *block = NULL;
-    error = read_one(reader, position.offset, &block, &message);
-    if (!error) {
-        size_t size = (size_t)message.topic_length + message.properties_length + message.payload_length;
-        struct message *again = malloc(sizeof *again + size + 1);
-        if (again) {
-            *again = message;
-            char *at = (char *)(again + 1);
-            memcpy(at, message.topic, message.topic_length);
-            again->topic = at;
-            at += message.topic_length;
-            memcpy(at, message.properties, message.properties_length);
-            again->properties = (const uint8_t *)at;
-            at += message.properties_length;
-            memcpy(at, message.payload, message.payload_length);
-            again->payload = (const uint8_t *)at;
-            *copy = again;
-        } else {
-            error = ERR_NO_MEMORY;
-        }
-    }
-    free(block);
-    reader_close(reader);
-    return error == ERR_TRUNCATED ? ERR_NOT_FOUND : error;
+    return places_read(&queue->places, queue->options.ingest, position.offset, copy);
 }
 
 static int embedded_recent_results(struct queue *base, uint64_t count_max, queue_on_result *each, void *context)
@@ -710,7 +625,7 @@ static void embedded_close(struct queue *base)
     embedded_writer_close(queue->repairs);
     journal_producer_close(queue->checkpoints);
     reader_close(queue->reader);
-    free(queue->places);
+    places_fini(&queue->places);
     while (queue->idle) {
         struct embedded_batch *next = queue->idle->next;
         free(queue->idle->messages);
@@ -723,7 +638,6 @@ static void embedded_close(struct queue *base)
     ledger_fini(&queue->ledger);
     pthread_cond_destroy(&queue->more);
     pthread_mutex_destroy(&queue->ledger_lock);
-    pthread_mutex_destroy(&queue->places_lock);
     pthread_mutex_destroy(&queue->lock);
     free(queue);
 }
@@ -765,7 +679,6 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
         queue->options.window = EMBEDDED_WINDOW_MAX;
     pthread_mutex_init(&queue->lock, NULL);
     pthread_mutex_init(&queue->ledger_lock, NULL);
-    pthread_mutex_init(&queue->places_lock, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -786,9 +699,9 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
         error = journal_producer_open(options->journal, on_checkpoint_durable, queue, &queue->checkpoints);
     if (!error)
         error = embedded_writer_open(&queue->queue, &queue->repairs);
-    queue->places = calloc(EMBEDDED_PLACES_MAX, sizeof *queue->places);
-    if (!error && !queue->places)
-        error = ERR_NO_MEMORY;
+    int failed = places_init(&queue->places);
+    if (!error)
+        error = failed;
     if (!error && found.length)
         error = append_books(queue, journal_stream_name(options->ingest), "", &found, 0);
     buffer_fini(&found);
