@@ -494,10 +494,13 @@ static int journal_status(void *owner, struct buffer *json)
     const struct server *server = owner;
     struct journal_stats stats;
     journal_stats(server->journal, &stats);
+    char disk_free[24] = "null"; /* the file system does not tell */
+    if (stats.space.free != UINT64_MAX)
+        snprintf(disk_free, sizeof disk_free, "%" PRIu64, stats.space.free);
     return buffer_printf(json,
-                         "{\"groups\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"stalled\":%s,\"disk_free\":%" PRIu64 ",\"disk_free_min\":%" PRIu64
+                         "{\"groups\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"stalled\":%s,\"disk_free\":%s,\"disk_free_min\":%" PRIu64
                          ",\"sync_s\":{\"p50\":%.9f,\"p99\":%.9f,\"max\":%.9f}}",
-                         stats.groups, stats.bytes, stats.stalled ? "true" : "false", stats.space.free, stats.space.least,
+                         stats.groups, stats.bytes, stats.stalled ? "true" : "false", disk_free, stats.space.least,
                          (double)histogram_quantile(stats.sync, 0.5) / 1e9, (double)histogram_quantile(stats.sync, 0.99) / 1e9,
                          (double)__atomic_load_n(&stats.sync->max, __ATOMIC_RELAXED) / 1e9);
 }
