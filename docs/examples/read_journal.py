@@ -3,7 +3,7 @@
 
     read_journal.py spindle-data/results
 
-Prints offset, topic, payload and the offsets of its sources, record by record. Checksums are checked where the Python package xxhash is
+Prints offset, topic, payload and the offsets of its sources, record by record; of a result whether it was withheld. Checksums are checked where the Python package xxhash is
 installed; without it, old records in a segment that was used again cannot be told from new ones. It stops at the first record of a segment
 that does not check out; `spindle journal cat` looks for the next one. Packed payloads and compressed segments need the Python package
 zstandard.
@@ -23,7 +23,7 @@ except ImportError:
     ZstdDecompressor = None
 
 VERSIONS, COMPRESSED, HEADER_SIZE, COPY_SIZE, RECORD_HEADER_SIZE, FRAME_HEADER_SIZE = (2, 3, 4), 4, 8192, 4096, 48, 64
-PACKED, SEAL = 0x10, 0x40
+PACKED, WITHHELD, SEAL = 0x10, 0x20, 0x40
 
 
 def read_header(block):
@@ -65,7 +65,7 @@ def expand(data):
 
 
 def read_records(path):
-    """Yields (offset, time_ns, topic, properties, payload, sources) of a segment."""
+    """Yields (offset, time_ns, topic, properties, payload, sources, flags) of a segment."""
     with open(path, 'rb') as file:
         data = file.read()
     version, key, base_offset, _stream = read_header(data[:HEADER_SIZE])
@@ -89,16 +89,16 @@ def read_records(path):
             content = data[at + RECORD_HEADER_SIZE:at + RECORD_HEADER_SIZE + content_size]
             topic, rest = content[:topic_size], content[topic_size:]
             sources = struct.unpack_from('<%dQ' % source_count, data, at + length - 8 * source_count)
-            payload = rest[property_size:]
-            yield offset, time_ns, topic.decode(), rest[:property_size], unpack(payload) if flags & PACKED else payload, sources
+            payload = unpack(rest[property_size:]) if flags & PACKED else rest[property_size:]
+            yield offset, time_ns, topic.decode(), rest[:property_size], payload, sources, flags
         at += length
 
 
 def main():
     folder = sys.argv[1]
     for name in sorted(n for n in os.listdir(folder) if re.fullmatch(r'\d{20}\.seg', n)):
-        for offset, _time_ns, topic, _properties, payload, sources in read_records(os.path.join(folder, name)):
-            print(offset, topic, payload.decode(errors='replace'), list(sources))
+        for offset, _time_ns, topic, _properties, payload, sources, flags in read_records(os.path.join(folder, name)):
+            print(offset, topic, *['(withheld)'] * bool(flags & WITHHELD), payload.decode(errors='replace'), list(sources))
 
 
 if __name__ == '__main__':

@@ -21,7 +21,8 @@ struct message {
 enum {
     MESSAGE_QOS_MASK = 3,
     MESSAGE_RETAIN = 4,
-    MESSAGE_REQUEUED = 8 /* a dead letter that was put back; its properties begin with its history (queue/dead_letter.h) */
+    MESSAGE_REQUEUED = 8,   /* a dead letter that was put back; its properties begin with its history (queue/dead_letter.h) */
+    MESSAGE_WITHHELD = 0x20 /* a result that is kept and not published */
 };
 
 /* The first level of the topics of replayed messages; the second is the id of the replay. */

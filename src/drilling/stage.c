@@ -335,7 +335,7 @@ static int write_topics(const struct hole *hole)
     return error;
 }
 
-static void publish(struct hole *hole, int error, const char *outcome)
+static void finish(struct hole *hole, int error, const char *outcome)
 {
     if (!error)
         error = write_topics(hole);
@@ -350,14 +350,11 @@ static void publish(struct hole *hole, int error, const char *outcome)
 /* `swallowed`: the replaced system answered nothing here. */
 static void answer_error(struct hole *hole, const struct tunables *tunables, const char *message, const char *outcome, bool swallowed)
 {
-    if (swallowed && tunables->silent) {
-        hole->output->outcome = outcome;
-        return;
-    }
+    hole->output->withheld = swallowed && tunables->silent;
     int error = result_write_error(&hole->output->payload[RESULT_KEYPOINTS], &hole->identity, RESULT_KEYPOINTS, message);
     if (!error)
         error = result_write_error(&hole->output->payload[RESULT_DEPTHS], &hole->identity, RESULT_DEPTHS, message);
-    publish(hole, error, outcome);
+    finish(hole, error, outcome);
 }
 
 static struct validation_verdict judge(struct hole *hole, const struct tunables *tunables, const double *depths_mm, size_t depth_count,
@@ -389,10 +386,7 @@ static void answer_keypoints(struct hole *hole, const struct tunables *tunables,
     for (unsigned i = 1; i < keypoints->count; i++)
         depths_mm[depth_count++] = keypoints->position_mm[i] - keypoints->position_mm[i - 1];
     struct validation_verdict verdict = judge(hole, tunables, depths_mm, depth_count, now_ns);
-    if (verdict.action == VALIDATION_SKIP) {
-        hole->output->outcome = "skipped";
-        return;
-    }
+    hole->output->withheld = verdict.action == VALIDATION_SKIP;
     const char *version = tunables->algo_version;
     bool warning = verdict.action == VALIDATION_WARNING;
     struct buffer *payload = hole->output->payload;
@@ -400,7 +394,7 @@ static void answer_keypoints(struct hole *hole, const struct tunables *tunables,
         result_write_values(&payload[RESULT_KEYPOINTS], &hole->identity, keypoints->position_mm, keypoints->count, version, warning);
     if (!error)
         error = result_write_values(&payload[RESULT_DEPTHS], &hole->identity, depths_mm, depth_count, version, warning);
-    publish(hole, error, "estimated");
+    finish(hole, error, hole->output->withheld ? "skipped" : "estimated");
 }
 
 static void answer_hole(struct hole *hole, const struct tunables *tunables, struct scratch *scratch, uint64_t now_ns)

@@ -25,6 +25,9 @@ struct record_header {
     uint64_t header_sum;
 };
 _Static_assert(sizeof(struct record_header) == FORMAT_RECORD_HEADER_SIZE, "the record header has no padding");
+_Static_assert(((MESSAGE_QOS_MASK | MESSAGE_RETAIN | MESSAGE_REQUEUED | MESSAGE_WITHHELD) &
+                (FORMAT_FLAG_PACKED | FORMAT_FLAG_SEAL | FORMAT_FLAG_GROUP_START)) == 0,
+               "the flags of a message and those of its record share a byte");
 
 enum {
     CONTENT_START = FORMAT_RECORD_HEADER_SIZE,

@@ -33,7 +33,8 @@
  *
  *    0  u32  length of the whole record, padding included
  *    4  u16  length of the topic
- *    6  u8   flags: QoS (bits 0-1), retained (bit 2), requeued (bit 3), packed (bit 4), seal (bit 6), first record of its group (bit 7)
+ *    6  u8   flags: QoS (bits 0-1), retained (bit 2), requeued (bit 3), packed (bit 4), withheld (bit 5), seal (bit 6), first record of
+ *             its group (bit 7)
  *    7  u8   number of sources
  *    8  u64  checksum
  *   16  u64  offset
@@ -71,7 +72,8 @@
  * Versions. Two layouts of development called themselves 1: the first without a header sum, the second with the salt in a header of
  * 4,096 bytes. 2 had no packed payloads, and is read as 3, which this is. A segment of version 4 has the header that is told here, with
  * another number, and behind it the records of such a segment compressed: frames.h. A program that does not know a segment's version
- * refuses its stream, and changes nothing in it. */
+ * refuses its stream, and changes nothing in it. A flag that says what a message is (bits 3 and 5) makes no new version: where the parts of
+ * a record lie does not depend on it. */
 #ifndef JOURNAL_FORMAT_H
 #define JOURNAL_FORMAT_H
 

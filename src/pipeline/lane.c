@@ -1,5 +1,6 @@
 /* One slice of a lane: its messages are parsed and joined in order of arrival, deadlines that pass in between are handled in
  * between, sets that are complete are answered. Everything that is decided goes to the worker's writer. */
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,6 +74,7 @@ static void output_clear(struct stage_output *output)
         buffer_shrink(&output->payload[i], PIPELINE_OUTPUT_PAYLOAD_KEEP);
     }
     output->count = 0;
+    output->withheld = false;
     output->error = 0;
     output->outcome = NULL;
 }
@@ -102,7 +104,7 @@ static int publish(struct worker *worker, const struct join_set *set, const uint
                                   .payload_length = (uint32_t)output->payload[i].length,
                                   .properties = (const uint8_t *)id,
                                   .properties_length = (uint32_t)id_length,
-                                  .flags = 1};
+                                  .flags = output->withheld ? 1 | MESSAGE_WITHHELD : 1};
         bool last = i + 1 == output->count;
         error = worker->pipeline->queue->ops->result(worker->writer, &message, last ? sources : NULL, last ? source_count : 0);
     }
@@ -133,15 +135,14 @@ static void answer(struct worker *worker, struct lane *lane, struct join_set *se
     struct commit *commit = open_turn(worker);
     commit->origins_ns[commit->answer_count++] = origin_ns;
     int error = worker->output.error;
-    if (!error && worker->output.count)
+    assert(error || worker->output.count); /* the last result names the sources, and so settles them */
+    if (!error)
         error = publish(worker, set, sources, source_count);
     for (size_t i = 0; i < source_count; i++) {
         if (error)
             dead_letter(worker, sources[i], "internal", "publish", error_text(error), NULL);
-        else if (worker->output.count)
-            commit->outcomes[QUEUE_COMPLETED]++;
         else
-            settle(worker, sources[i], QUEUE_COMPLETED);
+            commit->outcomes[QUEUE_COMPLETED]++;
     }
     if (error)
         pipeline_report(pipeline, OPERATION_WRITE, source_count ? sources[0] : 0, error);

@@ -46,11 +46,13 @@ struct stage_item {
     void *data;        /* the stage's; NULL when broken */
 };
 
-/* What a complete set gives. The pipeline clears it before each call. Each output is published and kept in `results`. */
+/* What a complete set gives. The pipeline clears it before each call. Each output is kept in `results`, by which the set is known after a
+ * restart, and published unless it is withheld. */
 struct stage_output {
     struct buffer topic[2], payload[2]; /* [count] */
-    unsigned count;                     /* 0: nothing is to be published; the set is completed all the same */
-    int error;                          /* nothing could be written: the messages of the set become dead letters */
+    unsigned count;                     /* 1 or 2 */
+    bool withheld;                      /* nobody is to see it: it is kept and not published */
+    int error;                          /* nothing could be written, count is 0: the messages of the set become dead letters */
     const char *outcome;                /* static word for the metrics, e.g. "estimated", "error", "skipped" */
 };
 

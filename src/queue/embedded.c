@@ -369,7 +369,7 @@ static void embedded_counts(struct queue *base, struct queue_counts *counts)
 static void on_result(void *context, const struct message *record)
 {
     struct embedded *queue = context;
-    if (queue->options.publish)
+    if (queue->options.publish && !(record->flags & MESSAGE_WITHHELD))
         queue->options.publish(queue->options.publish_context, record);
 }
 

@@ -13,7 +13,8 @@ struct queue_embedded_options {
     struct journal *journal;
     const char *data_folder; /* the journal's */
     struct journal_stream *ingest, *results, *dead_letters, *outcomes;
-    /* Called for each result once it is durable, in order of commit per writer, on the scribe of the results; must not block. */
+    /* Called for each result that is not withheld once it is durable, in order of commit per writer, on the scribe of the results; must not
+     * block. */
     void (*publish)(void *context, const struct message *result);
     void *publish_context;
     /* How far beyond the oldest message without an outcome messages are handed out; 0: EMBEDDED_WINDOW_MAX. Less is for tests. */

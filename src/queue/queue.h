@@ -76,7 +76,8 @@ struct queue_ops {
     /* Settling threads. `done` is called with `token` for each committed writer turn once it is durable, on a thread of the queue. */
     int (*writer_open)(struct queue *queue, struct queue_writer **writer);
     void (*writer_close)(struct queue_writer *writer);
-    /* A result message; `sources` are the offsets that it answers (given with the last result of a set only, else NULL, 0). */
+    /* A result message, to be published once it is durable unless it has MESSAGE_WITHHELD; `sources` are the offsets that it answers (given
+     * with the last result of a set only, else NULL, 0). */
     int (*result)(struct queue_writer *writer, const struct message *message, const uint64_t *sources, size_t source_count);
     /* Also settles the position. A message that had to be read again and is gone (queue_message_is_gone) is settled as damaged. */
     int (*dead_letter)(struct queue_writer *writer, const struct queue_dead_letter *letter);

@@ -327,21 +327,67 @@ def test_heads_without_an_id_are_known_as_repeats_after_a_restart(bench, connect
     assert [letter['reason'] for letter in again.server.dead_letters()] == ['late']
 
 
-@pytest.mark.parametrize('settings, curve', [({'mqtt.depth_validation.negative_depth_behavior': 'skip'}, negative_curve()),
-                                             ({'drilling.compatibility': 'silent'}, stack_curve(feed_mm=8.0))], ids=['skip', 'silent'])
-def test_holes_without_a_published_answer_are_remembered_until_a_restart(bench, connect, settings, curve):
-    """As docs/journal.md says: afterwards such a hole is handled as a new one."""
+WITHHOLDING = [({'mqtt.depth_validation.negative_depth_behavior': 'skip'}, negative_curve()),
+               ({'drilling.compatibility': 'silent'}, stack_curve(feed_mm=8.0))]
+
+
+def check_withheld(server, *holes):
+    """The stream `results` holds both answers of each hole and nothing else, all of them withheld."""
+    records = server.journal('results')
+    assert all(record['withheld'] is True for record in records)
+    assert sorted(record['topic'] for record in records) == sorted(hole.topic(kind) for hole in holes for kind in (KEYPOINTS, DEPTHS))
+    assert {json.loads(record['payload'])['SourceTimestamp'] for record in records} == {hole.stamp for hole in holes}
+
+
+@pytest.mark.parametrize('settings, curve', WITHHOLDING, ids=['skip', 'silent'])
+def test_holes_whose_answer_is_withheld_are_known_across_kills(bench, connect, settings, curve):
+    """Whole or in parts, before and after a kill, and also when their answer would be published by now."""
     b = bench({**HASTY, **settings})
-    hole = Hole(curve=curve)
-    b.send(*hole.messages())
+    hole, without = Hole(curve=curve), Hole(curve=curve)
+    b.send(*hole.messages(), *without.messages((RESULT, TRACE)))
+    b.settle()
     b.send(*hole.messages())
     answers, metrics = b.settle()
-    assert answers == [] and metrics.streams()['ingest']['duplicates'] == 3
-    again = restarted(b, connect)
-    again.send(*hole.messages())
+    terms = {'accepted': 8, 'completed': 5, 'duplicates': 3, 'dead_lettered': 0, 'pending': 0}
+    assert answers == [] and metrics.streams()['ingest'] == terms
+    check_withheld(b.server, hole, without)
+    for life in range(3):
+        b.server.kill()
+        if life == 2:
+            for name in settings:
+                del b.server.settings[name]
+        b.server.start()
+        again = Bench(b.server, connect)
+        again.accepted = terms['accepted']
+        for messages in (hole.messages(), [hole.message(TRACE)], [hole.message(HEADS)], without.messages((TRACE, RESULT)),
+                         [without.message(HEADS)]):
+            again.send(*messages)
+            answers, metrics = again.settle()
+            assert answers == []
+        terms = {**terms, 'accepted': terms['accepted'] + 8, 'duplicates': terms['duplicates'] + 7, 'dead_lettered': life + 1}
+        assert metrics.streams()['ingest'] == terms
+        assert again.dead() == [('late', without.topic(HEADS))] * (life + 1)
+        check_withheld(b.server, hole, without)
+        assert metrics.get_sum('drilling_holes_total') == 0
+        assert all(line['holds'] for line in b.server.audit().values())
+
+
+def test_a_hole_with_a_broken_message_is_known_after_a_kill_though_its_answer_was_withheld(bench, connect):
+    b = bench({**HASTY, 'drilling.compatibility': 'silent'})
+    hole = Hole()
+    topic, payload = hole.message(TRACE)
+    b.send(hole.message(RESULT), (topic, payload[:len(payload) // 2]), hole.message(HEADS))
+    answers, _ = b.settle()
+    assert answers == []
+    check_withheld(b.server, hole)
+    b.server.kill()
+    b.server.start()
+    again = Bench(b.server, connect)
+    again.accepted = b.accepted
+    again.send(hole.message(RESULT), hole.message(HEADS))
     answers, metrics = again.settle()
-    terms = metrics.streams()['ingest']
-    assert answers == [] and terms['completed'] == 6 and terms['duplicates'] == 3
+    assert answers == [] and metrics.streams()['ingest']['duplicates'] == 2
+    check_withheld(b.server, hole)
 
 
 def test_of_three_sets_with_one_stamp_those_that_agree_are_joined(bench):

@@ -1,18 +1,21 @@
 """The commands that read the data folder: on damaged and inconsistent copies, with output that cannot be written, without permission."""
+import json
 import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 
 import pytest
 
 from client import Client
-from holes import Hole, stack_curve
-from spindle import BINARY, Spindle, json_lines, run_cli
+from holes import Hole, negative_curve, stack_curve
+from spindle import BINARY, ROOT, Spindle, json_lines, run_cli
 
 STREAMS = ['ingest', 'bus', 'results', 'dead-letters']
 HEADER = 8192
+READER = ROOT / 'docs' / 'examples' / 'read_journal.py'
 
 
 @pytest.fixture(scope='module')
@@ -223,6 +226,27 @@ def test_properties_stand_behind_what_was_there_before(spindle, connect, copy):
         assert name == 'message-id' and value
     assert all('properties' not in record for record in json_lines(run_cli('journal', 'cat', '--data-dir', copy, '--stream', 'outcomes',
                                                                            '--json').stdout))
+
+
+def test_results_that_were_withheld_are_shown_as_such_and_stay_so(spindle, connect, tmp_path):
+    server = spindle(settings={'mqtt.depth_validation.negative_depth_behavior': 'skip', 'drilling.estimator': 'gradient'}).start()
+    negative, good = Hole(curve=negative_curve()), Hole()
+    connect(server).publish_all(negative.messages() + good.messages())
+    server.wait_settled(6)
+    server.stop()
+    for folder in (server.data_dir, tmp_path / 'salvaged'):
+        shown = ['--data-dir', folder, '--stream', 'results']
+        records = json_lines(run_cli('journal', 'cat', *shown, '--json').stdout)
+        assert sorted((json.loads(r['payload'])['SourceTimestamp'], r.get('withheld')) for r in records) == \
+            [(negative.stamp, True)] * 2 + [(good.stamp, None)] * 2
+        lines = run_cli('journal', 'cat', *shown).stdout.splitlines()
+        for line, record in zip(lines, records, strict=True):
+            assert line.endswith(' ' + record['topic'] + (' (withheld) ' if 'withheld' in record else ' ') + record['payload'])
+        read = subprocess.run([sys.executable, READER, folder / 'results'], capture_output=True, text=True, check=True).stdout
+        assert [' (withheld) ' in line for line in read.splitlines()] == ['withheld' in record for record in records]
+        run_cli('journal', 'audit', '--full', '--data-dir', folder)
+        if folder == server.data_dir:
+            run_cli('journal', 'verify', '--data-dir', folder, '--salvage', tmp_path / 'salvaged')
 
 
 def test_an_unknown_reason_is_answered_with_those_there_are(copy):

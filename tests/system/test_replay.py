@@ -223,6 +223,21 @@ def test_results_go_out_with_their_ids(played, spindle, connect):
     other.wait_settled(stream='bus')
 
 
+def test_results_that_were_withheld_are_not_sent(spindle, connect):
+    server = spindle(settings={**SETTINGS, 'mqtt.depth_validation.negative_depth_behavior': 'skip'}).start()
+    holes = [Hole(curve=negative_curve()), Hole(), Hole(curve=negative_curve())]
+    connect(server).publish_all([message for hole in holes for message in hole.messages()])
+    server.wait_settled(9)
+    assert [r for r in server.journal('results') if 'withheld' in r] and len(server.journal('results')) == 6
+    other = spindle(settings=SETTINGS).start()
+    subscriber = connect(other)
+    subscriber.subscribe('copy/#')
+    _, report, _ = replay(server, '--stream', 'results', '--into', 'mqtt://' + target(other), '--prefix', 'copy', '--speed', 'max')
+    assert (report['end'], report['messages'], report['next']) == ('complete', 2, 6)
+    came = subscriber.take(2) + subscriber.take_rest()
+    assert [json.loads(m.payload)['SourceTimestamp'] for m in came] == [holes[1].stamp] * 2
+
+
 def test_arguments_that_cannot_be_meant_are_refused(played):
     for arguments, word in [([], '--into is missing'), (['--into', 'kafka://x'], 'expected `pipeline`'), (['--into', 'mqtt://x'], 'HOST:PORT'),
                             (['--into', 'pipeline', '--stream', 'bus'], 'ingest alone'), (['--into', 'pipeline', '--prefix', 'x'], '--prefix'),

@@ -32,10 +32,12 @@ struct fake_message {
 struct fake_result {
     char *topic, *payload;
     size_t source_count;
+    bool withheld;
 };
 
 struct fake_step {
     char *topic, *payload; /* a result */
+    bool withheld;
     uint64_t sources[4];
     size_t source_count;
     uint64_t offset; /* else a settlement */
@@ -259,6 +261,7 @@ static inline int fake_result(struct queue_writer *writer, const struct message 
     struct fake_step *step = fake_step(writer);
     step->topic = fake_text(message->topic, message->topic_length);
     step->payload = fake_text(message->payload, message->payload_length);
+    step->withheld = message->flags & MESSAGE_WITHHELD;
     step->source_count = source_count;
     if (source_count)
         memcpy(step->sources, sources, source_count * sizeof *sources);
@@ -329,7 +332,7 @@ static inline void fake_apply_locked(struct fake_queue *queue, struct fake_turn 
         uint64_t result = UINT64_MAX;
         if (step->topic) {
             result = queue->result_count++;
-            queue->results[result] = (struct fake_result){step->topic, step->payload, step->source_count};
+            queue->results[result] = (struct fake_result){step->topic, step->payload, step->source_count, step->withheld};
             step->topic = step->payload = NULL;
             for (size_t j = 0; j < step->source_count; j++)
                 fake_settle_locked(queue, step->sources[j], QUEUE_COMPLETED, step, result);

@@ -95,7 +95,7 @@ static struct message make_record(uint64_t token, uint32_t payload_length, uint8
                             .properties_length = serial % 3 ? 0 : (uint32_t)(serial % 40),
                             .payload = payload,
                             .payload_length = payload_length,
-                            .flags = (uint8_t)(serial % 3)};
+                            .flags = (uint8_t)(serial % 3 | (serial % 7 ? 0u : MESSAGE_WITHHELD))};
 }
 
 static uint64_t token_of(unsigned stream, uint64_t serial)

@@ -169,6 +169,7 @@ static void complete_as(const char *key, uint64_t now_ns)
         buffer_clear(&fixture.output.payload[i]);
     }
     fixture.output.count = 0;
+    fixture.output.withheld = false;
     fixture.output.outcome = NULL;
     fixture.stage->ops->complete(fixture.stage, fixture.scratch, key, (uint32_t)strlen(key), fixture.set, now_ns, &fixture.output);
     assert_non_null(fixture.output.outcome);
@@ -184,18 +185,25 @@ static const char *payload_text(int i)
     return buffer_text(&fixture.output.payload[i]);
 }
 
-static void assert_published(const char *outcome)
+static void assert_answered(const char *outcome, bool withheld)
 {
     assert_string_equal(fixture.output.outcome, outcome);
     assert_int_equal(fixture.output.count, 2);
+    assert_int_equal(fixture.output.error, 0);
+    assert_int_equal(fixture.output.withheld, withheld);
     assert_string_equal(buffer_text(&fixture.output.topic[0]), KEYPOINTS_TOPIC);
     assert_string_equal(buffer_text(&fixture.output.topic[1]), DEPTHS_TOPIC);
 }
 
-static void assert_silent(const char *outcome)
+static void assert_published(const char *outcome)
 {
-    assert_string_equal(fixture.output.outcome, outcome);
-    assert_int_equal(fixture.output.count, 0);
+    assert_answered(outcome, false);
+}
+
+/* What would have been published is there all the same. */
+static void assert_withheld(const char *outcome)
+{
+    assert_answered(outcome, true);
 }
 
 static void assert_contains(const char *text, const char *part)
@@ -426,7 +434,8 @@ static void failures_are_answered_unless_silent(void **state)
     fixture.options.silent = true;
     assert_int_equal(drilling_reconfigure(fixture.stage, &fixture.options, why), 0);
     complete_at(0);
-    assert_silent("error");
+    assert_withheld("error");
+    assert_error_texts(IDENTITY "null", "no sample of the trace belongs to a step of the result");
 }
 
 static void a_hole_with_a_broken_message_is_answered(void **state)
@@ -451,7 +460,9 @@ static void a_hole_with_a_broken_message_is_answered(void **state)
     fixture.options.silent = true;
     assert_int_equal(drilling_reconfigure(fixture.stage, &fixture.options, why), 0);
     complete_at(0);
-    assert_silent("error");
+    assert_withheld("error");
+    assert_error_texts("{\"SourceTimestamp\": \"" MESSAGE_STAMP "\", \"MachineId\": null, \"ResultId\": null, \"HeadId\": \"E0\"",
+                       "the result message of this hole cannot be read");
 }
 
 static void negative_depths_follow_their_behaviour(void **state)
@@ -459,10 +470,12 @@ static void negative_depths_follow_their_behaviour(void **state)
     (void)state;
     put_result("440", "[1, 2]");
     put_trace("440", 2, 400, true);
+    char would[1024];
     complete_at(0);
     assert_published("estimated");
     assert_contains(payload_text(1), ", -");
     assert_null(strstr(payload_text(1), "Warning"));
+    snprintf(would, sizeof would, "%s", payload_text(1));
     fixture.options.validation.behaviour = VALIDATION_WARNING;
     assert_int_equal(drilling_reconfigure(fixture.stage, &fixture.options, why), 0);
     complete_at(0);
@@ -472,7 +485,8 @@ static void negative_depths_follow_their_behaviour(void **state)
     fixture.options.validation.behaviour = VALIDATION_SKIP;
     assert_int_equal(drilling_reconfigure(fixture.stage, &fixture.options, why), 0);
     complete_at(0);
-    assert_silent("skipped");
+    assert_withheld("skipped");
+    assert_string_equal(payload_text(1), would);
     put_trace("440", 2, 400, false); /* positive ones do not care */
     complete_at(0);
     assert_published("estimated");
@@ -504,7 +518,8 @@ static void an_answer_that_does_not_fit_is_not_published(void **state)
     buffer_fini(&fixture.output.payload[1]);
     buffer_init(&fixture.output.payload[1], 50);
     complete_at(0);
-    assert_silent("unpublished");
+    assert_string_equal(fixture.output.outcome, "unpublished");
+    assert_int_equal(fixture.output.count, 0);
     assert_int_equal(fixture.output.error, ERR_LIMIT);
 }
 
@@ -605,6 +620,31 @@ static void answers_are_recognised_again(void **state)
     buffer_clear(&fixture.output.topic[1]);
     buffer_append_text(&fixture.output.topic[1], ROOT "ResultManagement");
     assert_false(identify(1, &answered));
+}
+
+static void withheld_answers_are_recognised_again(void **state)
+{
+    (void)state;
+    struct stage_answered answered;
+    unsigned whole = 1u << PAYLOAD_RESULT | 1u << PAYLOAD_TRACE | 1u << PAYLOAD_HEADS;
+    fixture.options.silent = true;
+    fixture.options.validation.behaviour = VALIDATION_SKIP;
+    assert_int_equal(drilling_reconfigure(fixture.stage, &fixture.options, why), 0);
+    put_result("440", "[1, 2]");
+    put_heads("\"E0\"", "440");
+    for (int round = 0; round < 3; round++) {
+        if (round == 2)
+            put_broken(PAYLOAD_TRACE);
+        else
+            put_trace("440", 2, round ? 20 : 400, round == 0);
+        complete_at(0);
+        assert_withheld(round ? "error" : "skipped");
+        assert_true(identify(1, &answered));
+        assert_false(identify(0, &answered));
+        assert_string_equal(answered.stamp, MESSAGE_STAMP);
+        assert_string_equal(answered.names[0].id, "440");
+        assert_int_equal(answered.names[0].sides, whole);
+    }
 }
 
 /* ---- metrics ---- */
@@ -854,6 +894,7 @@ int main(void)
         TEST(an_answer_that_does_not_fit_is_not_published),
         TEST(a_key_is_refused_whose_answer_had_too_long_a_topic),
         TEST(answers_are_recognised_again),
+        TEST(withheld_answers_are_recognised_again),
         TEST(the_answers_of_a_replay_stay_apart),
         TEST(mismatches_and_negatives_are_counted),
         TEST(replayed_negatives_are_no_sequence),

@@ -173,6 +173,39 @@ static void what_is_open_comes_again_after_a_restart(void **state)
     stop(&fixture);
 }
 
+static void count_withheld(void *context, const struct message *result, size_t source_count)
+{
+    unsigned *withheld = context;
+    assert_int_equal(result->topic_length, 6);
+    assert_int_equal(source_count, 1);
+    *withheld += result->flags & MESSAGE_WITHHELD ? 1 : 0;
+}
+
+/* It is kept under an offset, completes its sources and is read back, like any other. */
+static void a_withheld_result_is_kept_and_not_published(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    start(&fixture);
+    accept_messages(&fixture, 3);
+    for (uint64_t offset = 0; offset < 3; offset++) {
+        struct message answer = {.topic = "answer", .topic_length = 6, .flags = offset == 1 ? 1 : 1 | MESSAGE_WITHHELD};
+        assert_int_equal(fixture.queue->ops->result(fixture.writer, &answer, &offset, 1), 0);
+    }
+    flush(&fixture);
+    assert_int_equal(fixture.published, 1);
+    assert_counts(&fixture, 3, 3, 0, 0, 0);
+    stop(&fixture);
+    start(&fixture);
+    unsigned withheld = 0;
+    assert_counts(&fixture, 3, 3, 0, 0, 0);
+    assert_int_equal(journal_stream_durable(fixture.results), 3);
+    assert_int_equal(fixture.queue->ops->recent_results(fixture.queue, 100, count_withheld, &withheld), 0);
+    assert_int_equal(withheld, 2);
+    assert_int_equal(fixture.published, 0);
+    stop(&fixture);
+}
+
 /* Outcomes of `ingest` that are written one by one. */
 static uint64_t count_entries(void)
 {
@@ -847,6 +880,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_is_open_comes_again_after_a_restart, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(a_withheld_result_is_kept_and_not_published, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(a_result_without_its_outcome_still_settles_its_sources, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(many_rounds_keep_the_equation_and_little_disk, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(marks_survive_checkpoints_and_restarts, test_folder_make, test_folder_remove),

@@ -35,13 +35,39 @@ static void every_kind_of_message_gets_its_outcome(void **state)
     assert_string_equal(answer_to(f, b2), "2 8 a=broken b=y c=-");
     assert_outcome(f, repeat, QUEUE_DUPLICATE, "", "");
     assert_outcome(f, silent, QUEUE_COMPLETED, "", "");
-    assert_string_equal(answer_to(f, silent), "");
+    assert_string_equal(answer_to(f, silent), "3 - a=silent b=y c=-");
     assert_outcome(f, b3, QUEUE_COMPLETED, "", "");
     assert_outcome(f, lost, QUEUE_DEAD_LETTERED, "internal", "publish");
     assert_outcome(f, b5, QUEUE_DEAD_LETTERED, "internal", "publish");
     assert_string_equal(answer_to(f, two), "4"); /* the last result names the sources */
     assert_string_equal(answer_to(f, b4), "4");
-    assert_int_equal(f->queue.result_count, 4);
+    assert_int_equal(f->queue.result_count, 5);
+    for (uint64_t i = 0; i < f->queue.result_count; i++)
+        assert_int_equal(f->queue.results[i].withheld, strstr(f->queue.results[i].payload, "a=silent") != NULL);
+}
+
+static void withheld_answers_are_remembered_across_restarts(void **state)
+{
+    struct fixture *f = *state;
+    start(f);
+    accept(f, "k", 'a', "1 7 good silent");
+    accept(f, "k", 'b', "1 7 good y");
+    accept(f, "l", 'a', "1 - good silent");
+    accept(f, "l", 'b', "1 - good y");
+    accept(f, "l", 'c', "1 - good z");
+    assert_true(fake_wait_pending(&f->queue, 0));
+    stop(f);
+    fake_reopen(&f->queue);
+    start(f);
+    uint64_t repeats[] = {accept(f, "k", 'a', "1 7 good silent"), accept(f, "k", 'b', "1 7 good y"), accept(f, "l", 'b', "1 - good y"),
+                          accept(f, "l", 'c', "1 - good z")};
+    uint64_t late = accept(f, "k", 'c', "1 - good z");
+    assert_true(fake_wait_pending(&f->queue, 0));
+    for (size_t i = 0; i < sizeof repeats / sizeof *repeats; i++)
+        assert_outcome(f, repeats[i], QUEUE_DUPLICATE, "", "");
+    assert_outcome(f, late, QUEUE_DEAD_LETTERED, "late", "join");
+    assert_int_equal(f->queue.result_count, 2);
+    assert_true(f->queue.results[0].withheld && f->queue.results[1].withheld);
 }
 
 static void lonely_messages_are_given_up_after_the_window(void **state)
@@ -541,6 +567,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(every_kind_of_message_gets_its_outcome),
+        TEST(withheld_answers_are_remembered_across_restarts),
         TEST(lonely_messages_are_given_up_after_the_window),
         TEST(ids_that_disagree_are_answered_after_the_window),
         TEST(ids_that_disagree_are_answered_once_across_restarts),

@@ -2,7 +2,7 @@
  *
  * Sides a and b are required, c is optional. KIND is good, broken (its set is answered with an error) or bad (refused). Of other topics
  * below "toy", KEY/answer and KEY/second are its own results and are ignored; the rest is rejected. An answer is the text "STAMP ID a=VALUE
- * b=VALUE c=VALUE" with "-" for what is missing and "broken" for what is. With the value "silent" nothing is published, "lost" cannot be,
+ * b=VALUE c=VALUE" with "-" for what is missing and "broken" for what is. With the value "silent" it is withheld, "lost" cannot be written,
  * with "double" two results are. With ids that disagree the answer's ID is both, as "ID|ID". */
 #ifndef TESTS_TOY_STAGE_H
 #define TESTS_TOY_STAGE_H
@@ -147,8 +147,7 @@ static inline void toy_complete(struct stage *stage, void *scratch, const char *
         id = both;
         output->outcome = "error";
     }
-    if (strcmp(texts[TOY_A], "silent") == 0)
-        output->count = 0;
+    output->withheld = strcmp(texts[TOY_A], "silent") == 0;
     if (strcmp(texts[TOY_A], "lost") == 0)
         output->error = ERR_LIMIT;
     if (strcmp(texts[TOY_A], "double") == 0)

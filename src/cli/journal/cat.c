@@ -78,13 +78,15 @@ static bool print_record(struct buffer *line, const char *stream, const struct m
         tool_append_bytes_json(line, "payload", message->payload, message->payload_length);
         append_properties(line, stream, message);
         append_history(line, message);
+        if (message->flags & MESSAGE_WITHHELD)
+            buffer_append_text(line, ",\"withheld\":true");
         buffer_append_text(line, "}\n");
     } else {
         char time_text[CLOCK_TEXT_SIZE];
         clock_wall_text(message->time_ns, time_text);
         buffer_printf(line, "%" PRIu64 " %s ", message->offset, time_text);
         tool_append_printable(line, message->topic, message->topic_length);
-        buffer_append_text(line, " ");
+        buffer_append_text(line, message->flags & MESSAGE_WITHHELD ? " (withheld) " : " ");
         if (text_is_utf8((const char *)message->payload, message->payload_length))
             tool_append_printable(line, (const char *)message->payload, message->payload_length);
         else

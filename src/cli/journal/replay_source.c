@@ -60,7 +60,7 @@ static bool is_wanted(struct replay_source *source, const struct message *messag
         }
         return false;
     }
-    return selection_has(&source->selection, message) &&
+    return !(message->flags & MESSAGE_WITHHELD) && selection_has(&source->selection, message) &&
            (!*filter || mqtt_topic_matches(filter, strlen(filter), message->topic, message->topic_length));
 }
 

@@ -1,5 +1,5 @@
-/* The records that are replayed: of one stream's files, those of a selection, in order. It changes nothing and works beside a running
- * server. */
+/* The records that are replayed: of one stream's files, those of a selection, in order; never a result that is withheld. It changes nothing
+ * and works beside a running server. */
 #ifndef CLI_JOURNAL_REPLAY_SOURCE_H
 #define CLI_JOURNAL_REPLAY_SOURCE_H
 
