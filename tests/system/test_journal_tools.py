@@ -546,7 +546,8 @@ def test_cat_follows(spindle, connect):
     client = connect(server)
     client.publish('follow/me', b'0')
     process = subprocess.Popen([BINARY, 'journal', 'cat', '--data-dir', server.data_dir, '--stream', 'bus', '--follow', '--topic', 'follow/#',
-                                '--json'], stdout=subprocess.PIPE, text=True)
+                                '--json'], stdout=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a background job has it ignored
     try:
         assert json.loads(process.stdout.readline())['payload'] == '0'
         for number in range(1, 4):
