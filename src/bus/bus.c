@@ -37,7 +37,7 @@ static void collect(void *owner, struct metrics_writer *writer)
     metrics_sample_u64(writer, METRIC_BUS_MEMORY, atomic_load(&bus->memory_out), "use", "queues", NULL);
     metrics_sample_u64(writer, METRIC_BUS_BYTES_RECEIVED, sum(bus, COUNTER_AT(bytes_received)), NULL);
     metrics_sample_u64(writer, METRIC_BUS_BYTES_SENT, sum(bus, COUNTER_AT(bytes_sent)), NULL);
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < 3; i++) {
         metrics_sample_u64(writer, METRIC_BUS_RECEIVED, sum(bus, COUNTER_AT(received) + i * 8), "qos", levels[i], NULL);
         metrics_sample_u64(writer, METRIC_BUS_DELIVERED, sum(bus, COUNTER_AT(delivered) + i * 8), "qos", levels[i], NULL);
     }

@@ -20,20 +20,21 @@ struct bus_options {
     unsigned loop_count; /* 1 .. BUS_LOOPS_MAX */
     uint32_t connections_max;
     uint32_t subscriptions_max;
-    uint32_t packet_size_max;   /* bytes */
-    uint16_t receive_maximum;   /* QoS 1 publishes a client may have unacknowledged (announced in MQTT 5) */
-    uint16_t keep_alive_max_s;  /* 0: any; a longer wish is shortened to it (MQTT 5), 3.1.1 clients are told nothing */
-    size_t outgoing_soft_max;   /* bytes queued for one subscriber, beyond which QoS 0 is dropped and publishers are held back */
-    uint64_t stall_timeout_ns;  /* a client beyond that limit which makes no progress for so long is disconnected */
-    size_t memory_max;          /* bytes of unfinished packets and outgoing queues of all connections */
-    size_t journal_backlog_max; /* bytes on their way to the disk, beyond which publishes of QoS 1 wait and those of QoS 0 are dropped */
-    size_t mail_soft_max;       /* bytes on their way from one loop to another, beyond which senders wait; 0: LOOP_MAIL_SOFT_MAX */
-    size_t mail_hard_max;       /* beyond which deliveries are dropped; 0: LOOP_MAIL_HARD_MAX */
+    uint32_t packet_size_max;  /* bytes */
+    uint16_t receive_maximum;  /* publishes of QoS 1 and 2 a client may have unacknowledged (announced in MQTT 5) */
+    uint16_t keep_alive_max_s; /* 0: any; a longer wish is shortened to it (MQTT 5), 3.1.1 clients are told nothing */
+    size_t outgoing_soft_max;  /* bytes queued for one subscriber, beyond which QoS 0 is dropped and publishers are held back */
+    uint64_t stall_timeout_ns; /* a client beyond that limit which makes no progress for so long is disconnected */
+    size_t memory_max;         /* bytes of unfinished packets and outgoing queues of all connections */
+    size_t
+        journal_backlog_max; /* bytes on their way to the disk, beyond which publishes of QoS 1 and 2 wait and those of QoS 0 are dropped */
+    size_t mail_soft_max;    /* bytes on their way from one loop to another, beyond which senders wait; 0: LOOP_MAIL_SOFT_MAX */
+    size_t mail_hard_max;    /* beyond which deliveries are dropped; 0: LOOP_MAIL_HARD_MAX */
     struct journal *journal;
-    struct journal_stream *default_stream;              /* QoS 1 publishes of topics that no other stream wants */
+    struct journal_stream *default_stream;              /* publishes of QoS 1 and 2 whose topics no other stream wants */
     struct journal_stream *ingest_stream;               /* every publish whose topic matches one of ingest_filters, of any QoS */
     const char *ingest_filters[BUS_INGEST_FILTERS_MAX]; /* topic filters, for example "OPCPUBSUB/#"; NULL: none; copied */
-    bool acknowledge_at_once;                           /* durability "memory": PUBACK does not wait for the journal */
+    bool acknowledge_at_once;                           /* durability "memory": PUBACK and PUBREC do not wait for the journal */
 };
 
 struct bus;

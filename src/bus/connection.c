@@ -9,7 +9,7 @@
 #include "base/diagnostics.h"
 #include "base/error.h"
 
-enum { PUBACK_SIZE = 4 };
+enum { ACKNOWLEDGEMENT_SIZE = 4 }; /* PUBACK and PUBREC without a reason */
 
 /* What the socket has not taken. */
 static size_t unwritten(const struct connection *connection)
@@ -21,7 +21,7 @@ static size_t unwritten(const struct connection *connection)
  * limit alone: all of them together are few, as the journal's backlog bounds the messages that they answer. */
 static size_t owed(const struct connection *connection)
 {
-    return unwritten(connection) + (size_t)connection->session.inbound_unacknowledged * PUBACK_SIZE;
+    return unwritten(connection) + (size_t)connection->session.inbound_unacknowledged * ACKNOWLEDGEMENT_SIZE;
 }
 
 void connection_note_queue(struct connection *connection)
@@ -59,6 +59,7 @@ void connection_retry(struct connection *connection)
 
 static void fini(struct connection *connection)
 {
+    mqtt_session_fini(&connection->session);
     buffer_fini(&connection->in);
     buffer_fini(&connection->out);
     buffer_fini(&connection->sending);
@@ -218,19 +219,30 @@ void connection_flush(struct connection *connection)
     connection_note_queue(connection);
 }
 
-void connection_puback(struct connection *connection, uint16_t packet_id)
+/* Appends an acknowledgement without a reason; whether it could. */
+static bool put_acknowledgement(struct connection *connection, enum mqtt_packet_type type, uint16_t packet_id)
 {
     struct buffer *out = &connection->out;
-    if (connection->closing || buffer_reserve(out, PUBACK_SIZE))
-        return; /* a connection that cannot take four bytes is closed by its limits */
+    if (connection->closing || buffer_reserve(out, ACKNOWLEDGEMENT_SIZE))
+        return false; /* a connection that cannot take four bytes is closed by its limits */
     uint8_t *at = out->data + out->length;
-    at[0] = MQTT_PUBACK << 4;
+    at[0] = (uint8_t)(type << 4);
     at[1] = 2;
     at[2] = (uint8_t)(packet_id >> 8);
     at[3] = (uint8_t)packet_id;
-    out->length += PUBACK_SIZE;
-    mqtt_session_acknowledged(&connection->session);
+    out->length += ACKNOWLEDGEMENT_SIZE;
     loop_mark_dirty(connection);
+    return true;
+}
+
+void connection_acknowledge(struct connection *connection, uint16_t packet_id, bool exactly_once)
+{
+    if (!put_acknowledgement(connection, exactly_once ? MQTT_PUBREC : MQTT_PUBACK, packet_id))
+        return;
+    if (exactly_once)
+        mqtt_session_recorded(&connection->session, packet_id);
+    else
+        mqtt_session_acknowledged(&connection->session);
 }
 
 /* ---- events ---- */
@@ -240,7 +252,6 @@ static int connack_properties(struct connection *connection, const struct mqtt_c
 {
     const struct bus_options *options = &connection->loop->bus->options;
     int error = mqtt_property_u16(out, MQTT_PROPERTY_RECEIVE_MAXIMUM, options->receive_maximum);
-    error = error ? error : mqtt_property_byte(out, MQTT_PROPERTY_MAXIMUM_QOS, 1);
     error = error ? error : mqtt_property_byte(out, MQTT_PROPERTY_RETAIN_AVAILABLE, 0);
     error = error ? error : mqtt_property_u32(out, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE, options->packet_size_max);
     error = error ? error : mqtt_property_byte(out, MQTT_PROPERTY_SUBSCRIPTION_IDENTIFIER_AVAILABLE, 0);
@@ -258,8 +269,6 @@ static int keep_will(struct connection *connection, const struct mqtt_connect *c
 {
     if (!connect->will)
         return 0;
-    if (connect->will_qos > 1)
-        return ERR_QOS_NOT_SUPPORTED;
     if (connect->will_retain && connect->version == MQTT_VERSION_5_0)
         return ERR_RETAIN_NOT_SUPPORTED;
     int error = buffer_append(&connection->will_topic, connect->will_topic.data, connect->will_topic.length);
@@ -327,7 +336,7 @@ static void on_subscribe(struct connection *connection, const struct mqtt_subscr
             .loop = loop->index,
             .connection = connection->slot,
             .generation = connection->generation,
-            .qos = wanted.qos > 1 ? 1 : wanted.qos,
+            .qos = wanted.qos,
             .options = wanted.no_local ? ROUTER_NO_LOCAL : 0,
         };
         int added = router_subscribe(loop->bus->router, (const char *)wanted.filter.data, wanted.filter.length, &subscription);
@@ -385,13 +394,34 @@ static void on_error(struct connection *connection, int error)
     connection_close(connection, CLOSE_PROTOCOL, error_mqtt_reason(error));
 }
 
-static void act(struct connection *connection, struct mqtt_event *event)
+/* The next step of a QoS 2 exchange, in either direction. */
+static void answer(struct connection *connection, enum mqtt_packet_type type, const struct mqtt_event *event)
+{
+    int error = mqtt_ack_encode(&connection->out, connection->session.version, type, event->ack.packet_id, event->reason);
+    if (error)
+        connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
+}
+
+static void act(struct connection *connection, struct mqtt_event *event, uint64_t now_ns)
 {
     switch (event->type) {
     case MQTT_EVENT_PUBLISH: /* taken by process() */
         break;
-    case MQTT_EVENT_PUBACK:
-        connection->progress_ns = uv_now(&connection->loop->uv) * 1000000u;
+    case MQTT_EVENT_REPEAT:
+        counter_add(&connection->loop->counters.received[2], 1);
+        if (event->recorded)
+            put_acknowledgement(connection, MQTT_PUBREC, event->publish.packet_id);
+        break;
+    case MQTT_EVENT_PUBREL:
+        answer(connection, MQTT_PUBCOMP, event);
+        break;
+    case MQTT_EVENT_PUBREC:
+        answer(connection, MQTT_PUBREL, event);
+        if (!event->reason)
+            connection->progress_ns = now_ns;
+        break;
+    case MQTT_EVENT_SETTLED:
+        connection->progress_ns = now_ns;
         break;
     case MQTT_EVENT_CONNECT:
         on_connect(connection, &event->connect);
@@ -431,7 +461,7 @@ static size_t process(struct connection *connection, const uint8_t *bytes, size_
         size_t consumed;
         mqtt_session_next(&connection->session, bytes + done, length - done, now_ns, &consumed, &event);
         if (event.type == MQTT_EVENT_PUBLISH && !deliver_publish(connection, &event.publish, false)) {
-            mqtt_session_acknowledged(&connection->session); /* it will be counted when it is offered again */
+            mqtt_session_forget(&connection->session, &event.publish); /* it will be offered again */
             break;
         }
         done += consumed;
@@ -439,7 +469,7 @@ static size_t process(struct connection *connection, const uint8_t *bytes, size_
             *needed = event.needed;
             break;
         }
-        act(connection, &event);
+        act(connection, &event, now_ns);
     }
     if (connection->closing)
         return length;
@@ -585,7 +615,7 @@ void connection_open(struct loop *loop, int socket)
     uv_tcp_init(&loop->uv, &connection->handle);
     connection->handle.data = connection;
     struct mqtt_session_limits limits = {
-        .packet_size_max = options->packet_size_max, .receive_maximum = options->receive_maximum, .qos_max = 1};
+        .packet_size_max = options->packet_size_max, .receive_maximum = options->receive_maximum, .qos_max = 2};
     uint64_t now_ns = uv_now(&loop->uv) * 1000000u;
     mqtt_session_init(&connection->session, &limits, now_ns);
     connection->progress_ns = now_ns;

@@ -46,7 +46,7 @@ static void append(struct connection *from, const struct mqtt_publish *publish, 
     };
     uint64_t token = 0;
     if (publish->qos > 0 && !options->acknowledge_at_once)
-        token = (uint64_t)from->slot << 40 | (uint64_t)from->generation << 16 | publish->packet_id;
+        token = connection_token(from, publish->packet_id, publish->qos == 2);
     int error = journal_append(loop->producer, stream == STREAM_INGEST ? options->ingest_stream : options->default_stream, &message, NULL,
                                0, token);
     loop->needs_submit = true;
@@ -59,7 +59,7 @@ static void append(struct connection *from, const struct mqtt_publish *publish, 
     } else if (error) {
         counter_add(&loop->counters.ingest_dropped[INGEST_NO_MEMORY], 1);
     } else if (publish->qos > 0 && options->acknowledge_at_once) {
-        connection_puback(from, publish->packet_id);
+        connection_acknowledge(from, publish->packet_id, publish->qos == 2);
     }
 }
 
@@ -145,7 +145,7 @@ void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_p
         error = mqtt_publish_encode(&to->out, to->session.version, &outgoing, NULL);
     } else {
         bool in_turn = to->waiting.length == to->waiting_at;
-        outgoing.packet_id = in_turn ? mqtt_session_take_id(&to->session) : 0;
+        outgoing.packet_id = in_turn ? mqtt_session_take_id(&to->session, outgoing.qos) : 0;
         error =
             outgoing.packet_id ? mqtt_publish_encode(&to->out, to->session.version, &outgoing, NULL) : encode_waiting(to, &outgoing, size);
     }
@@ -164,12 +164,12 @@ void deliver_waiting(struct connection *connection)
 {
     struct buffer *waiting = &connection->waiting;
     while (connection->waiting_at < waiting->length) {
-        uint16_t id = mqtt_session_take_id(&connection->session);
-        if (id == 0)
-            break;
         struct waiting_head head;
         memcpy(&head, waiting->data + connection->waiting_at, sizeof head);
         uint8_t *packet = waiting->data + connection->waiting_at + sizeof head;
+        uint16_t id = mqtt_session_take_id(&connection->session, packet[0] >> 1 & 3); /* the flags of a PUBLISH */
+        if (id == 0)
+            break;
         packet[head.id_position] = (uint8_t)(id >> 8);
         packet[head.id_position + 1] = (uint8_t)id;
         if (buffer_append(&connection->out, packet, head.size)) {
@@ -226,7 +226,7 @@ static unsigned deliver_remote(struct bus *bus, const struct router_match *match
     return full;
 }
 
-/* Whether a publish of QoS 1 has to wait; pauses its sender then. */
+/* Whether a publish of QoS 1 or 2 has to wait; pauses its sender then. */
 static bool must_wait(struct connection *from, const struct router_match *match)
 {
     const struct loop *loop = from->loop;

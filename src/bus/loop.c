@@ -91,7 +91,7 @@ struct connection *loop_new_connection(struct loop *loop)
     if (!connection)
         return NULL;
     uint32_t slot = loop->free_slots[--loop->free_count];
-    loop->generations[slot] = (loop->generations[slot] + 1) & ((1u << LOOP_SLOT_BITS) - 1);
+    loop->generations[slot] = (loop->generations[slot] + 1) & ((1u << LOOP_GENERATION_BITS) - 1);
     loop->slots[slot] = connection;
     connection->loop = loop;
     connection->slot = slot;
@@ -154,9 +154,10 @@ static void release(void *context, const struct journal_batch *batch)
     struct loop *loop = context;
     for (size_t i = 0; i < batch->token_count; i++) {
         uint64_t token = batch->tokens[i];
-        struct connection *connection = connection_find(loop, (uint32_t)(token >> 40), (uint32_t)(token >> 16 & 0xffffff));
+        struct connection *connection =
+            connection_find(loop, token >> 40 & ((1u << LOOP_SLOT_BITS) - 1), token >> 16 & ((1u << LOOP_GENERATION_BITS) - 1));
         if (connection)
-            connection_puback(connection, (uint16_t)token);
+            connection_acknowledge(connection, (uint16_t)token, token >> 63);
     }
 }
 

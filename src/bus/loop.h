@@ -6,7 +6,7 @@
  * Who is not read from, and until when. A connection is paused for one reason at a time; when that is gone it is tried again and may find
  * the next. What it was about to do is offered again as if it had just arrived.
  *
- *   PAUSE_JOURNAL     its next publish is to be acknowledged, and too much of this loop is on its way to the disk
+ *   PAUSE_JOURNAL     its next publish is to be acknowledged (QoS 1 or 2), and too much of this loop is on its way to the disk
  *   PAUSE_SUBSCRIBER  its next publish is to be acknowledged, and a subscriber that must get it has no room
  *   PAUSE_MAIL        the mail of another loop is full, which has not read it yet
  *   PAUSE_OUTPUT      it does not take what is written to it
@@ -46,7 +46,8 @@ enum {
     LOOP_MAIL_HARD_MAX = 256 << 20,    /* default of bus_options.mail_hard_max */
     LOOP_MEMORY_SLACK = 64 << 10,      /* bytes by which a loop's use may differ from what the bus knows of it */
     LOOP_PRESSED_QUEUE_MAX = 64 << 10, /* in place of outgoing_soft_max while memory is pressed */
-    LOOP_SLOT_BITS = 24,
+    LOOP_SLOT_BITS = 23,
+    LOOP_GENERATION_BITS = 24,
     LOOP_SLOTS_FIRST = 64,
     LOOP_HARD_FACTOR = 4, /* outgoing_hard_max = outgoing_soft_max * LOOP_HARD_FACTOR */
     CONNECTION_KEEP_BUFFER = 16 << 10,
@@ -70,7 +71,7 @@ struct connection {
     struct buffer out;     /* to be written at the end of this turn */
     struct buffer sending; /* handed to libuv */
     uv_write_t write;
-    struct buffer waiting; /* QoS 1 messages behind the send window: struct waiting_head and the packet, each */
+    struct buffer waiting; /* messages of QoS 1 and 2 behind the send window: struct waiting_head and the packet, each */
     size_t waiting_at;     /* what of it was taken already */
     struct connection *dirty_next;
     struct connection *paused_before, *paused_next; /* in loop->paused[pause] */
@@ -104,7 +105,7 @@ struct waiting_head {
 
 struct loop_counters { /* written by the loop alone; read by anybody */
     _Atomic uint64_t connections, accepted, subscriptions;
-    _Atomic uint64_t received[3], delivered[2];
+    _Atomic uint64_t received[3], delivered[3];
     _Atomic uint64_t dropped[DROP_REASONS];
     _Atomic uint64_t closed[CLOSE_REASONS];
     _Atomic uint64_t paused[PAUSE_REASONS], paused_now[PAUSE_REASONS];
@@ -234,10 +235,15 @@ static inline size_t connection_memory(const struct connection *connection) /* b
 {
     return buffer_memory(&connection->out) + buffer_memory(&connection->sending) + buffer_memory(&connection->waiting);
 }
-void connection_puback(struct connection *connection, uint16_t packet_id);
-static inline uint64_t connection_key(uint32_t loop, uint32_t slot) /* for `awaited` */
+void connection_acknowledge(struct connection *connection, uint16_t packet_id, bool exactly_once); /* PUBACK, or PUBREC */
+static inline uint64_t connection_key(uint32_t loop, uint32_t slot)                                /* for `awaited` */
 {
     return (uint64_t)loop << 32 | slot;
+}
+/* What the journal gives back when a publish is durable: whom to answer, and how. */
+static inline uint64_t connection_token(const struct connection *connection, uint16_t packet_id, bool exactly_once)
+{
+    return (uint64_t)exactly_once << 63 | (uint64_t)connection->slot << 40 | (uint64_t)connection->generation << 16 | packet_id;
 }
 static inline struct connection *connection_find(const struct loop *loop, uint32_t slot, uint32_t generation)
 {
@@ -253,7 +259,7 @@ static inline struct connection *connection_find(const struct loop *loop, uint32
 enum memory_level {
     MEMORY_AMPLE,
     MEMORY_PRESSED, /* no connection may have more than LOOP_PRESSED_QUEUE_MAX queued */
-    MEMORY_FULL,    /* QoS 0 is dropped, publishes of QoS 1 wait */
+    MEMORY_FULL,    /* QoS 0 is dropped, publishes of QoS 1 and 2 wait */
     MEMORY_OVER     /* subscribers of what could not be held back are disconnected */
 };
 static inline enum memory_level memory_level(const struct bus *bus)

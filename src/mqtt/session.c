@@ -1,12 +1,15 @@
 /* One table-free state machine: NEW takes a CONNECT and nothing else, ACTIVE takes everything else, CLOSED takes nothing.
  *
  * Outgoing identifiers are handed out in turn, so those that wait for an answer lie in a window behind the next one. One bit for
- * each place in that window is all there is to remember; a straggler holds the window's start until it is answered. */
+ * each place in that window is all that QoS 1 has to remember; a straggler holds the window's start until it is answered. What QoS 2 has
+ * to know besides is in a map, which QoS 1 only asks whether it is empty. */
 #include "mqtt/session.h"
+
+#include <assert.h>
 
 #include "mqtt/wire.h"
 
-enum { CONNECT_TIMEOUT_S = 10, PACKET_ID_COUNT = 65535 };
+enum { CONNECT_TIMEOUT_S = 10, PACKET_ID_COUNT = 65535, ID_NOT_FOUND = 0x92 };
 
 #define NS_PER_S UINT64_C(1000000000)
 
@@ -19,6 +22,12 @@ void mqtt_session_init(struct mqtt_session *session, const struct mqtt_session_l
                                      .oldest_packet_id = 1,
                                      .next_packet_id = 1,
                                      .peer_packet_size_max = UINT32_MAX};
+}
+
+void mqtt_session_fini(struct mqtt_session *session)
+{
+    mqtt_id_map_fini(&session->inbound);
+    mqtt_id_map_fini(&session->outbound);
 }
 
 static void fail(struct mqtt_session *session, int error, struct mqtt_event *event)
@@ -53,15 +62,17 @@ static uint32_t window_bit(const struct mqtt_session *session, uint32_t distance
     return (session->oldest_bit + distance) % MQTT_SEND_WINDOW;
 }
 
-uint16_t mqtt_session_take_id(struct mqtt_session *session)
+uint16_t mqtt_session_take_id(struct mqtt_session *session, unsigned qos)
 {
     uint32_t span = id_distance(session->oldest_packet_id, session->next_packet_id);
     if (session->outbound_unacknowledged >= session->send_maximum || span == MQTT_SEND_WINDOW)
         return 0;
+    uint16_t id = session->next_packet_id;
+    if (qos == 2 && mqtt_id_map_put(&session->outbound, id, MQTT_OUTBOUND_WAITS_PUBREC))
+        return 0;
     uint32_t bit = window_bit(session, span);
     session->outstanding[bit / 64] |= UINT64_C(1) << bit % 64;
     session->outbound_unacknowledged++;
-    uint16_t id = session->next_packet_id;
     session->next_packet_id = id_after(id, 1);
     return id;
 }
@@ -85,22 +96,61 @@ static void advance_window(struct mqtt_session *session, uint32_t span)
     session->oldest_packet_id = id_after(session->oldest_packet_id, steps);
 }
 
-/* False when nothing waits under this identifier. */
-static bool release_id(struct mqtt_session *session, uint16_t id)
+/* Whether the identifier is in use; *distance gets its place in the window then. */
+static bool in_use(const struct mqtt_session *session, uint16_t id, uint32_t *distance)
 {
     uint32_t span = id_distance(session->oldest_packet_id, session->next_packet_id);
-    uint32_t distance = id_distance(session->oldest_packet_id, id);
-    if (distance >= span)
+    *distance = id_distance(session->oldest_packet_id, id);
+    if (*distance >= span)
+        return false;
+    uint32_t bit = window_bit(session, *distance);
+    return session->outstanding[bit / 64] >> bit % 64 & 1;
+}
+
+/* False when it is not in use. */
+static bool release_id(struct mqtt_session *session, uint16_t id)
+{
+    uint32_t distance;
+    if (!in_use(session, id, &distance))
         return false;
     uint32_t bit = window_bit(session, distance);
-    uint64_t mask = UINT64_C(1) << bit % 64;
-    if (!(session->outstanding[bit / 64] & mask))
-        return false;
-    session->outstanding[bit / 64] &= ~mask;
+    session->outstanding[bit / 64] &= ~(UINT64_C(1) << bit % 64);
     session->outbound_unacknowledged--;
     if (distance == 0)
-        advance_window(session, span);
+        advance_window(session, id_distance(session->oldest_packet_id, session->next_packet_id));
     return true;
+}
+
+enum mqtt_outbound mqtt_session_outbound(const struct mqtt_session *session, uint16_t id)
+{
+    uint32_t distance;
+    unsigned state = mqtt_id_map_get(&session->outbound, id);
+    if (state == MQTT_OUTBOUND_NONE && in_use(session, id, &distance))
+        return MQTT_OUTBOUND_WAITS_PUBACK;
+    return (enum mqtt_outbound)state;
+}
+
+/* ---- QoS 2 publishes received ---- */
+
+enum mqtt_inbound mqtt_session_inbound(const struct mqtt_session *session, uint16_t id)
+{
+    return (enum mqtt_inbound)mqtt_id_map_get(&session->inbound, id);
+}
+
+void mqtt_session_recorded(struct mqtt_session *session, uint16_t id)
+{
+    assert(mqtt_session_inbound(session, id) == MQTT_INBOUND_RECEIVED);
+    mqtt_id_map_put(&session->inbound, id, MQTT_INBOUND_RECORDED);
+    session->inbound_unacknowledged--;
+    session->inbound_recorded++;
+}
+
+void mqtt_session_forget(struct mqtt_session *session, const struct mqtt_publish *publish)
+{
+    if (publish->qos == 2)
+        mqtt_id_map_put(&session->inbound, publish->packet_id, MQTT_INBOUND_NONE);
+    if (publish->qos)
+        session->inbound_unacknowledged--;
 }
 
 /* ---- packets ---- */
@@ -140,24 +190,94 @@ static int take_publish(struct mqtt_session *session, const struct mqtt_frame *f
         if (publish->retain && !session->limits.retain_available)
             return ERR_RETAIN_NOT_SUPPORTED;
     }
-    if (publish->qos) {
-        if (five && session->inbound_unacknowledged >= session->limits.receive_maximum)
-            return ERR_RECEIVE_MAXIMUM;
-        session->inbound_unacknowledged++;
-    }
     event->type = MQTT_EVENT_PUBLISH;
+    if (publish->qos == 0)
+        return 0;
+    if (publish->qos == 2) {
+        enum mqtt_inbound state = mqtt_session_inbound(session, publish->packet_id);
+        if (state != MQTT_INBOUND_NONE) {
+            event->type = MQTT_EVENT_REPEAT;
+            event->recorded = state == MQTT_INBOUND_RECORDED;
+            return 0;
+        }
+    }
+    if (five && session->inbound_unacknowledged + session->inbound_recorded >= session->limits.receive_maximum)
+        return ERR_RECEIVE_MAXIMUM;
+    if (publish->qos == 2 && mqtt_id_map_put(&session->inbound, publish->packet_id, MQTT_INBOUND_RECEIVED))
+        return ERR_NO_MEMORY;
+    session->inbound_unacknowledged++;
     return 0;
 }
 
-/* *ignored: nothing waited under the identifier. No standard asks to close then, and a resent PUBLISH may well be answered twice. */
+static int take_pubrel(struct mqtt_session *session, const struct mqtt_frame *frame, struct mqtt_event *event)
+{
+    int error = mqtt_ack_decode(frame, session->version, &event->ack);
+    if (error)
+        return error;
+    enum mqtt_inbound state = mqtt_session_inbound(session, event->ack.packet_id);
+    if (state == MQTT_INBOUND_RECEIVED)
+        return ERR_PROTOCOL; /* it answers a PUBREC that was not sent */
+    if (state == MQTT_INBOUND_RECORDED) {
+        mqtt_id_map_put(&session->inbound, event->ack.packet_id, MQTT_INBOUND_NONE);
+        session->inbound_recorded--;
+    }
+    event->type = MQTT_EVENT_PUBREL;
+    event->reason = state == MQTT_INBOUND_NONE ? ID_NOT_FOUND : 0;
+    return 0;
+}
+
+/* *ignored: nothing waits under the identifier. */
+static void settle(struct mqtt_session *session, struct mqtt_event *event, bool *ignored)
+{
+    *ignored = !release_id(session, event->ack.packet_id);
+    session->unexpected_answers += *ignored;
+    event->type = MQTT_EVENT_SETTLED;
+}
+
+/* The fast path: a session without QoS 2 looks for its identifier in the window alone. */
 static int take_puback(struct mqtt_session *session, const struct mqtt_frame *frame, struct mqtt_event *event, bool *ignored)
 {
     int error = mqtt_ack_decode(frame, session->version, &event->ack);
     if (error)
         return error;
-    *ignored = !release_id(session, event->ack.packet_id);
-    session->unexpected_pubacks += *ignored;
-    event->type = MQTT_EVENT_PUBACK;
+    if (session->outbound.count && mqtt_id_map_get(&session->outbound, event->ack.packet_id))
+        return ERR_PROTOCOL;
+    settle(session, event, ignored);
+    return 0;
+}
+
+static int take_pubrec(struct mqtt_session *session, const struct mqtt_frame *frame, struct mqtt_event *event, bool *ignored)
+{
+    int error = mqtt_ack_decode(frame, session->version, &event->ack);
+    if (error)
+        return error;
+    uint16_t id = event->ack.packet_id;
+    enum mqtt_outbound state = mqtt_session_outbound(session, id);
+    bool refused = event->ack.reason >= 0x80;
+    if (state == MQTT_OUTBOUND_WAITS_PUBACK || (state == MQTT_OUTBOUND_WAITS_PUBCOMP && refused))
+        return ERR_PROTOCOL;
+    if (refused) {
+        mqtt_id_map_put(&session->outbound, id, MQTT_OUTBOUND_NONE);
+        settle(session, event, ignored);
+        return 0;
+    }
+    if (state != MQTT_OUTBOUND_NONE)
+        mqtt_id_map_put(&session->outbound, id, MQTT_OUTBOUND_WAITS_PUBCOMP);
+    event->type = MQTT_EVENT_PUBREC;
+    event->reason = state == MQTT_OUTBOUND_NONE ? ID_NOT_FOUND : 0;
+    return 0;
+}
+
+static int take_pubcomp(struct mqtt_session *session, const struct mqtt_frame *frame, struct mqtt_event *event, bool *ignored)
+{
+    int error = mqtt_ack_decode(frame, session->version, &event->ack);
+    if (error)
+        return error;
+    enum mqtt_outbound state = mqtt_session_outbound(session, event->ack.packet_id);
+    if (state != MQTT_OUTBOUND_WAITS_PUBCOMP && state != MQTT_OUTBOUND_NONE)
+        return ERR_PROTOCOL;
+    mqtt_id_map_put(&session->outbound, event->ack.packet_id, MQTT_OUTBOUND_NONE);
+    settle(session, event, ignored);
     return 0;
 }
 
@@ -178,21 +298,11 @@ static int take_disconnect(struct mqtt_session *session, const struct mqtt_frame
 /* What a client may send and no event of this version is made of. */
 static int refuse(const struct mqtt_session *session, const struct mqtt_frame *frame)
 {
-    struct mqtt_ack ack;
-    struct mqtt_auth auth;
-    int error;
-    switch (frame->type) {
-    case MQTT_PUBREC:
-    case MQTT_PUBREL:
-    case MQTT_PUBCOMP:
-        error = mqtt_ack_decode(frame, session->version, &ack);
-        return error ? error : ERR_PROTOCOL; /* nothing of QoS 2 was ever begun */
-    case MQTT_AUTH:
-        error = mqtt_auth_decode(frame, session->version, &auth);
-        return error ? error : ERR_AUTHENTICATION_METHOD;
-    default:
+    if (frame->type != MQTT_AUTH)
         return ERR_PROTOCOL; /* a second CONNECT, or what only a server sends */
-    }
+    struct mqtt_auth auth;
+    int error = mqtt_auth_decode(frame, session->version, &auth);
+    return error ? error : ERR_AUTHENTICATION_METHOD;
 }
 
 static int take_active(struct mqtt_session *session, const struct mqtt_frame *frame, struct mqtt_event *event, bool *ignored)
@@ -203,6 +313,12 @@ static int take_active(struct mqtt_session *session, const struct mqtt_frame *fr
         return take_publish(session, frame, event);
     case MQTT_PUBACK:
         return take_puback(session, frame, event, ignored);
+    case MQTT_PUBREC:
+        return take_pubrec(session, frame, event, ignored);
+    case MQTT_PUBREL:
+        return take_pubrel(session, frame, event);
+    case MQTT_PUBCOMP:
+        return take_pubcomp(session, frame, event, ignored);
     case MQTT_SUBSCRIBE:
         event->type = MQTT_EVENT_SUBSCRIBE;
         return mqtt_subscribe_decode(frame, session->version, &event->subscribe);

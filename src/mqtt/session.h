@@ -1,9 +1,29 @@
 /* The server's side of one MQTT session as a state machine. Pure: bytes and time in, events out; no socket, no clock,
- * no allocation after mqtt_session_init.
+ * no allocation but for what QoS 2 has to remember.
  *
  * The owner feeds what it has read and acts on each event; the machine keeps the rules of order, identifiers, flow control
  * and keep alive. What a peer does wrong becomes MQTT_EVENT_ERROR with the reason to send, after which nothing more is
- * accepted. */
+ * accepted.
+ *
+ * A message that we receive. What the owner does, and by which name the state of its identifier goes (enum mqtt_inbound):
+ *
+ *   QoS 1   PUBLISH: take it; PUBACK when it is durable, mqtt_session_acknowledged.
+ *   QoS 2   PUBLISH: take it                                              RECEIVED
+ *           PUBREC when it is durable, mqtt_session_recorded              RECORDED
+ *           PUBREL: send PUBCOMP                                          NONE
+ *           REPEAT: the same identifier while it is RECEIVED or RECORDED, whatever its DUP flag says; it is no new message.
+ *
+ * A message that we send (enum mqtt_outbound). The rows are what our peer answers; "ignored" is counted and makes no event:
+ *
+ *                          waits for        PUBACK     PUBREC         PUBREC >= 0x80   PUBCOMP
+ *   mqtt_session_take_id   PUBACK (QoS 1)   SETTLED    error          error            error
+ *                          PUBREC (QoS 2)   error      send PUBREL    SETTLED          error
+ *   PUBREL was sent        PUBCOMP          error      PUBREL again   error            SETTLED
+ *   no such identifier                      ignored    PUBREL 0x92    ignored          ignored
+ *
+ * An error is ERR_PROTOCOL in both versions: the standards have who finds such a thing close the connection ([MQTT-4.8.0-1] of 3.1.1,
+ * [MQTT-4.13.1-1] of 5.0), and the peer would never give the awaited answer. To answer what is unknown is forgiven (it may be left from an
+ * earlier connection), and so is a PUBREL for an identifier that is not in use: its PUBCOMP has 0x92 in 5.0. */
 #ifndef MQTT_SESSION_H
 #define MQTT_SESSION_H
 
@@ -11,6 +31,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "mqtt/id_map.h"
 #include "mqtt/packet.h"
 
 enum mqtt_session_state { MQTT_SESSION_NEW, MQTT_SESSION_ACTIVE, MQTT_SESSION_CLOSED };
@@ -18,8 +39,11 @@ enum mqtt_session_state { MQTT_SESSION_NEW, MQTT_SESSION_ACTIVE, MQTT_SESSION_CL
 enum mqtt_event_type {
     MQTT_EVENT_NEED_MORE, /* the bytes end within a packet */
     MQTT_EVENT_CONNECT,   /* answer with CONNACK, then call mqtt_session_accept, or close */
-    MQTT_EVENT_PUBLISH,   /* QoS 1: call mqtt_session_acknowledged when the PUBACK is sent */
-    MQTT_EVENT_PUBACK,    /* of a message we sent; the identifier was outstanding and is free again */
+    MQTT_EVENT_PUBLISH,   /* a new message; or mqtt_session_forget, when it is not taken */
+    MQTT_EVENT_REPEAT,    /* a QoS 2 PUBLISH that is here already: send PUBREC if `recorded`, otherwise it is still to come */
+    MQTT_EVENT_PUBREL,    /* answer with PUBCOMP and `reason` */
+    MQTT_EVENT_PUBREC,    /* answer with PUBREL and `reason` */
+    MQTT_EVENT_SETTLED,   /* our peer is done with a message we sent; its identifier is free again */
     MQTT_EVENT_SUBSCRIBE,
     MQTT_EVENT_UNSUBSCRIBE,
     MQTT_EVENT_PING,       /* answer with PINGRESP */
@@ -29,12 +53,14 @@ enum mqtt_event_type {
 
 struct mqtt_event {
     enum mqtt_event_type type;
-    int error;     /* MQTT_EVENT_ERROR: a value of base/error.h, class PEER */
-    size_t needed; /* MQTT_EVENT_NEED_MORE: total size of the unfinished packet, 0 while unknown */
+    int error;      /* MQTT_EVENT_ERROR: a value of base/error.h, class PEER */
+    size_t needed;  /* MQTT_EVENT_NEED_MORE: total size of the unfinished packet, 0 while unknown */
+    uint8_t reason; /* MQTT_EVENT_PUBREL, _PUBREC: of the answer; 0x92 when nothing is known by the identifier (told in MQTT 5) */
+    bool recorded;  /* MQTT_EVENT_REPEAT */
     union {
         struct mqtt_connect connect;
-        struct mqtt_publish publish;
-        struct mqtt_ack ack;
+        struct mqtt_publish publish;     /* and REPEAT */
+        struct mqtt_ack ack;             /* PUBREL, PUBREC, SETTLED */
         struct mqtt_subscribe subscribe; /* and UNSUBSCRIBE */
         struct mqtt_disconnect disconnect;
     };
@@ -42,10 +68,14 @@ struct mqtt_event {
 
 struct mqtt_session_limits {
     uint32_t packet_size_max; /* bytes, whole packet */
-    uint16_t receive_maximum; /* unacknowledged QoS 1 publishes a client may have; announced in CONNACK (MQTT 5) */
-    uint8_t qos_max;          /* 1 in this version; a higher PUBLISH is ERR_QOS_NOT_SUPPORTED */
+    uint16_t receive_maximum; /* publishes of QoS 1 and 2 a client may have without PUBACK or PUBCOMP; announced in CONNACK (MQTT 5) */
+    uint8_t qos_max;          /* a higher PUBLISH is ERR_QOS_NOT_SUPPORTED */
     bool retain_available;    /* false: a retained MQTT 5 PUBLISH is ERR_RETAIN_NOT_SUPPORTED; 3.1.1 has no way to say so */
 };
+
+/* Where an identifier is in its exchange; see above. */
+enum mqtt_inbound { MQTT_INBOUND_NONE, MQTT_INBOUND_RECEIVED, MQTT_INBOUND_RECORDED };
+enum mqtt_outbound { MQTT_OUTBOUND_NONE, MQTT_OUTBOUND_WAITS_PUBREC, MQTT_OUTBOUND_WAITS_PUBCOMP, MQTT_OUTBOUND_WAITS_PUBACK };
 
 enum { MQTT_SEND_WINDOW = 4096 }; /* most identifiers from the oldest unacknowledged to the next, whatever the peer would allow */
 
@@ -57,33 +87,39 @@ struct mqtt_session {
     uint16_t keep_alive_s;              /* 0: none */
     uint32_t session_expiry_interval_s; /* of CONNECT (MQTT 5); 0: the session ends with the connection */
     uint64_t last_packet_ns;
-    uint32_t inbound_unacknowledged; /* QoS 1 publishes received and not yet acknowledged */
+    uint32_t inbound_unacknowledged; /* publishes received whose PUBACK or PUBREC was not sent yet */
+    uint32_t inbound_recorded;       /* those that wait for their PUBREL */
+    struct mqtt_id_map inbound;      /* QoS 2: identifier -> enum mqtt_inbound */
+    struct mqtt_id_map outbound;     /* QoS 2: identifier -> enum mqtt_outbound; its bit in `outstanding` is set too */
     uint16_t send_maximum;           /* min(peer's receive maximum, MQTT_SEND_WINDOW) */
     uint32_t outbound_unacknowledged;
-    uint64_t unexpected_pubacks; /* PUBACKs that answered nothing; they were ignored */
+    uint64_t unexpected_answers; /* that answered nothing; they were ignored */
     uint16_t oldest_packet_id;   /* identifiers are handed out in turn, 1..65535; the window starts here */
     uint16_t oldest_bit;         /* the place of oldest_packet_id in `outstanding` */
     uint16_t next_packet_id;
     uint32_t peer_packet_size_max;               /* MQTT 5 Maximum Packet Size of the peer; UINT32_MAX when it set none */
-    uint64_t outstanding[MQTT_SEND_WINDOW / 64]; /* ring: bit oldest_bit + i: identifier oldest_packet_id + i waits for its PUBACK */
+    uint64_t outstanding[MQTT_SEND_WINDOW / 64]; /* ring: bit oldest_bit + i: identifier oldest_packet_id + i is in use */
 };
 
 void mqtt_session_init(struct mqtt_session *session, const struct mqtt_session_limits *limits, uint64_t now_ns);
+void mqtt_session_fini(struct mqtt_session *session);
 
 /* Takes the next packet from `bytes`. *consumed gets the bytes it took. The event borrows from `bytes`. Call again with what is
  * left until NEED_MORE, DISCONNECT or ERROR. PUBLISH is the fast path: only event->type and the member of that type are written.
  *
- * A PUBACK for an identifier that is not outstanding is skipped without an event, so *consumed may be above 0 with NEED_MORE and
+ * An answer under an identifier that is not in use is skipped without an event, so *consumed may be above 0 with NEED_MORE and
  * ERROR too: the owner always drops *consumed bytes. Behind a CONNECT nothing is taken before mqtt_session_accept; the owner calls again
  * then.
  *
  * Errors: those of the decoders, and
- *   ERR_PROTOCOL              first packet not CONNECT, second CONNECT, a packet only a server sends, PUBREC/PUBREL/PUBCOMP, anything
- *                             behind DISCONNECT, session expiry set by DISCONNECT after 0 in CONNECT
+ *   ERR_PROTOCOL              first packet not CONNECT, second CONNECT, a packet only a server sends, an answer that does not belong to
+ *                             the message, PUBREL before PUBREC, anything behind DISCONNECT, session expiry set by DISCONNECT after 0 in
+ *                             CONNECT
  *   ERR_PACKET_TOO_LARGE      above limits.packet_size_max, known before the body has arrived
  *   ERR_QOS_NOT_SUPPORTED     above limits.qos_max
  *   ERR_RETAIN_NOT_SUPPORTED  MQTT 5 only
- *   ERR_RECEIVE_MAXIMUM       MQTT 5 only: more unacknowledged QoS 1 publishes than announced
+ *   ERR_RECEIVE_MAXIMUM       MQTT 5 only: more publishes of QoS 1 and 2 without PUBACK or PUBCOMP than announced
+ *   ERR_NO_MEMORY             (not class PEER) for what QoS 2 has to remember
  *   ERR_TOPIC_ALIAS           any alias: the server announces a maximum of 0
  *   ERR_AUTHENTICATION_METHOD CONNECT with an authentication method, AUTH */
 void mqtt_session_next(struct mqtt_session *session, const uint8_t *bytes, size_t length, uint64_t now_ns, size_t *consumed,
@@ -98,8 +134,20 @@ static inline void mqtt_session_acknowledged(struct mqtt_session *session)
     session->inbound_unacknowledged--;
 }
 
-/* The identifier for the next QoS 1 message to send, now outstanding; 0 when the window is full (the owner queues). */
-uint16_t mqtt_session_take_id(struct mqtt_session *session);
+/* PUBREC was sent for a received QoS 2 publish. */
+void mqtt_session_recorded(struct mqtt_session *session, uint16_t id);
+
+/* A publish is as good as never received: it will be offered again, or was refused by a PUBACK or PUBREC of 0x80 and above. */
+void mqtt_session_forget(struct mqtt_session *session, const struct mqtt_publish *publish);
+
+/* The identifier for the next message of QoS 1 or 2 to send, now in use; 0 when the window is full, or for lack of memory (QoS 2): the
+ * owner queues. */
+uint16_t mqtt_session_take_id(struct mqtt_session *session, unsigned qos);
+
+/* Where identifiers are in their exchanges. QoS 1 publishes that we have received are counted, but not known by identifier. All that are in
+ * use: mqtt_id_map_next over `inbound`; from oldest_packet_id on to next_packet_id. */
+enum mqtt_inbound mqtt_session_inbound(const struct mqtt_session *session, uint16_t id);
+enum mqtt_outbound mqtt_session_outbound(const struct mqtt_session *session, uint16_t id);
 
 /* When the peer must have been heard again (1.5 x keep alive after the last packet; within 10 s for CONNECT): monotonic ns;
  * UINT64_MAX for never (no keep alive, or closed). */

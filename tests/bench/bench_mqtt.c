@@ -63,13 +63,13 @@ static uint64_t acknowledge_round(struct mqtt_session *session, struct buffer *b
 {
     buffer_clear(bytes);
     for (int i = 0; i < PACKETS; i++)
-        mqtt_ack_encode(bytes, session->version, MQTT_PUBACK, mqtt_session_take_id(session), 0);
+        mqtt_ack_encode(bytes, session->version, MQTT_PUBACK, mqtt_session_take_id(session, 1), 0);
     uint64_t sum = 0;
     for (size_t at = 0; at < bytes->length;) {
         size_t consumed;
         struct mqtt_event event;
         mqtt_session_next(session, bytes->data + at, bytes->length - at, 0, &consumed, &event);
-        assert(event.type == MQTT_EVENT_PUBACK);
+        assert(event.type == MQTT_EVENT_SETTLED);
         sum += event.ack.packet_id;
         at += consumed;
     }

@@ -141,6 +141,19 @@ def dialogues(version):
     yield 'too-large', hello + publish(version, payload=bytes(5000))[:40]
     yield 'nameless', connect(version, client='', flags=0)
     yield 'behind-disconnect', hello + packet(14) + packet(12)
+    # In the owner's turn identifiers are sent: 4, 8 and so on are of QoS 2.
+    two, again, ping = publish(version, qos=2, packet_id=65535), publish(version, qos=2, packet_id=65535, flags=8), packet(12)
+    refused, unknown = (b'\x97', b'\x92') if version == V5 else (b'', b'')
+    yield 'exactly-once', hello + (two + again + ping + again + two + ack(6, 65535)) * 2 + ack(6, 65535, unknown) + packet(14)
+    yield 'release-early', hello + two + ack(6, 65535) + ping
+    mixed = b''.join(publish(version, qos=1 + i % 2, packet_id=i + 1) for i in range(4))
+    yield 'fills-receive-maximum', hello + mixed + ping + ack(6, 2) + two * 2 + one * 3
+    taken = ack(5, 4) * 2 + ack(4, 1) + ack(7, 4) * 2
+    yield 'takes-exactly-once', hello + ping * 4 + taken + ack(5, 8, refused) + ack(5, 9000) + ping
+    yield 'takes-out-of-turn', hello + ping * 2 + ack(7, 4)
+    yield 'takes-wrong-kind', hello + ping * 2 + ack(4, 4)
+    yield 'takes-wrong-kind-of-one', hello + ping * 2 + ack(5, 1)
+    yield 'takes-then-refuses', hello + ping * 2 + ack(5, 4) + ack(5, 4, refused) + ping
 
 
 TOPICS = [
@@ -149,6 +162,11 @@ TOPICS = [
     ('a//b', 'a//b'), ('/', '/'), ('Straße/+', 'Straße/孔'), ('/'.join('+' * 128), '/'.join('x' * 128)),
     ('/'.join('+' * 129), '/'.join('x' * 129)), ('a/b/#', 'a'), ('+/#', 'a'), ('a/+', 'a/'),
 ]
+
+
+# Of the owner, where a dialogue needs certain ones: 1 acknowledges at once, 2 sends.
+HABITS = {'exactly-once': 0, 'release-early': 0, 'fills-receive-maximum': 0, 'takes-exactly-once': 2, 'takes-out-of-turn': 2,
+          'takes-wrong-kind': 2, 'takes-wrong-kind-of-one': 2, 'takes-then-refuses': 2}
 
 
 def write(target, name, data):
@@ -162,7 +180,7 @@ def main():
         for name, data in packets(version):
             write('mqtt_packet', '%s-v%d' % (name, version), first + data)
         for number, (name, data) in enumerate(dialogues(version)):
-            write('mqtt_session', '%s-v%d' % (name, version), bytes([number % 8 | (number * 5 + 1) % 32 << 3]) + data)
+            write('mqtt_session', '%s-v%d' % (name, version), bytes([HABITS.get(name, number % 8) | (number * 5 + 1) % 32 << 3]) + data)
     for number, (filter_text, topic) in enumerate(TOPICS):
         write('mqtt_topic', 'pair-%02d' % number, filter_text.encode() + b'\n' + topic.encode())
     write('mqtt_topic', 'ill-formed', b'\xed\xa0\x80/+\n\xc0\x80')
