@@ -180,9 +180,23 @@ static void on_wake(uv_async_t *async)
     mail_read(loop);
 }
 
+/* At the end of a turn: what had arrived when it was asked for has been read, in whatever order sockets and mail were reported. */
+static void quiesce(struct loop *loop)
+{
+    loop->quiesce = false;
+    loop->quiet = true;
+    if (loop->index == 0)
+        listener_close(loop->bus);
+    for (uint32_t i = 0; i < loop->slot_count; i++)
+        if (loop->slots[i] && !loop->slots[i]->closing)
+            uv_read_stop((uv_stream_t *)&loop->slots[i]->handle);
+}
+
 static void on_turn_end(uv_check_t *check)
 {
     struct loop *loop = check->data;
+    if (loop->quiesce)
+        quiesce(loop);
     while (loop->needs_submit || loop->dirty) { /* again when an ending connection had a will */
         /* A few messages are delivered before the disk is woken for them; with many the disk should begin at once. */
         bool disk_first = journal_producer_gathered(loop->producer) > LOOP_DISK_FIRST;
@@ -266,16 +280,6 @@ void loop_resume(struct loop *loop, enum pause_reason reason, uint64_t awaited)
 }
 
 /* ---- the end ---- */
-
-void loop_quiesce(struct loop *loop)
-{
-    loop->quiet = true;
-    if (loop->index == 0)
-        listener_close(loop->bus);
-    for (uint32_t i = 0; i < loop->slot_count; i++)
-        if (loop->slots[i] && !loop->slots[i]->closing)
-            uv_read_stop((uv_stream_t *)&loop->slots[i]->handle);
-}
 
 static void on_linger(uv_timer_t *timer)
 {

@@ -140,7 +140,8 @@ struct loop {
     struct connection *paused[PAUSE_REASONS]; /* in order of waiting */
     size_t memory_out, memory_told;           /* bytes of its outgoing queues; of these known to the bus */
     uint64_t turn_wall_ns;                    /* wall clock of this turn, 0 until it was needed */
-    bool quiet, stopping;                     /* what bus_quiesce and bus_stop have asked for */
+    bool quiesce;                             /* bus_quiesce has asked for quiet, which begins at the end of this turn */
+    bool quiet, stopping;                     /* no more is read; all connections are closed */
     uint8_t *read_buffer;                     /* [LOOP_READ_SIZE] */
     bool needs_submit;
 
@@ -194,7 +195,6 @@ void loop_watch(struct loop *loop); /* the sweep is to come soon: something has 
 void loop_pause(struct connection *connection, enum pause_reason reason, uint64_t awaited);
 void loop_unpause(struct connection *connection);                                /* takes it off its list; reading is the caller's */
 void loop_resume(struct loop *loop, enum pause_reason reason, uint64_t awaited); /* tries those again that waited for this */
-void loop_quiesce(struct loop *loop);                                            /* bus_quiesce's part on this loop */
 void loop_stop(struct loop *loop);                                               /* bus_stop's */
 void loop_forget(struct connection *connection);                                 /* its slot is free again; the memory is the caller's */
 struct connection *loop_new_connection(struct loop *loop);                       /* NULL: no memory or no slot */

@@ -171,7 +171,7 @@ void mail_read(struct loop *loop)
             loop_resume(loop, (enum pause_reason)head->reason, head->awaited);
             break;
         case MAIL_QUIESCE:
-            loop_quiesce(loop);
+            loop->quiesce = true;
             break;
         case MAIL_STOP:
             loop_stop(loop);

@@ -69,7 +69,7 @@ class Client:
         self._answer(identifier).get(timeout=DEADLINE_S)
 
     def publish(self, topic, payload, qos=1, **options):
-        """Returns when the message is sent (QoS 0) or acknowledged (QoS 1)."""
+        """Returns when the message is sent (QoS 0), acknowledged (QoS 1) or completed (QoS 2)."""
         token = self.post(topic, payload, qos, **options)
         token.wait_for_publish(DEADLINE_S)
         assert token.is_published(), 'not acknowledged in time'
@@ -88,11 +88,12 @@ class Client:
         """The next `count` messages received."""
         return [self.inbox.get(timeout=deadline_s) for _ in range(count)]
 
-    def take_rest(self):
-        """All that was sent to this client before now: what arrives before a message that it publishes to itself."""
+    def take_rest(self, qos=0):
+        """All that was sent to this client before now: what arrives before a message that it publishes to itself. With the QoS of what may
+        come: a message of QoS 2 is not there before its PUBREL. With QoS 0 it leaves no trace in the journal."""
         marker = 'test/marker/' + uuid.uuid4().hex
-        self.subscribe(marker, qos=0)
-        self.publish(marker, b'', qos=0)  # leaves no trace in the journal
+        self.subscribe(marker, qos=qos)
+        self.publish(marker, b'', qos=qos)
         messages = []
         while True:
             message = self.inbox.get(timeout=DEADLINE_S)

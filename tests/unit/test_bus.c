@@ -155,9 +155,11 @@ static void wait_for(const char *sample, uint64_t value)
 #define DROPPED_OVERLOADED "spindle_bus_messages_dropped_total{reason=\"overloaded\"} "
 #define DELIVERED_0        "spindle_bus_messages_delivered_total{qos=\"0\"} "
 #define DELIVERED_1        "spindle_bus_messages_delivered_total{qos=\"1\"} "
+#define DELIVERED_2        "spindle_bus_messages_delivered_total{qos=\"2\"} "
 #define CLOSED_SLOW        "spindle_bus_disconnects_total{reason=\"slow\"} "
 #define CLOSED_LIMIT       "spindle_bus_disconnects_total{reason=\"limit\"} "
 #define RECEIVED_1         "spindle_bus_messages_received_total{qos=\"1\"} "
+#define RECEIVED_2         "spindle_bus_messages_received_total{qos=\"2\"} "
 #define PAUSED_UNREAD      "spindle_bus_pauses_total{reason=\"unread\"} "
 #define PAUSED_MAIL        "spindle_bus_pauses_total{reason=\"overloaded\"} "
 
@@ -289,6 +291,108 @@ static void who_never_takes_its_acknowledgements_is_disconnected(void **state)
     assert_int_equal(counted(CLOSED_SLOW), 1);
 }
 
+/* ---- QoS 2 ---- */
+
+static void send_publish(int client, uint8_t first, uint16_t id)
+{
+    send_all(client, (uint8_t[]){first, 5, 0, 1, 't', (uint8_t)(id >> 8), (uint8_t)id}, 7);
+}
+
+static void send_answer(int client, uint8_t first, uint16_t id)
+{
+    send_all(client, (uint8_t[]){first, 2, (uint8_t)(id >> 8), (uint8_t)id}, 4);
+}
+
+static void expect_answer(int client, uint8_t first, uint16_t id)
+{
+    uint8_t answer[4];
+    receive(client, answer, sizeof answer);
+    assert_memory_equal(answer, ((uint8_t[]){first, 2, (uint8_t)(id >> 8), (uint8_t)id}), 4);
+}
+
+/* In the order of the messages, and a repeat does not hasten it. */
+static void a_pubrec_waits_for_the_disk(void **state)
+{
+    struct fixture *fixture = *state;
+    begin(fixture);
+    int client = connect_client(fixture, 'a');
+    atomic_store(&slow_disk.held, true);
+    send_publish(client, 0x32, 1);
+    send_publish(client, 0x34, 2);
+    send_publish(client, 0x3c, 2);
+    send_publish(client, 0x32, 2); /* of the other kind: an exchange of its own */
+    send_publish(client, 0x34, 3);
+    send_publish(client, 0x34, 2);
+    wait_for(RECEIVED_2, 4);
+    wait_for(RECEIVED_1, 2);
+    uint8_t nothing;
+    assert_int_equal(recv(client, &nothing, 1, MSG_DONTWAIT), -1);
+    assert_int_equal(errno, EAGAIN);
+    atomic_store(&slow_disk.held, false);
+    expect_answer(client, 0x40, 1);
+    expect_answer(client, 0x50, 2);
+    expect_answer(client, 0x40, 2);
+    expect_answer(client, 0x50, 3);
+    atomic_store(&slow_disk.held, true);
+    send_publish(client, 0x34, 2); /* on disk already */
+    expect_answer(client, 0x50, 2);
+    send_answer(client, 0x62, 2);
+    expect_answer(client, 0x70, 2);
+    send_publish(client, 0x3c, 2); /* a new one */
+    wait_for(RECEIVED_2, 6);
+    assert_int_equal(recv(client, &nothing, 1, MSG_DONTWAIT), -1);
+    atomic_store(&slow_disk.held, false);
+    expect_answer(client, 0x50, 2);
+}
+
+/* What waits for its PUBREL owes the client nothing, however much it is. */
+static void messages_that_wait_for_their_pubrel_hold_nobody_back(void **state)
+{
+    struct fixture *fixture = *state;
+    enum { LIMIT = 64 << 10, PACKET = 7, ACKNOWLEDGEMENT = 4, COUNT = 30000, PART = 1000 };
+    fixture->options.outgoing_soft_max = LIMIT;
+    begin(fixture);
+    assert_true(COUNT * ACKNOWLEDGEMENT > LIMIT);
+    int client = connect_client(fixture, 'a');
+    static uint8_t packets[PART][PACKET], answers[PART][ACKNOWLEDGEMENT];
+    for (unsigned first = 1; first < COUNT; first += PART) {
+        for (unsigned i = 0; i < PART; i++)
+            memcpy(packets[i], (uint8_t[]){0x34, 5, 0, 1, 't', (uint8_t)((first + i) >> 8), (uint8_t)(first + i)}, PACKET);
+        send_all(client, packets, sizeof packets);
+        receive(client, answers, sizeof answers);
+        for (unsigned i = 0; i < PART; i++) {
+            assert_int_equal(answers[i][0], 0x50);
+            assert_memory_equal(answers[i] + 2, packets[i] + 5, 2);
+        }
+    }
+    for (unsigned id = 1; id < COUNT; id += PART) {
+        send_answer(client, 0x62, (uint16_t)id);
+        expect_answer(client, 0x70, (uint16_t)id);
+    }
+    assert_int_equal(counted(PAUSED_UNREAD), 0);
+}
+
+static void answers_can_be_of_qos_2(void **state)
+{
+    struct fixture *fixture = *state;
+    begin(fixture);
+    int subscriber = connect_client(fixture, 'a'), lower = connect_client(fixture, 'b');
+    subscribe(subscriber, 2);
+    subscribe(lower, 1);
+    uint8_t payload = 'x', packet[8];
+    struct message message = make_message(&payload, 1, 2);
+    bus_publish(fixture->bus, &message);
+    receive(subscriber, packet, sizeof packet);
+    assert_memory_equal(packet, "\x34\x06\x00\x01t\x00\x01x", 8);
+    receive(lower, packet, sizeof packet);
+    assert_memory_equal(packet, "\x32\x06\x00\x01t\x00\x01x", 8);
+    send_answer(subscriber, 0x50, 1);
+    expect_answer(subscriber, 0x62, 1);
+    send_answer(subscriber, 0x70, 1);
+    assert_int_equal(counted(DELIVERED_1), 1);
+    assert_int_equal(counted(DELIVERED_2), 1);
+}
+
 /* ---- what cannot be held back ---- */
 
 /* Publishes answers to a subscriber that takes nothing until it is disconnected; returns how many. */
@@ -338,6 +442,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(acknowledged_messages_never_reach_the_hard_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(acknowledgements_that_are_owed_are_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(who_never_takes_its_acknowledgements_is_disconnected, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_pubrec_waits_for_the_disk, setup, teardown),
+        cmocka_unit_test_setup_teardown(messages_that_wait_for_their_pubrel_hold_nobody_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(answers_can_be_of_qos_2, setup, teardown),
         cmocka_unit_test_setup_teardown(answers_disconnect_a_subscriber_at_four_times_its_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(answers_disconnect_a_subscriber_when_the_memory_of_all_is_used_up, setup, teardown),
     };
