@@ -212,6 +212,20 @@ def test_repeats_in_one_breath_are_one_message(server, connect, version):
     assert payloads(server, 'breath') == [b'1', b'2', b'end']
 
 
+def test_the_exchange_where_acknowledgements_wait_for_nothing(spindle):
+    server = spindle(settings={'data.durability': 'memory'}).start()
+    with Peer(server, b'quick', 4) as peer:
+        for identifier in (1, 2, 1):
+            peer.publish(b'm', b'x', identifier)
+            peer.expect(PUBREC, identifier)
+            peer.publish(b'm', b'x', identifier)
+            peer.expect(PUBREC, identifier)
+            peer.answer(PUBREL, identifier)
+            peer.expect(PUBCOMP, identifier)
+    server.stop()
+    assert len(payloads(server, 'm')) == 3
+
+
 def test_the_receive_maximum_counts_until_pubcomp(spindle):
     server = spindle(settings={'bus.receive_maximum': 2}).start()
     with Peer(server, b'eager', 5) as peer:
