@@ -130,6 +130,7 @@ static int estimate_by_number(const struct curve *curve, size_t window, const st
 {
     static const int order[] = {2, 1, 3, 4, 0};
     struct extremes layers[2];
+    bool any_step = false;
     for (int i = 0; i < 2; i++) {
         int error = step_extremes_by_number(curve, order[i], window, settings, scratch, &layers[i]);
         if (error)
@@ -141,6 +142,7 @@ static int estimate_by_number(const struct curve *curve, size_t window, const st
     }
     for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
         struct extremes layer;
+        any_step = any_step || curve_find_step(curve, order[i]);
         int error = i < 2 ? 0 : step_extremes_by_number(curve, order[i], window, settings, scratch, &layer);
         if (error)
             return error;
@@ -151,7 +153,7 @@ static int estimate_by_number(const struct curve *curve, size_t window, const st
             return 0;
         }
     }
-    return too_few(failure);
+    return any_step ? too_few(failure) : estimator_fail(failure, ESTIMATOR_TOO_FEW_SAMPLES, "no step has a number from 0 to 4");
 }
 
 int gradient_estimate(const struct curve *curve, const struct estimator_settings *settings, struct estimator_scratch *scratch,

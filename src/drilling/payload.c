@@ -614,3 +614,32 @@ int payload_read(struct payload_reader *reader, const struct payload_paths *path
         return take_heads(&reading, &payload->heads, refusal);
     }
 }
+
+/* ---- identifiers ---- */
+
+static size_t count_digits(const char *text, size_t length)
+{
+    size_t count = 0;
+    while (count < length && text[count] >= '0' && text[count] <= '9')
+        count++;
+    return count;
+}
+
+void payload_hole_number(const char *id, char number[STAGE_ID_MAX])
+{
+    size_t length = strlen(id);
+    text_trim(&id, &length);
+    size_t whole = count_digits(id, length), behind = whole;
+    if (whole && behind < length && id[behind] == '.')
+        for (behind++; behind < length && id[behind] == '0';)
+            behind++;
+    if (whole && behind == length) { /* a whole number */
+        length = whole;
+        while (length > 1 && *id == '0') {
+            id++;
+            length--;
+        }
+    }
+    memmove(number, id, length);
+    number[length] = 0;
+}

@@ -81,4 +81,8 @@ void payload_reader_destroy(struct payload_reader *reader);
 int payload_read(struct payload_reader *reader, const struct payload_paths *paths, enum payload_side side, const uint8_t *bytes,
                  size_t length, struct payload *payload, struct stage_refusal *refusal);
 
+/* The identifier as holes are told apart by it: 440, 440.0, "0440" and " 440 " are the number 440, whoever wrote them; any other text is
+ * itself, without white space around it. `number` may be `id`. */
+void payload_hole_number(const char *id, char number[STAGE_ID_MAX]);
+
 #endif

@@ -77,7 +77,7 @@ static int segment_extremes(const struct curve *curve, const struct segment *seg
             *fall = segment->first + 1 + smallest;
         }
     }
-    return found ? 0 : estimator_fail(failure, ESTIMATOR_WINDOW, "window %.0f longer than a segment", window);
+    return found ? 0 : estimator_fail(failure, ESTIMATOR_WINDOW, "window %.6g longer than a segment", window);
 }
 
 int segments_estimate(const struct curve *curve, const struct estimator_settings *settings, struct estimator_scratch *scratch,

@@ -182,7 +182,7 @@ static int fill_item(const struct payload *payload, enum payload_side side, stru
         item->id_is_hint = true;
         item->data = hold_copy(&payload->heads, sizeof payload->heads, &item->held_bytes);
     }
-    memcpy(item->id, id, strlen(id) + 1);
+    payload_hole_number(id, item->id);
     return item->data ? 0 : ERR_NO_MEMORY;
 }
 
@@ -307,6 +307,14 @@ static void identify_hole(struct hole *hole, const struct stage_item *const item
         hole->identity.head_id = known(hole->heads->head_id);
 }
 
+static bool same_number(const char *a, const char *b)
+{
+    char numbers[2][STAGE_ID_MAX];
+    payload_hole_number(a, numbers[0]);
+    payload_hole_number(b, numbers[1]);
+    return strcmp(numbers[0], numbers[1]) == 0;
+}
+
 /* The three messages of a hole carry its number. That the heads disagree is counted and no more; that result and trace do means that they
  * may be of two holes, so nothing is estimated from them. Then false, with a sentence in `text`. */
 static bool cross_check(struct hole *hole, char text[RESULT_MISMATCH_TEXT_MAX])
@@ -314,9 +322,9 @@ static bool cross_check(struct hole *hole, char text[RESULT_MISMATCH_TEXT_MAX])
     const char *expected = hole->result ? known(hole->result->result_id) : NULL;
     const char *traced = hole->trace ? known(hole->trace->result_id) : NULL;
     const char *cycles = hole->heads ? known(hole->heads->cycle_counter) : NULL;
-    if (hole->identity.result_id && cycles && strcmp(hole->identity.result_id, cycles) != 0)
+    if (hole->identity.result_id && cycles && !same_number(hole->identity.result_id, cycles))
         count(&hole->drilling->cycle_mismatches);
-    if (!expected || !traced || strcmp(expected, traced) == 0)
+    if (!expected || !traced || same_number(expected, traced))
         return true;
     count(&hole->drilling->result_id_mismatches);
     result_mismatch_text(expected, traced, text);
@@ -467,8 +475,8 @@ static bool stage_identify(struct stage *stage, void *given, const struct messag
     bool mismatched = known_result.trace_id[0] != 0;
     *answered = (struct stage_answered){.key = match.key, .key_length = match.key_length, .name_count = mismatched ? 2 : 1};
     memcpy(answered->stamp, known_result.stamp, sizeof known_result.stamp);
-    memcpy(answered->names[0].id, known_result.id, sizeof known_result.id);
-    memcpy(answered->names[1].id, known_result.trace_id, sizeof known_result.trace_id);
+    payload_hole_number(known_result.id, answered->names[0].id);
+    payload_hole_number(known_result.trace_id, answered->names[1].id);
     answered->names[0].sides = 1u << PAYLOAD_RESULT | (mismatched ? 0 : 1u << PAYLOAD_TRACE) | heads;
     answered->names[1].sides = mismatched ? 1u << PAYLOAD_TRACE | heads : 0;
     return true;

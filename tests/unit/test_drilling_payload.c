@@ -538,6 +538,28 @@ static void nesting_is_bounded(void **state)
     free(text);
 }
 
+/* ---- identifiers ---- */
+
+static void a_hole_has_the_same_number_however_it_is_written(void **state)
+{
+    (void)state;
+    static const char *const same[][2] = {
+        {"440", "440"},       {"440.0", "440"},   {"0440", "440"},
+        {" 440 ", "440"},     {"440.", "440"},    {"0", "0"},
+        {"000", "0"},         {"0.00", "0"},      {"", ""},
+        {"  ", ""},           {"440.5", "440.5"}, {"4.4e2", "4.4e2"},
+        {" a 440 ", "a 440"}, {"-440", "-440"},   {"440a", "440a"},
+        {".0", ".0"},         {"\t12\n", "12"},   {"1e400", "1e400"},
+        {"00a", "00a"},       {"1.0.0", "1.0.0"}, {"18446744073709551617.0", "18446744073709551617"},
+    };
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        char number[STAGE_ID_MAX];
+        snprintf(number, sizeof number, "%s", same[i][0]);
+        payload_hole_number(number, number);
+        assert_string_equal(number, same[i][1]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -566,6 +588,7 @@ int main(void)
         cmocka_unit_test(a_trace_has_a_largest_number_of_samples),
         cmocka_unit_test(a_message_has_a_largest_size),
         cmocka_unit_test(nesting_is_bounded),
+        cmocka_unit_test(a_hole_has_the_same_number_however_it_is_written),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

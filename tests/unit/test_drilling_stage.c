@@ -676,6 +676,13 @@ static void mismatches_and_negatives_are_counted(void **state)
     complete_at(0);
     assert_metric("drilling_cross_check_mismatches_total{field=\"result_id\"} 0\n");
     assert_metric("drilling_cross_check_mismatches_total{field=\"life_time_cycle_counter\"} 0\n");
+    put_result("440.0", "[1, 2]");
+    put_trace("\" 0440\"", 2, 400, false);
+    complete_at(0);
+    assert_published("estimated");
+    assert_contains(payload_text(0), "\"ResultId\": \"440.0\"");
+    assert_metric("drilling_cross_check_mismatches_total{field=\"result_id\"} 0\n");
+    put_result("440", "[1, 2]");
     put_trace("441", 2, 400, false);
     put_heads("\"E0\"", "12");
     complete_at(0);
