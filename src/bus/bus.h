@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #include "base/message.h"
-#include "journal/journal.h"
+#include "queue/queue.h"
 
 enum { BUS_LOOPS_MAX = 64, BUS_INGEST_FILTERS_MAX = 2 };
 
@@ -30,9 +30,8 @@ struct bus_options {
         journal_backlog_max; /* bytes on their way to the disk, beyond which publishes of QoS 1 and 2 wait and those of QoS 0 are dropped */
     size_t mail_soft_max;    /* bytes on their way from one loop to another, beyond which senders wait; 0: LOOP_MAIL_SOFT_MAX */
     size_t mail_hard_max;    /* beyond which deliveries are dropped; 0: LOOP_MAIL_HARD_MAX */
-    struct journal *journal;
-    struct journal_stream *default_stream;              /* publishes of QoS 1 and 2 whose topics no other stream wants */
-    struct journal_stream *ingest_stream;               /* every publish whose topic matches one of ingest_filters, of any QoS */
+    struct queue
+        *queue; /* takes publishes of QoS 1 and 2, and of any QoS those whose topic matches one of ingest_filters, to be consumed */
     const char *ingest_filters[BUS_INGEST_FILTERS_MAX]; /* topic filters, for example "OPCPUBSUB/#"; NULL: none; copied */
     bool acknowledge_at_once;                           /* durability "memory": PUBACK and PUBREC do not wait for the journal */
 };

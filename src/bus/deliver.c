@@ -1,4 +1,4 @@
-/* Where a publish goes: to the stream that wants it, and to the subscribers that live on this loop and on others. */
+/* Where a publish goes: into the queue, and to the subscribers that live on this loop and on others. */
 #include "bus/loop.h"
 
 #include <string.h>
@@ -7,26 +7,24 @@
 #include "base/error.h"
 #include "mqtt/topic.h"
 
-/* What the cached match of a topic remembers. */
-enum { STREAM_DEFAULT, STREAM_INGEST };
-
-static uint64_t choose_stream(const struct bus *bus, struct mqtt_slice topic)
+/* The cached match of a topic remembers it. */
+static enum queue_destination choose_destination(const struct bus *bus, struct mqtt_slice topic)
 {
     for (unsigned i = 0; i < BUS_INGEST_FILTERS_MAX; i++) {
         const char *filter = bus->ingest_filters[i];
         if (filter && mqtt_topic_matches(filter, strlen(filter), (const char *)topic.data, topic.length))
-            return STREAM_INGEST;
+            return QUEUE_CONSUMED;
     }
-    return STREAM_DEFAULT;
+    return QUEUE_KEPT;
 }
 
 /* Whether so much is on its way to the disk that nothing may be added. */
 static bool journal_is_full(const struct loop *loop)
 {
-    return journal_producer_backlog(loop->producer) > loop->bus->options.journal_backlog_max;
+    return loop->producer->ops->backlog(loop->producer) > loop->bus->options.journal_backlog_max;
 }
 
-static void append(struct connection *from, const struct mqtt_publish *publish, uint64_t stream)
+static void append(struct connection *from, const struct mqtt_publish *publish, enum queue_destination to)
 {
     struct loop *loop = from->loop;
     const struct bus_options *options = &loop->bus->options;
@@ -47,8 +45,7 @@ static void append(struct connection *from, const struct mqtt_publish *publish, 
     uint64_t token = 0;
     if (publish->qos > 0 && !options->acknowledge_at_once)
         token = connection_token(from, publish->packet_id, publish->qos == 2);
-    int error = journal_append(loop->producer, stream == STREAM_INGEST ? options->ingest_stream : options->default_stream, &message, NULL,
-                               0, token);
+    int error = loop->producer->ops->append(loop->producer, to, &message, token);
     loop->needs_submit = true;
     if (error && publish->qos > 0) {
         DIAG_LIMITED(DIAGNOSTICS_ERROR, "bus",
@@ -262,11 +259,12 @@ bool deliver_publish(struct connection *from, const struct mqtt_publish *publish
     if (publish->qos > 0 && !force && must_wait(from, match))
         return false;
     counter_add(&loop->counters.received[publish->qos], 1);
-    uint64_t stream = match && match->user_set ? match->user : choose_stream(bus, publish->topic);
+    enum queue_destination destination =
+        match && match->user_set ? (enum queue_destination)match->user : choose_destination(bus, publish->topic);
     if (match && !match->user_set)
-        router_match_set_user(match, stream);
-    if (publish->qos > 0 || stream == STREAM_INGEST)
-        append(from, publish, stream);
+        router_match_set_user(match, destination);
+    if (publish->qos > 0 || destination == QUEUE_CONSUMED)
+        append(from, publish, destination);
     if (!match) {
         note_drop(loop, DROP_NO_MEMORY); /* who wanted it cannot be known */
         return true;

@@ -149,11 +149,11 @@ static void flush_dirty(struct loop *loop)
     }
 }
 
-static void release(void *context, const struct journal_batch *batch)
+static void release(void *context, const uint64_t *tokens, size_t count)
 {
     struct loop *loop = context;
-    for (size_t i = 0; i < batch->token_count; i++) {
-        uint64_t token = batch->tokens[i];
+    for (size_t i = 0; i < count; i++) {
+        uint64_t token = tokens[i];
         struct connection *connection =
             connection_find(loop, token >> 40 & ((1u << LOOP_SLOT_BITS) - 1), token >> 16 & ((1u << LOOP_GENERATION_BITS) - 1));
         if (connection)
@@ -163,7 +163,7 @@ static void release(void *context, const struct journal_batch *batch)
 
 static void check_drained(struct loop *loop)
 {
-    if (!loop->quiet || journal_producer_backlog(loop->producer))
+    if (!loop->quiet || loop->producer->ops->backlog(loop->producer))
         return;
     for (uint32_t i = 0; i < loop->slot_count; i++)
         if (loop->slots[i] && loop->slots[i]->out.length && !loop->slots[i]->writing) /* who takes nothing is given LOOP_LINGER_MS */
@@ -174,8 +174,8 @@ static void check_drained(struct loop *loop)
 static void on_wake(uv_async_t *async)
 {
     struct loop *loop = async->data;
-    journal_producer_poll(loop->producer, release, loop);
-    if (loop->paused[PAUSE_JOURNAL] && journal_producer_backlog(loop->producer) <= loop->bus->options.journal_backlog_max / 2)
+    loop->producer->ops->poll(loop->producer, release, loop);
+    if (loop->paused[PAUSE_JOURNAL] && loop->producer->ops->backlog(loop->producer) <= loop->bus->options.journal_backlog_max / 2)
         loop_resume(loop, PAUSE_JOURNAL, 0);
     mail_read(loop);
 }
@@ -199,13 +199,13 @@ static void on_turn_end(uv_check_t *check)
         quiesce(loop);
     while (loop->needs_submit || loop->dirty) { /* again when an ending connection had a will */
         /* A few messages are delivered before the disk is woken for them; with many the disk should begin at once. */
-        bool disk_first = journal_producer_gathered(loop->producer) > LOOP_DISK_FIRST;
+        bool disk_first = loop->producer->ops->gathered(loop->producer) > LOOP_DISK_FIRST;
         loop->needs_submit = false;
         if (disk_first)
-            journal_submit(loop->producer);
+            loop->producer->ops->submit(loop->producer);
         flush_dirty(loop);
         if (!disk_first)
-            journal_submit(loop->producer);
+            loop->producer->ops->submit(loop->producer);
     }
     loop->turn_wall_ns = 0;
     memory_tell(loop);
@@ -347,7 +347,7 @@ int loop_start(struct loop *loop, struct bus *bus, unsigned index)
     uv_unref((uv_handle_t *)&loop->turn_end);
     int error = router_cache_create(NULL, &loop->cache);
     if (!error)
-        error = journal_producer_open(bus->options.journal, on_durable, loop, &loop->producer);
+        error = bus->options.queue->ops->producer_open(bus->options.queue, on_durable, loop, &loop->producer);
     if (error)
         return error;
     if (index == 0)
@@ -367,7 +367,8 @@ void loop_join(struct loop *loop)
 
 void loop_fini(struct loop *loop)
 {
-    journal_producer_close(loop->producer); /* nobody wakes the loop any more */
+    if (loop->producer)
+        loop->producer->ops->close(loop->producer); /* nobody wakes the loop any more */
     if (loop->initialised) {
         uv_walk(&loop->uv, close_handle, NULL);
         uv_run(&loop->uv, UV_RUN_DEFAULT);

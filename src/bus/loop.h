@@ -135,7 +135,7 @@ struct loop {
     uint32_t open_count;
     _Atomic uint8_t *congested; /* [slots_max]: connection.congested by slot, for the loops of publishers */
     struct router_cache *cache;
-    struct journal_producer *producer;
+    struct queue_producer *producer;
     struct connection *dirty;
     struct connection *paused[PAUSE_REASONS]; /* in order of waiting */
     size_t memory_out, memory_told;           /* bytes of its outgoing queues; of these known to the bus */

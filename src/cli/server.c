@@ -187,6 +187,7 @@ static int open_queue(struct server *server)
         .results = server->streams[STREAM_RESULTS],
         .dead_letters = server->streams[STREAM_DEAD_LETTERS],
         .outcomes = server->streams[STREAM_OUTCOMES],
+        .kept = server->streams[STREAM_BUS],
         .publish = publish_result,
         .publish_context = server,
     };
@@ -248,9 +249,7 @@ static int start_bus(struct server *server)
         .stall_timeout_ns = config_ns(config->bus_stall_timeout_s),
         .memory_max = config->bus_memory_max,
         .journal_backlog_max = config->journal_backlog_size_max,
-        .journal = server->journal,
-        .default_stream = server->streams[STREAM_BUS],
-        .ingest_stream = server->streams[STREAM_INGEST],
+        .queue = server->queue,
         .ingest_filters = {config->drilling_enabled ? filter : NULL, config->drilling_enabled ? replay_filter : NULL},
         .acknowledge_at_once = config->data_durability == CONFIG_DURABILITY_MEMORY,
     };

@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "queue/books.h"
 #include "queue/dead_letter.h"
+#include "queue/embedded_producer.h"
 #include "queue/ledger.h"
 #include "queue/marks.h"
 #include "queue/places.h"
@@ -642,10 +643,17 @@ static void embedded_close(struct queue *base)
     free(queue);
 }
 
+static int embedded_producer_for(struct queue *base, void (*notify)(void *context), void *context, struct queue_producer **producer)
+{
+    const struct queue_embedded_options *options = &from(base)->options;
+    return embedded_producer_open(options->journal, options->ingest, options->kept, notify, context, producer);
+}
+
 static const struct queue_ops embedded_ops = {
     .name = "embedded",
     .capabilities = QUEUE_REPLAY | QUEUE_ORDERED | QUEUE_LIVE_RESULTS,
     .close = embedded_close,
+    .producer_open = embedded_producer_for,
     .fetch = embedded_fetch,
     .batch_free = embedded_batch_free,
     .interrupt = embedded_interrupt,

@@ -1,7 +1,8 @@
 /* The embedded queue: the durable tier on this machine's journal.
  *
- * It consumes one stream (`ingest`), keeps results in `results`, dead letters in `dead-letters` and outcomes in `outcomes`. The
- * streams must have been added to the journal in that order, outcomes last; the last three belong to one scribe. */
+ * It consumes one stream (`ingest`), keeps what is not to be consumed in another, results in `results`, dead letters in `dead-letters` and
+ * outcomes in `outcomes`. The streams must have been added to the journal in that order, outcomes last; the last three belong to one
+ * scribe. */
 #ifndef QUEUE_EMBEDDED_H
 #define QUEUE_EMBEDDED_H
 
@@ -13,6 +14,7 @@ struct queue_embedded_options {
     struct journal *journal;
     const char *data_folder; /* the journal's */
     struct journal_stream *ingest, *results, *dead_letters, *outcomes;
+    struct journal_stream *kept; /* for QUEUE_KEPT, of the scribe of `ingest`; NULL: nothing of that kind is appended */
     /* Called for each result that is not withheld once it is durable, in order of commit per writer, on the scribe of the results; must not
      * block. */
     void (*publish)(void *context, const struct message *result);

@@ -1,8 +1,10 @@
 /* The durable tier's interface: what the pipeline sees of the journal, and later of RabbitMQ and Kafka.
  *
- * Delivery is at least once. A backend says in `capabilities` what it lacks. One conformance suite runs over all backends.
+ * Delivery is at least once. A backend says in `capabilities` what it lacks. What each must do is tested through this
+ * interface (tests/unit/test_embedded_queue.c).
  *
- * A queue has one consumer thread (fetch) and any number of settling threads. A settling thread opens a `queue_writer` of its
+ * A queue has any number of threads that accept messages, each with a `queue_producer` of its own, one consumer thread (fetch) and any
+ * number of settling threads. A settling thread opens a `queue_writer` of its
  * own; what it appends in one `queue_commit` becomes durable in this order: results, dead letters, outcomes. So an outcome on
  * disk always has its result on disk. */
 #ifndef QUEUE_QUEUE_H
@@ -45,6 +47,30 @@ struct queue_dead_letter {
     const struct message *message; /* topic, payload, time as accepted; may be NULL: the queue reads it again by its offset */
 };
 
+/* Where an accepted message goes. */
+enum queue_destination {
+    QUEUE_CONSUMED, /* to the consumer: it is to have an outcome */
+    QUEUE_KEPT      /* it is kept, and nobody is told of it */
+};
+
+/* The way in. Of one thread; what it appends is sent off together and becomes durable in order. */
+struct queue_producer;
+
+struct queue_producer_ops {
+    void (*close)(struct queue_producer *producer); /* waits until what was sent off is durable and notify has returned */
+    /* `token` (0: none) comes back when the message is durable. ERR_NO_MEMORY, ERR_LIMIT (too large); nothing is appended then. */
+    int (*append)(struct queue_producer *producer, enum queue_destination to, const struct message *message, uint64_t token);
+    void (*submit)(struct queue_producer *producer); /* sends off what was appended */
+    /* Calls `each` with the tokens of what has become durable since the last poll, in order of append. */
+    void (*poll)(struct queue_producer *producer, void (*each)(void *context, const uint64_t *tokens, size_t count), void *context);
+    size_t (*backlog)(const struct queue_producer *producer);  /* bytes sent off and not durable yet; for back-pressure */
+    size_t (*gathered)(const struct queue_producer *producer); /* bytes appended and not sent off */
+};
+
+struct queue_producer {
+    const struct queue_producer_ops *ops;
+};
+
 struct queue;
 struct queue_writer;
 
@@ -54,6 +80,10 @@ struct queue_ops {
     const char *name;
     unsigned capabilities; /* bits of enum queue_capability */
     void (*close)(struct queue *queue);
+
+    /* For a thread that accepts messages. `notify` is called on a thread of the queue whenever something of this producer has become
+     * durable; it wakes the owner, who polls, and must not block. */
+    int (*producer_open)(struct queue *queue, void (*notify)(void *context), void *context, struct queue_producer **producer);
 
     /* Consumer thread. Waits up to timeout_ms for messages beyond what was fetched. Returns 0 with *batch (count may be 0 after a
      * time-out: nothing is waiting), or an error. */

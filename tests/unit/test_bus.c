@@ -16,6 +16,7 @@
 #include "folder.h"
 #include "journal/disk.h"
 #include "mqtt/packet.h"
+#include "queue/embedded_producer.h"
 #include "unit.h"
 
 enum { DEADLINE_S = 30, CLIENTS_MAX = 24 };
@@ -35,15 +36,24 @@ static int slow_sync(struct disk *disk, int file)
 }
 
 struct fixture {
+    struct queue queue; /* of which the bus knows the way in */
     struct journal *journal;
+    struct journal_stream *stream;
     struct bus *bus;
     struct bus_options options;
     int clients[CLIENTS_MAX];
     unsigned client_count;
 };
 
+static int open_producer(struct queue *queue, void (*notify)(void *context), void *context, struct queue_producer **producer)
+{
+    const struct fixture *fixture = (const struct fixture *)(void *)queue;
+    return embedded_producer_open(fixture->journal, NULL, fixture->stream, notify, context, producer);
+}
+
 static int setup(void **state)
 {
+    static const struct queue_ops queue_ops = {.producer_open = open_producer};
     static const char *const hosts[] = {"127.0.0.1"};
     struct fixture *fixture = calloc(1, sizeof *fixture);
     *state = fixture;
@@ -54,10 +64,11 @@ static int setup(void **state)
     slow_disk.disk.ops = &slow_disk.ops;
     struct journal_options journal = {.disk = &slow_disk.disk, .folder = test_folder, .segment_size = 1 << 20};
     struct journal_stream_options stream = {.name = "bus", .retention_size = 1 << 20};
-    if (journal_open(&fixture->journal, &journal) || journal_stream_add(fixture->journal, &stream, &fixture->options.default_stream) ||
+    if (journal_open(&fixture->journal, &journal) || journal_stream_add(fixture->journal, &stream, &fixture->stream) ||
         journal_start(fixture->journal))
         return -1;
-    fixture->options.journal = fixture->journal;
+    fixture->queue.ops = &queue_ops;
+    fixture->options.queue = &fixture->queue;
     fixture->options.hosts = hosts;
     fixture->options.host_count = 1;
     fixture->options.loop_count = 2;

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -19,7 +20,7 @@
 
 struct fixture {
     struct journal *journal;
-    struct journal_stream *ingest, *results, *dead_letters, *outcomes;
+    struct journal_stream *kept, *ingest, *results, *dead_letters, *outcomes;
     struct journal_producer *producer;
     struct queue *queue;
     struct queue_writer *writer;
@@ -46,7 +47,9 @@ static void start(struct fixture *fixture)
     *fixture = (struct fixture){0};
     struct journal_options options = {.disk = disk_posix(), .folder = test_folder, .segment_size = 1 << 20, .durability = durability};
     assert_int_equal(journal_open(&fixture->journal, &options), 0);
-    struct journal_stream_options stream = {.name = "ingest", .retention_size = 1, .guarded = true};
+    struct journal_stream_options stream = {.name = "bus"};
+    assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->kept), 0);
+    stream = (struct journal_stream_options){.name = "ingest", .retention_size = 1, .guarded = true};
     assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->ingest), 0);
     stream = (struct journal_stream_options){.name = "results", .scribe = 1};
     assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->results), 0);
@@ -61,6 +64,7 @@ static void start(struct fixture *fixture)
         .results = fixture->results,
         .dead_letters = fixture->dead_letters,
         .outcomes = fixture->outcomes,
+        .kept = fixture->kept,
         .publish = count_published,
         .publish_context = fixture,
         .window = window,
@@ -122,6 +126,64 @@ static void flush(struct fixture *fixture)
     assert_int_equal(fixture->queue->ops->commit(fixture->writer, NULL, NULL), 0);
     fixture->queue->ops->writer_close(fixture->writer); /* waits until it is durable and applied */
     assert_int_equal(fixture->queue->ops->writer_open(fixture->queue, &fixture->writer), 0);
+}
+
+/* ---- the way in ---- */
+
+struct arrivals {
+    pthread_mutex_t lock;
+    pthread_cond_t told;
+    bool news;
+    uint64_t tokens[8];
+    size_t count;
+};
+
+static void note_news(void *context)
+{
+    struct arrivals *arrivals = context;
+    pthread_mutex_lock(&arrivals->lock);
+    arrivals->news = true;
+    pthread_cond_signal(&arrivals->told);
+    pthread_mutex_unlock(&arrivals->lock);
+}
+
+static void take_tokens(void *context, const uint64_t *tokens, size_t count)
+{
+    struct arrivals *arrivals = context;
+    for (size_t i = 0; i < count; i++)
+        arrivals->tokens[arrivals->count++] = tokens[i];
+}
+
+static void what_is_accepted_is_told_in_order_and_consumed_or_kept(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    start(&fixture);
+    struct arrivals arrivals = {.lock = PTHREAD_MUTEX_INITIALIZER, .told = PTHREAD_COND_INITIALIZER};
+    struct queue_producer *producer;
+    assert_int_equal(fixture.queue->ops->producer_open(fixture.queue, note_news, &arrivals, &producer), 0);
+    struct message message = {.topic = "in", .topic_length = 2, .payload = (const uint8_t *)"payload", .payload_length = 7};
+    for (uint64_t i = 0; i < 6; i++) /* two have no token */
+        assert_int_equal(producer->ops->append(producer, i % 2 ? QUEUE_KEPT : QUEUE_CONSUMED, &message, i < 4 ? 11 + i : 0), 0);
+    assert_true(producer->ops->gathered(producer) > 0);
+    assert_int_equal(producer->ops->backlog(producer), 0);
+    producer->ops->submit(producer);
+    assert_int_equal(producer->ops->gathered(producer), 0);
+    while (arrivals.count < 4) {
+        pthread_mutex_lock(&arrivals.lock);
+        while (!arrivals.news)
+            pthread_cond_wait(&arrivals.told, &arrivals.lock);
+        arrivals.news = false;
+        pthread_mutex_unlock(&arrivals.lock);
+        producer->ops->poll(producer, take_tokens, &arrivals);
+    }
+    for (uint64_t i = 0; i < 4; i++)
+        assert_int_equal(arrivals.tokens[i], 11 + i);
+    producer->ops->close(producer);
+    assert_int_equal(arrivals.count, 4);
+    assert_counts(&fixture, 3, 0, 0, 0, 3);
+    assert_int_equal(journal_stream_durable(fixture.kept), 3);
+    stop(&fixture);
 }
 
 static void what_is_open_comes_again_after_a_restart(void **state)
@@ -879,6 +941,7 @@ static void a_turn_is_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(what_is_accepted_is_told_in_order_and_consumed_or_kept, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(what_is_open_comes_again_after_a_restart, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(a_withheld_result_is_kept_and_not_published, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(a_result_without_its_outcome_still_settles_its_sources, test_folder_make, test_folder_remove),
