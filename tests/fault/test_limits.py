@@ -103,10 +103,14 @@ def press(server, seconds):
             with contextlib.suppress(OSError, AssertionError):
                 fill_memory(stack, server)
             publish_large(server)
-            if not server.running():
-                statuses.append(server.wait())
-                server.start()
+            revive(server, statuses)
     return statuses
+
+
+def revive(server, statuses):
+    if not server.running():
+        statuses.append(server.wait())
+        server.start()
 
 
 @pytest.mark.skipif(SANITIZED, reason='a sanitized program needs more address space than there is')
@@ -151,7 +155,13 @@ def test_the_system_kills_it_for_memory(spindle, load, memory_group, say):
     senders = load(server)
     await_load(senders)
     statuses = press(server, 8)
+    before = total_acknowledged(senders)
+
+    def goes_on():
+        revive(server, statuses)  # it may be killed for the last of what was pressed
+        return total_acknowledged(senders) > before + 100
+
+    wait_until(goes_on, lambda: 'load from %s' % [sender.failure for sender in senders])
     say('killed %d times' % len(statuses))
     assert set(statuses) <= {KILLED}, statuses
-    await_load(senders)
     check_whole(server, senders)
