@@ -2,6 +2,7 @@
 
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -55,7 +56,7 @@ static const json_t *find(const struct json_tree *tree, const char *path)
     char names[PATH_MAX_BYTES], *rest = names;
     snprintf(names, sizeof names, "%s", path);
     for (char *name; at && (name = strsep(&rest, "."));)
-        at = json_object_get(at, name);
+        at = json_is_array(at) ? json_array_get(at, strtoul(name, NULL, 10)) : json_object_get(at, name);
     return at;
 }
 

@@ -1,4 +1,4 @@
-/* A JSON object that is read, not written: by paths such as "journal.sync_s.p50". */
+/* A JSON object that is read, not written: by paths such as "journal.sync_s.p50", or "removed.0" for the first item of an array. */
 #ifndef CLI_JSON_TREE_H
 #define CLI_JSON_TREE_H
 

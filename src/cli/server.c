@@ -19,6 +19,7 @@
 #include "base/probes.h"
 #include "bus/bus.h"
 #include "cli/dead/http.h"
+#include "cli/journal/trim_http.h"
 #include "cli/result_properties.h"
 #include "cli/server_file.h"
 #include "config/value.h"
@@ -58,6 +59,8 @@ struct server {
     struct pipeline *pipeline;
     struct http *http;
     struct dead_http dead;
+    struct trim_http trim;
+    struct http_route routes[2];
     bool observed, has_file;
 };
 
@@ -357,14 +360,15 @@ static int start_http(struct server *server)
         [CONFIG_CHANGES_ALL] = HTTP_CHANGES_ALL,
         [CONFIG_CHANGES_NONE] = HTTP_CHANGES_NONE,
     };
+    server->routes[0] = (struct http_route){DEAD_HTTP_PATH, dead_http_answer, &server->dead};
+    server->routes[1] = (struct http_route){TRIM_HTTP_PATH, trim_http_answer, &server->trim};
     struct http_options options = {
         .host = config->http_host,
         .port = (uint16_t)config->http_port,
         .version = SPINDLE_VERSION,
         .changes = changes[config->http_changes],
-        .handler_path = DEAD_HTTP_PATH,
-        .handler = dead_http_answer,
-        .handler_context = &server->dead,
+        .routes = server->routes,
+        .route_count = sizeof server->routes / sizeof *server->routes,
     };
     char why[HTTP_WHY_MAX];
     int error = http_start(&server->http, &options, why);
@@ -375,8 +379,8 @@ static int start_http(struct server *server)
     return error;
 }
 
-/* Requests for dead letters are answered from now on. */
-static int serve_dead_letters(struct server *server)
+/* Requests for dead letters, and to trim streams, are answered from now on. */
+static int serve_changes(struct server *server)
 {
     int error = dead_letters_open(&server->dead.letters, server->queue);
     if (error) {
@@ -387,6 +391,8 @@ static int serve_dead_letters(struct server *server)
     server->dead.attempts_max = server->config->dead_letters_attempts_max;
     server->dead.has_pipeline = server->pipeline;
     atomic_store(&server->dead.serving, true);
+    server->trim.journal = server->journal;
+    atomic_store(&server->trim.serving, true);
     return 0;
 }
 
@@ -398,7 +404,8 @@ static void write_file(struct server *server)
     int error = server_file_write(server->config->data_dir, &file);
     server->has_file = !error;
     if (error)
-        diagnostics(DIAGNOSTICS_WARNING, "run", "server.json cannot be written: %s; `spindle dead requeue` will not find this server",
+        diagnostics(DIAGNOSTICS_WARNING, "run",
+                    "server.json cannot be written: %s; `spindle dead requeue` and `spindle journal trim` will not find this server",
                     error_text(error));
 }
 
@@ -593,7 +600,7 @@ int server_start(struct server **out, const struct config *config)
     atomic_store(&server->doing, "the last holes are read again");
     error = error ? error : start_bus(server);
     error = error ? error : start_pipeline(server);
-    error = error ? error : serve_dead_letters(server);
+    error = error ? error : serve_changes(server);
     error = error ? error : observe(server);
     if (error) {
         server_stop(server);
@@ -651,6 +658,7 @@ int server_stop(struct server *server)
     int undone = 0;
     atomic_store(&server->state, SERVER_STOPPING);
     atomic_store(&server->dead.serving, false);
+    atomic_store(&server->trim.serving, false);
     if (server->has_file)
         server_file_remove(server->config->data_dir);
     if (server->bus)

@@ -142,11 +142,16 @@ const char *http_query(const struct http_request *request, const char *name)
     return MHD_lookup_connection_value((struct MHD_Connection *)(uintptr_t)request->connection, MHD_GET_ARGUMENT_KIND, name);
 }
 
-static bool is_handled(const struct http *http, const char *path)
+/* NULL: no handler's. */
+static const struct http_route *find_route(const struct http *http, const char *path)
 {
-    const char *prefix = http->options.handler_path;
-    size_t length = prefix ? strlen(prefix) : 0;
-    return prefix && strncmp(path, prefix, length) == 0 && (path[length] == 0 || path[length] == '/');
+    for (unsigned i = 0; i < http->options.route_count; i++) {
+        const struct http_route *route = &http->options.routes[i];
+        size_t length = strlen(route->path);
+        if (strncmp(path, route->path, length) == 0 && (path[length] == 0 || path[length] == '/'))
+            return route;
+    }
+    return NULL;
 }
 
 /* The address as 16 bytes, IPv4 mapped into IPv6. False for another family. */
@@ -249,7 +254,8 @@ static void on_completed(void *owner, struct MHD_Connection *connection, void **
     *seen = NULL;
 }
 
-static enum MHD_Result ask_handler(struct http *http, struct MHD_Connection *connection, const char *path, const struct upload *upload)
+static enum MHD_Result ask_handler(const struct http_route *route, struct MHD_Connection *connection, const char *path,
+                                   const struct upload *upload)
 {
     struct page page = {.status = MHD_HTTP_OK, .content_type = "application/json"};
     struct http_request request = {.path = path, .is_post = upload, .connection = connection};
@@ -258,13 +264,13 @@ static enum MHD_Result ask_handler(struct http *http, struct MHD_Connection *con
         request.body_length = upload->body.length;
     }
     buffer_init(&page.body, PAGE_BYTES_MAX);
-    http->options.handler(http->options.handler_context, &request, &page);
+    route->handler(route->context, &request, &page);
     return send_page(connection, &page, false);
 }
 
 /* Called when the headers are there, for each piece of the body, and when it is complete. */
-static enum MHD_Result on_post(struct http *http, struct MHD_Connection *connection, const char *path, const char *piece, size_t *size,
-                               void **seen)
+static enum MHD_Result on_post(const struct http *http, const struct http_route *route, struct MHD_Connection *connection, const char *path,
+                               const char *piece, size_t *size, void **seen)
 {
     struct upload *upload = *seen;
     int status;
@@ -286,7 +292,7 @@ static enum MHD_Result on_post(struct http *http, struct MHD_Connection *connect
     }
     if (upload->too_large)
         return refuse(connection, MHD_HTTP_CONTENT_TOO_LARGE, "the body is too large");
-    return ask_handler(http, connection, path, upload);
+    return ask_handler(route, connection, path, upload);
 }
 
 /* Called once when the headers are there, and again when the request is complete. Requests that are refused are answered at
@@ -297,8 +303,9 @@ static enum MHD_Result on_request(void *owner, struct MHD_Connection *connection
     (void)version;
     struct http *http = owner;
     note_request(connection);
-    if (is_handled(http, path) && strcmp(method, MHD_HTTP_METHOD_POST) == 0)
-        return on_post(http, connection, path, upload, upload_size, seen);
+    const struct http_route *route = find_route(http, path);
+    if (route && strcmp(method, MHD_HTTP_METHOD_POST) == 0)
+        return on_post(http, route, connection, path, upload, upload_size, seen);
     if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
         return refuse(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD are answered here");
     if (has_body(connection))
@@ -307,8 +314,8 @@ static enum MHD_Result on_request(void *owner, struct MHD_Connection *connection
         *seen = http;
         return MHD_YES;
     }
-    if (is_handled(http, path))
-        return ask_handler(http, connection, path, NULL);
+    if (route)
+        return ask_handler(route, connection, path, NULL);
     struct page page = {0};
     buffer_init(&page.body, PAGE_BYTES_MAX);
     uint64_t now_ns = clock_monotonic_ns();

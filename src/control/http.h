@@ -1,7 +1,7 @@
 /* The HTTP server: /metrics, /healthz, /readyz, /api/v1/status and a page for people.
  *
  * One thread of its own serves all connections. It answers GET and HEAD, and states what it says from the registries of base/metrics.h and
- * base/probes.h. Below one path it asks a handler, which may also change things: requests with POST get there only from where `changes`
+ * base/probes.h. Below some paths it asks handlers, which may also change things: requests with POST get there only from where `changes`
  * lets them come from, with a body of type application/json, and not from a page of another site. */
 #ifndef CONTROL_HTTP_H
 #define CONTROL_HTTP_H
@@ -37,14 +37,20 @@ struct page;
 /* Fills the page; its body is ready for use. Runs on the server's thread: while it does, nobody else is answered. */
 typedef void (*http_handler)(void *context, const struct http_request *request, struct page *page);
 
+/* What is at `path`, or lies below it, is the handler's. */
+struct http_route {
+    const char *path;
+    http_handler handler;
+    void *context;
+};
+
 struct http_options {
     const char *host;    /* name or address to listen on, a name's IPv4 address first; "" or NULL: 0.0.0.0 */
     uint16_t port;       /* 0: a free one */
     const char *version; /* of the program; borrowed until http_stop */
     enum http_changes changes;
-    const char *handler_path; /* what it is, and what lies below it, is the handler's; NULL: none. Borrowed until http_stop */
-    http_handler handler;
-    void *handler_context;
+    const struct http_route *routes; /* [route_count]; borrowed until http_stop */
+    unsigned route_count;
 };
 
 struct http;

@@ -19,6 +19,7 @@
 #include "journal/scribe.h"
 #include "journal/shrink.h"
 #include "journal/stream.h"
+#include "journal/trim.h"
 
 enum { CHUNK_SIZE = 1 << 20, CHUNK_FREE_MAX = 16, PACK_LEVEL = 1, PACK_KEEP_MAX = 4 << 20 };
 
@@ -261,7 +262,7 @@ void journal_producer_wait(struct journal_producer *producer, size_t bytes)
     pthread_mutex_unlock(&producer->lock);
 }
 
-static void wake_keeper(struct journal *journal)
+void journal_wake_keeper(struct journal *journal)
 {
     pthread_mutex_lock(&journal->keeper_lock);
     journal->keeper_wanted = true;
@@ -397,8 +398,8 @@ int journal_open(struct journal **out, const struct journal_options *options)
     pthread_condattr_destroy(&monotonic);
     int error = 0;
     for (unsigned i = 0; i < JOURNAL_SCRIBES; i++) {
-        journal->scribes[i] =
-            (struct scribe){.options = &journal->options, .wake_keeper = wake_keeper, .journal = journal, .shared = &journal->shared};
+        journal->scribes[i] = (struct scribe){
+            .options = &journal->options, .wake_keeper = journal_wake_keeper, .journal = journal, .shared = &journal->shared};
         journal->scribes[i].disk_free_min = i == 0 ? options->disk_free_min : 0;
         int failed = scribe_init(&journal->scribes[i]);
         error = error ? error : failed;
@@ -488,6 +489,7 @@ int journal_start(struct journal *journal)
         if (pthread_create(&journal->keeper, NULL, keeper_thread, journal))
             return ERR_NO_MEMORY;
         journal->started = true;
+        trim_allow(journal, true);
     }
     say_if_short(journal);
     int error = 0;
@@ -519,6 +521,7 @@ void journal_stop(struct journal *journal)
     pthread_cond_signal(&journal->keeper_wake);
     pthread_mutex_unlock(&journal->keeper_lock);
     pthread_join(journal->keeper, NULL);
+    trim_allow(journal, false);
     write_ends(journal, true);
     journal->started = false;
 }
@@ -582,7 +585,7 @@ void journal_stream_set_guard(struct journal_stream *stream, uint64_t offset)
     uint64_t at = atomic_load(&stream->retire_at);
     bool due = offset >= at && atomic_compare_exchange_strong(&stream->retire_at, &at, UINT64_MAX);
     if (shrink_is_due(stream, offset) || due)
-        wake_keeper(stream->journal);
+        journal_wake_keeper(stream->journal);
 }
 
 int journal_stream_skip(struct journal_stream *stream, uint64_t offset)

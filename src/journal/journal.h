@@ -24,6 +24,7 @@
 #include "base/message.h"
 #include "journal/disk.h"
 #include "journal/reader.h"
+#include "journal/retention.h"
 #include "journal/space.h"
 
 enum journal_durability {
@@ -121,6 +122,24 @@ struct journal_stream_stats {
     uint64_t held_bytes; /* of segments that retention would remove, were it not for the guard */
 };
 void journal_stream_stats(struct journal_stream *stream, struct journal_stream_stats *stats);
+
+enum { JOURNAL_TRIM_WORK_MS = 1000, JOURNAL_TRIM_WAIT_MS = 5000 };
+
+struct journal_trimmed {
+    uint64_t *bases; /* [count]: first offsets of what was removed, oldest first; malloc'd, NULL when there is none */
+    size_t count;
+    uint64_t bytes;        /* of these */
+    uint64_t first_offset; /* of what is left */
+    size_t kept_back;      /* named segments that stay: the guard or keep_count holds them */
+    bool more;             /* the time was over before all was done */
+};
+
+/* Has the keeper remove the oldest segments that `trim` names, as retention does: what retention has begun to remove meanwhile counts too.
+ * Nothing at or beyond the guard goes, nor the newest segment. Blocks until that is done, or JOURNAL_TRIM_WORK_MS have passed and something
+ * has gone, or JOURNAL_TRIM_WAIT_MS whatever has; one at a time for each stream, later ones wait as long. `dry_run`: says what would go,
+ * at once. Any thread but the keeper and the scribes. *trimmed is set in any case, and says what had gone when an error ended it: ERR_BUSY
+ * (nothing has gone in the time, or the journal is not started or stops), ERR_NO_MEMORY, or of the disk. */
+int journal_stream_trim(struct journal_stream *stream, const struct retention_trim *trim, bool dry_run, struct journal_trimmed *trimmed);
 
 /* A reader on the stream of a running journal; read only below journal_stream_durable(). Damage is told to the operator, but not by a
  * reader `at` a place, which goes where another has been. */

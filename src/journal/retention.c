@@ -93,3 +93,26 @@ uint64_t retention_held(const struct retention *retention, const struct stream_s
     }
     return held;
 }
+
+/* A segment's records are all below its follower's first offset, and have all arrived before that was made. A follower that was made before
+ * the segment itself was made while the clock was wrong: it tells nothing. */
+static bool is_named(const struct retention_trim *trim, const struct stream_segment *segment, uint64_t bytes_behind)
+{
+    const struct stream_segment *next = segment + 1;
+    bool old =
+        trim->until_ns == UINT64_MAX || (next->created_ns && next->created_ns >= segment->created_ns && next->created_ns <= trim->until_ns);
+    return old && next->base_offset <= trim->before && bytes_behind >= trim->keep_size;
+}
+
+struct retention_plan retention_plan(const struct retention_trim *trim, const struct stream_segment *segments, size_t count, uint64_t guard)
+{
+    struct retention_plan plan = {0};
+    uint64_t behind = bytes_behind_first(segments, count);
+    for (size_t i = 0; i + 1 < count && is_named(trim, &segments[i], behind); i++) {
+        plan.named++;
+        if (segments[i + 1].base_offset <= guard && i + trim->keep_count < count)
+            plan.removable++;
+        behind -= segments[i + 1].bytes;
+    }
+    return plan;
+}

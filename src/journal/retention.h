@@ -52,6 +52,21 @@ struct retention_look {
 struct retention_look retention_look(struct retention *retention, const struct stream_segment *segments, size_t count, uint64_t wall_ns,
                                      uint64_t monotonic_ns);
 
+/* What somebody asks to be removed (`spindle journal trim`): the oldest segments, as long as each limit names them. */
+struct retention_trim {
+    uint64_t before;   /* those that end before this offset; UINT64_MAX: wherever they end */
+    uint64_t until_ns; /* wall clock: those whose newest record had arrived by then, as the stamp behind them tells; UINT64_MAX: whenever */
+    uint64_t keep_size; /* bytes: those without which so much is kept */
+    size_t keep_count;  /* so many of the newest stay though they are named; the newest stays in any case */
+};
+
+struct retention_plan {
+    size_t named;     /* how many of the oldest the limits name */
+    size_t removable; /* of these, how many may go: their records lie before the guard, and keep_count newer ones are left */
+};
+struct retention_plan retention_plan(const struct retention_trim *trim, const struct stream_segment *segments, size_t count,
+                                     uint64_t guard);
+
 /* Bytes of segments that would be due, were it not for the guard. */
 uint64_t retention_held(const struct retention *retention, const struct stream_segment *segments, size_t count, uint64_t guard,
                         uint64_t wall_ns);

@@ -181,6 +181,11 @@ int stream_open(struct journal_stream *stream)
 {
     pthread_mutex_init(&stream->lock, NULL);
     pthread_cond_init(&stream->zero_done, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&stream->trimmed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     int failed = stream->disk->ops->make_folder(stream->disk, stream->folder);
     if (failed)
         return error_from_errno(-failed);
@@ -235,6 +240,7 @@ void stream_close(struct journal_stream *stream)
     shrink_abandon(stream);
     free(stream->segments);
     stream->segments = NULL;
+    pthread_cond_destroy(&stream->trimmed);
     pthread_cond_destroy(&stream->zero_done);
     pthread_mutex_destroy(&stream->lock);
 }

@@ -76,6 +76,9 @@ struct journal_stream {
     bool retention_stopped; /* the disk failed at it */
     bool zeroing_failed;    /* no more zeroing ahead in this segment (for example: disk full) */
     bool shrinking_failed;  /* no more compressing until the next segment is begun */
+    struct trim_job *trim;  /* what somebody waits for (trim.c); NULL: nothing */
+    bool has_keeper;        /* its thread runs */
+    pthread_cond_t trimmed; /* monotonic; with `trim` and has_keeper */
 };
 
 /* Recovers what is there and begins a new segment, behind known_end if the files end before it. On a full disk that is left to the first
@@ -103,6 +106,9 @@ void stream_say_damage(void *context, const struct reader_damage *damage);
 
 /* Keeper thread: whether so many bytes may be written ahead of need, or for thrift: not into the last of the disk (space.h). */
 bool stream_may_write_ahead(const struct journal_stream *stream, uint64_t bytes);
+
+/* Any thread, without the lock of a stream: there may be something to do (journal.c). */
+void journal_wake_keeper(struct journal *journal);
 
 /* Keeper thread: does one piece of what is needed. `full`: a scribe waits for space, so what is retired is not kept to be used again, and
  * nothing is written ahead. Returns true when there was something to do; otherwise look_at_ns says when to come back. */

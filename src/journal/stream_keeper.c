@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "journal/shrink.h"
 #include "journal/stream_parts.h"
+#include "journal/trim.h"
 
 static uint64_t zero_step(const struct journal_stream *stream, uint64_t from)
 {
@@ -146,15 +147,16 @@ static bool is_due(struct journal_stream *stream, struct retention_look *look)
     return look->retire;
 }
 
-/* What is retired becomes the next segment, unless the disk is full: then its space is needed at once. Only when it is gone
- * for good may the next one go: a crash that brought back one and not the other would look as if the records between were lost. */
+/* What is retired becomes the next segment, unless the disk is full or somebody asks for its space: then that is needed at once. Only when
+ * it is gone for good may the next one go: a crash that brought back one and not the other would look as if the records between were lost.
+ */
 static bool retire_oldest(struct journal_stream *stream, bool full)
 {
     char name[32], path[STREAM_PATH_MAX], spare[STREAM_PATH_MAX];
     struct retention_look look;
     pthread_mutex_lock(&stream->lock);
-    bool wanted = is_due(stream, &look);
-    bool keep = wanted && !stream->has_spare && !full && stream->segments[0].bytes > stream->segment_size / 2;
+    bool asked = trim_is_asked(stream), wanted = is_due(stream, &look) || asked;
+    bool keep = wanted && !asked && !stream->has_spare && !full && stream->segments[0].bytes > stream->segment_size / 2;
     if (wanted)
         segment_name(stream->segments[0].base_offset, name);
     pthread_mutex_unlock(&stream->lock);
@@ -168,8 +170,12 @@ static bool retire_oldest(struct journal_stream *stream, bool full)
     stream_file_path(stream, stream_name_spare, spare);
     int failed = keep ? stream->disk->ops->rename(stream->disk, path, spare) : stream->disk->ops->remove(stream->disk, path);
     if (failed) {
-        DIAG_LIMITED(DIAGNOSTICS_WARNING, "journal", "stream %s: retention could not remove %s: %s. It is tried again later", stream->name,
-                     name, strerror(-failed));
+        pthread_mutex_lock(&stream->lock);
+        trim_fail(stream, error_from_errno(-failed));
+        pthread_mutex_unlock(&stream->lock);
+        if (!asked) /* else whoever asks says so */
+            DIAG_LIMITED(DIAGNOSTICS_WARNING, "journal", "stream %s: retention could not remove %s: %s. It is tried again later",
+                         stream->name, name, strerror(-failed));
         return false;
     }
     failed = stream->disk->ops->sync_folder(stream->disk, stream->folder);
@@ -180,6 +186,7 @@ static bool retire_oldest(struct journal_stream *stream, bool full)
     pthread_mutex_lock(&stream->lock);
     stream->retention_stopped = failed;
     stream->has_spare = stream->has_spare || (keep && !failed);
+    trim_note(stream);
     stream->segment_count--;
     memmove(stream->segments, stream->segments + 1, stream->segment_count * sizeof *stream->segments);
     pthread_mutex_unlock(&stream->lock);

@@ -431,16 +431,6 @@ def test_trim_keeps_what_has_no_outcome_unless_forced(spindle, connect):
     assert server.metrics().get_sum('spindle_dead_lettered_total', stream='ingest', reason='damaged') == 1
 
 
-def test_trim_leaves_a_running_server_alone(spindle, connect):
-    server = spindle(settings=SETTINGS).start()
-    fill(server, connect(server), holes=1)
-    before = sorted(p.name for p in segments(server.data_dir, 'bus'))
-    status, _, stderr = tool('journal trim', server.data_dir, '--stream', 'bus', '--before', 10**9)
-    assert status == 1 and 'running server' in stderr and 'journal.retention_size' in stderr
-    assert tool('journal trim', server.data_dir, '--stream', 'bus', '--before', 10**9, '--dry-run')[0] == 0
-    assert sorted(p.name for p in segments(server.data_dir, 'bus')) == before
-
-
 @pytest.mark.parametrize('arguments, words', [
     (['--before', '1'], '--stream is missing'),
     (['--stream', 'bus'], 'nothing says what is to go'),

@@ -1,8 +1,13 @@
 /* What may go by size and by age, what never does, and clocks that are wrong. */
 #include "journal_fixture.h"
 
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "journal/retention.h"
 #include "journal/stream.h"
 #include "simulated_disk.h"
@@ -172,6 +177,61 @@ static void what_the_guard_holds_is_counted(void **state)
     assert_int_equal(retention_held(&age, segments, 4, 0, noon_ns + 2 * HOUR_NS), 150);
     assert_int_equal(retention_held(&none, segments, 4, 0, noon_ns + YEAR_NS), 0);
     assert_int_equal(retention_held(&size, segments, 0, 0, noon_ns), 0);
+}
+
+static const struct retention_trim everything = {.before = UINT64_MAX, .until_ns = UINT64_MAX};
+
+static void assert_plan(struct retention_trim trim, uint64_t guard, size_t named, size_t removable)
+{
+    const struct stream_segment segments[] = {SEGMENT(0, 100, noon_ns), SEGMENT(10, 50, noon_ns), SEGMENT(20, 60, noon_ns + HOUR_NS),
+                                              SEGMENT(30, 70, noon_ns + DAY_NS)};
+    struct retention_plan plan = retention_plan(&trim, segments, 4, guard);
+    assert_int_equal(plan.named, named);
+    assert_int_equal(plan.removable, removable);
+}
+
+static void what_is_asked_for_goes_when_all_limits_name_it(void **state)
+{
+    (void)state;
+    struct retention_trim before = everything, old = everything, size = everything, tail = everything;
+    before.before = 20;
+    old.until_ns = noon_ns + HOUR_NS;
+    size.keep_size = 130;
+    tail.keep_count = 2;
+    assert_plan(everything, UINT64_MAX, 3, 3);
+    assert_plan(before, UINT64_MAX, 2, 2);
+    before.before = 19;
+    assert_plan(before, UINT64_MAX, 1, 1);
+    before.before = 9;
+    assert_plan(before, UINT64_MAX, 0, 0);
+    assert_plan(old, UINT64_MAX, 2, 2);
+    old.until_ns--;
+    assert_plan(old, UINT64_MAX, 1, 1);
+    assert_plan(size, UINT64_MAX, 2, 2);
+    size.keep_size++;
+    assert_plan(size, UINT64_MAX, 1, 1);
+    size.before = 9;
+    assert_plan(size, UINT64_MAX, 0, 0);
+    assert_plan(everything, 20, 3, 2);
+    assert_plan(everything, 19, 3, 1);
+    assert_plan(everything, 0, 3, 0);
+    assert_plan(tail, UINT64_MAX, 3, 2);
+    tail.keep_count = 9;
+    assert_plan(tail, UINT64_MAX, 3, 0);
+    assert_int_equal(retention_plan(&everything, NULL, 0, UINT64_MAX).named, 0);
+}
+
+/* What was made before the segment in front of it was made while the clock was wrong, and tells nothing; nor does a lost stamp. */
+static void what_is_asked_for_by_age_needs_a_stamp(void **state)
+{
+    (void)state;
+    const struct stream_segment behind[] = {SEGMENT(0, 100, noon_ns), SEGMENT(10, 50, noon_ns - 1)},
+                                lost[] = {SEGMENT(0, 100, noon_ns), SEGMENT(10, 50, 0)};
+    struct retention_trim old = everything;
+    old.until_ns = noon_ns + DAY_NS;
+    assert_int_equal(retention_plan(&old, behind, 2, UINT64_MAX).named, 0);
+    assert_int_equal(retention_plan(&old, lost, 2, UINT64_MAX).named, 0);
+    assert_int_equal(retention_plan(&everything, lost, 2, UINT64_MAX).named, 1);
 }
 
 /* ---- in a journal ---- */
@@ -409,7 +469,263 @@ static void a_segment_that_was_empty_for_long_is_not_left_at_once(void **state)
     end(&kept);
 }
 
+/* ---- on request ---- */
+
+static struct journal_trimmed ask(struct kept *kept, struct retention_trim trim, bool dry_run, int expected)
+{
+    struct journal_trimmed trimmed;
+    assert_int_equal(journal_stream_trim(kept->stream, &trim, dry_run, &trimmed), expected);
+    return trimmed;
+}
+
+static void what_is_asked_for_is_removed_and_a_dry_run_says_the_same(void **state)
+{
+    (void)state;
+    struct kept kept;
+    begin(&kept, (struct journal_stream_options){.retention_age_ns = 0});
+    write_records(&kept, 5 * A_SEGMENT);
+    uint64_t bytes = kept.stream->segments[0].bytes + kept.stream->segments[1].bytes;
+    struct retention_trim trim = everything;
+    trim.before = 2 * A_SEGMENT + 1;
+    struct journal_trimmed plan = ask(&kept, trim, true, 0);
+    assert_int_equal(stats_of(&kept).segment_count, 5);
+    struct journal_trimmed done = ask(&kept, trim, false, 0);
+    assert_int_equal(plan.count, 2);
+    assert_int_equal(done.count, 2);
+    assert_memory_equal(plan.bases, done.bases, 2 * sizeof *plan.bases);
+    assert_int_equal(done.bases[1], A_SEGMENT);
+    assert_int_equal(plan.bytes, bytes);
+    assert_int_equal(done.bytes, bytes);
+    assert_int_equal(plan.first_offset, 2 * A_SEGMENT);
+    assert_int_equal(done.first_offset, 2 * A_SEGMENT);
+    assert_true(!done.more && !done.kept_back && !plan.more && !plan.kept_back);
+    assert_int_equal(stats_of(&kept).first_offset, 2 * A_SEGMENT);
+    assert_false(kept.stream->has_spare); /* its space was asked for */
+    assert_int_equal(ask(&kept, trim, false, 0).count, 0);
+    free(plan.bases);
+    free(done.bases);
+    close_kept(&kept);
+    open_kept(&kept);
+    assert_int_equal(stats_of(&kept).first_offset, 2 * A_SEGMENT);
+    done = ask(&kept, everything, false, 0);
+    assert_int_equal(done.count, 3); /* and the newest stays */
+    assert_int_equal(stats_of(&kept).segment_count, 1);
+    free(done.bases);
+    end(&kept);
+}
+
+static void a_request_never_passes_the_guard(void **state)
+{
+    (void)state;
+    struct kept kept;
+    begin(&kept, (struct journal_stream_options){.guarded = true});
+    write_records(&kept, 4 * A_SEGMENT);
+    struct journal_trimmed done = ask(&kept, everything, false, 0);
+    assert_int_equal(done.count, 0);
+    assert_int_equal(done.kept_back, 3);
+    assert_null(done.bases);
+    journal_stream_set_guard(kept.stream, 2 * A_SEGMENT + 1);
+    done = ask(&kept, everything, false, 0);
+    assert_int_equal(done.count, 2);
+    assert_int_equal(done.kept_back, 1);
+    assert_int_equal(done.first_offset, 2 * A_SEGMENT);
+    assert_int_equal(stats_of(&kept).first_offset, 2 * A_SEGMENT);
+    free(done.bases);
+    end(&kept);
+}
+
+struct refusal {
+    enum simulated_kind kind;
+    unsigned after, calls; /* how many pass before one is refused */
+};
+
+static int refuse_one(void *context, const struct simulated_call *call)
+{
+    struct refusal *refusal = context;
+    return call->kind == refusal->kind && refusal->calls++ == refusal->after ? -EIO : 0;
+}
+
+static void what_the_disk_refuses_is_told_with_what_had_gone(void **state)
+{
+    (void)state;
+    static const enum simulated_kind kinds[] = {SIMULATED_REMOVE, SIMULATED_SYNC_FOLDER};
+    for (unsigned i = 0; i < 2; i++) {
+        struct kept kept;
+        struct refusal refusal = {.kind = kinds[i], .after = 1};
+        begin(&kept, (struct journal_stream_options){.guarded = false});
+        write_records(&kept, 5 * A_SEGMENT);
+        simulated_disk_set_hooks(kept.disk, &(struct simulated_hooks){.before = refuse_one, .context = &refusal});
+        struct journal_trimmed done = ask(&kept, everything, false, ERR_IO);
+        assert_int_equal(done.count, 1 + i);
+        assert_int_equal(done.first_offset, (1 + i) * A_SEGMENT);
+        free(done.bases);
+        /* After a folder that could not be synced nothing goes until the next start. */
+        done = ask(&kept, everything, false, i ? ERR_IO : 0);
+        assert_int_equal(done.count, i ? 0 : 3);
+        free(done.bases);
+        simulated_disk_set_hooks(kept.disk, &(struct simulated_hooks){0});
+        end(&kept);
+    }
+}
+
 /* ---- with threads and clocks that run ---- */
+
+struct running {
+    struct journal *journal;
+    struct journal_stream *stream;
+    struct journal_producer *producer;
+};
+
+static void start_running(struct running *running, struct disk *disk, struct journal_stream_options options)
+{
+    struct journal_options journal = {.disk = disk, .folder = test_folder, .segment_size = SEGMENT, .compression_level = 1};
+    options.name = "s";
+    assert_int_equal(journal_open(&running->journal, &journal), 0);
+    assert_int_equal(journal_stream_add(running->journal, &options, &running->stream), 0);
+    struct journal_trimmed trimmed;
+    assert_int_equal(journal_stream_trim(running->stream, &everything, false, &trimmed), ERR_BUSY); /* not yet */
+    assert_int_equal(journal_start(running->journal), 0);
+    assert_int_equal(journal_producer_open(running->journal, no_notice, NULL, &running->producer), 0);
+}
+
+static void write_running(struct running *running, unsigned count)
+{
+    static const uint8_t payload[PAYLOAD];
+    struct message message = {.topic = "t", .topic_length = 1, .payload = payload, .payload_length = sizeof payload};
+    for (unsigned i = 0; i < count; i++) {
+        assert_int_equal(journal_append(running->producer, running->stream, &message, NULL, 0, 0), 0);
+        journal_submit(running->producer);
+        journal_producer_wait(running->producer, 0);
+    }
+}
+
+struct asking {
+    struct running *running;
+    pthread_t thread;
+    uint64_t count, bytes, last;
+    int error;
+    bool ordered;
+};
+
+static void *ask_without_end(void *context)
+{
+    struct asking *asking = context;
+    asking->ordered = true;
+    while (!asking->error) {
+        struct journal_trimmed trimmed;
+        asking->error = journal_stream_trim(asking->running->stream, &everything, false, &trimmed);
+        asking->count += trimmed.count;
+        for (size_t i = 0; i < trimmed.count; i++) {
+            asking->ordered = asking->ordered && (asking->last < trimmed.bases[i] || trimmed.bases[i] == 0);
+            asking->last = trimmed.bases[i];
+        }
+        free(trimmed.bases);
+        nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+    }
+    return NULL;
+}
+
+/* Beside writing, compression and a reader; each segment is told to one of them, and a stop ends both. */
+static void two_that_ask_at_once_share_what_goes(void **state)
+{
+    (void)state;
+    struct running running;
+    struct asking both[2];
+    start_running(&running, disk_posix(), (struct journal_stream_options){.guarded = false});
+    for (unsigned i = 0; i < 2; i++) {
+        both[i] = (struct asking){.running = &running};
+        assert_int_equal(pthread_create(&both[i].thread, NULL, ask_without_end, &both[i]), 0);
+    }
+    struct reader *reader;
+    assert_int_equal(journal_stream_reader(running.stream, 0, &reader), 0);
+    struct message message;
+    uint64_t next = 0;
+    for (unsigned i = 0; i < 40; i++) {
+        write_running(&running, 2 * A_SEGMENT);
+        while (reader_next(reader, journal_stream_durable(running.stream), &message, NULL) == 0) {
+            assert_true(message.offset >= next);
+            next = message.offset + 1;
+        }
+    }
+    assert_int_equal(next, 80 * A_SEGMENT); /* it was overtaken perhaps, and lost its way nowhere */
+    reader_close(reader);
+    journal_producer_close(running.producer);
+    struct journal_stream_stats stats;
+    for (unsigned i = 0; i < DEADLINE_S * 1000; i++) {
+        journal_stream_stats(running.stream, &stats);
+        if (stats.segment_count == 1)
+            break;
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    assert_int_equal(stats.segment_count, 1);
+    journal_stop(running.journal);
+    for (unsigned i = 0; i < 2; i++) {
+        pthread_join(both[i].thread, NULL);
+        assert_int_equal(both[i].error, ERR_BUSY);
+        assert_true(both[i].ordered);
+    }
+    assert_int_equal(both[0].count + both[1].count, 79);
+    journal_close(running.journal);
+}
+
+/* A disk whose removals wait for the test. */
+static sem_t may_remove;
+static atomic_uint removals_waited;
+
+static int remove_late(struct disk *disk, const char *path)
+{
+    (void)disk;
+    if (strstr(path, "/0000")) {
+        atomic_fetch_add(&removals_waited, 1);
+        sem_wait(&may_remove);
+    }
+    return disk_posix()->ops->remove(disk_posix(), path);
+}
+
+static void *allow_late(void *context)
+{
+    (void)context;
+    while (atomic_load(&removals_waited) == 0)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    uint64_t end_ns = clock_monotonic_ns() + (JOURNAL_TRIM_WORK_MS + 50) * UINT64_C(1000000);
+    while (clock_monotonic_ns() < end_ns)
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    sem_post(&may_remove);
+    return NULL;
+}
+
+static void a_slow_disk_does_not_hold_who_asks_for_long(void **state)
+{
+    (void)state;
+    struct disk_ops ops = *disk_posix()->ops;
+    ops.remove = remove_late;
+    struct disk late = *disk_posix();
+    late.ops = &ops;
+    assert_int_equal(sem_init(&may_remove, 0, 0), 0);
+    struct running running;
+    start_running(&running, &late, (struct journal_stream_options){.guarded = false});
+    write_running(&running, 4 * A_SEGMENT);
+    struct journal_trimmed trimmed;
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, allow_late, NULL), 0);
+    assert_int_equal(journal_stream_trim(running.stream, &everything, false, &trimmed), 0); /* JOURNAL_TRIM_WORK_MS */
+    assert_true(trimmed.count == 1 && trimmed.more && trimmed.first_offset == A_SEGMENT);
+    free(trimmed.bases);
+    pthread_join(thread, NULL);
+    uint64_t begun_ns = clock_monotonic_ns();
+    assert_int_equal(journal_stream_trim(running.stream, &everything, false, &trimmed), ERR_BUSY); /* JOURNAL_TRIM_WAIT_MS */
+    assert_true(clock_monotonic_ns() - begun_ns >= JOURNAL_TRIM_WAIT_MS * UINT64_C(1000000));
+    assert_int_equal(trimmed.count, 0);
+    free(trimmed.bases);
+    for (unsigned i = 0; i < 8; i++)
+        sem_post(&may_remove);
+    assert_int_equal(journal_stream_trim(running.stream, &everything, false, &trimmed), 0); /* with what was under way */
+    assert_int_equal(trimmed.first_offset, 3 * A_SEGMENT);
+    free(trimmed.bases);
+    journal_producer_close(running.producer);
+    journal_close(running.journal);
+    sem_destroy(&may_remove);
+}
 
 static void an_idle_keeper_comes_back_when_something_is_old(void **state)
 {
@@ -454,6 +770,11 @@ int main(void)
         cmocka_unit_test(what_cannot_be_removed_is_not_tried_without_end),
         cmocka_unit_test(a_leap_does_not_hold_what_size_retires_nor_longer_than_the_age),
         cmocka_unit_test(what_the_guard_holds_is_counted),
+        cmocka_unit_test(what_is_asked_for_goes_when_all_limits_name_it),
+        cmocka_unit_test(what_is_asked_for_by_age_needs_a_stamp),
+        cmocka_unit_test(what_is_asked_for_is_removed_and_a_dry_run_says_the_same),
+        cmocka_unit_test(a_request_never_passes_the_guard),
+        cmocka_unit_test(what_the_disk_refuses_is_told_with_what_had_gone),
         cmocka_unit_test(what_is_old_goes_though_nothing_is_written),
         cmocka_unit_test(age_is_known_again_after_a_restart),
         cmocka_unit_test(the_slowest_cursor_holds_what_size_and_age_would_retire),
@@ -461,6 +782,8 @@ int main(void)
         cmocka_unit_test(a_clock_that_leaps_does_not_empty_a_stream),
         cmocka_unit_test(a_segment_that_fills_slowly_is_left_when_it_is_old),
         cmocka_unit_test(a_segment_that_was_empty_for_long_is_not_left_at_once),
+        cmocka_unit_test_setup_teardown(two_that_ask_at_once_share_what_goes, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(a_slow_disk_does_not_hold_who_asks_for_long, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(an_idle_keeper_comes_back_when_something_is_old, test_folder_make, test_folder_remove),
     };
     return cmocka_run_group_tests_name("retention", tests, NULL, NULL);

@@ -16,10 +16,8 @@
 #include "cli/dead/json.h"
 #include "cli/dead/offline.h"
 #include "cli/dead/work.h"
-#include "cli/http_client.h"
 #include "cli/journal/tool.h"
-#include "cli/json_tree.h"
-#include "cli/server_file.h"
+#include "cli/server_ask.h"
 #include "config/settings.h"
 
 enum { ANSWER_MAX = 1 << 20, REQUEST_MAX = 16 << 10 };
@@ -238,24 +236,13 @@ __attribute__((format(printf, 2, 3))) static int fail(const struct doing *doing,
 static int ask(struct doing *doing, const struct server_file *server, struct dead_done *done)
 {
     struct buffer request, answer;
-    int code = 0, status = COMMAND_OK;
     buffer_init(&request, REQUEST_MAX);
     buffer_init(&answer, ANSWER_MAX);
-    int error = dead_request_write(&doing->request, &request);
-    const char *json = error ? NULL : buffer_text(&request);
+    const char *json = dead_request_write(&doing->request, &request) ? NULL : buffer_text(&request);
     const char *path = doing->request.action == DEAD_REQUEUE ? DEAD_HTTP_PATH "/requeue" : DEAD_HTTP_PATH "/purge";
-    error = json ? http_client_ask(server->http_host, server->http_port, path, json, &code, &answer) : ERR_NO_MEMORY;
-    struct json_tree *tree = NULL;
-    char why[JSON_TREE_WHY_MAX];
-    if (error)
-        status = fail(doing, "the server (process %" PRIu64 ", HTTP port %u) does not answer: %s", server->pid, server->http_port,
-                      error_text(error));
-    else if (code != 200 && json_tree_read(&tree, answer.data, answer.length, why) == 0 && json_tree_text(tree, "error"))
-        status = fail(doing, "the server refuses: %s", json_tree_text(tree, "error"));
-    else if (code != 200 || dead_done_read(done, answer.data, answer.length))
-        status = fail(doing, "the server (process %" PRIu64 ", HTTP port %u) gives an answer that cannot be read (status %d)", server->pid,
-                      server->http_port, code);
-    json_tree_free(tree);
+    int status = json ? server_ask(doing->command, server, path, json, &answer) : fail(doing, "%s", error_text(ERR_NO_MEMORY));
+    if (!status && dead_done_read(done, answer.data, answer.length))
+        status = server_ask_refuse_answer(doing->command, server, 200);
     buffer_fini(&answer);
     buffer_fini(&request);
     return status;
@@ -265,14 +252,11 @@ static int do_by_server(struct doing *doing)
 {
     struct server_file server;
     struct dead_done done;
-    if (server_file_read(doing->data_dir, &server))
-        return fail(doing,
-                    "%s is in use, and there is no server.json in it that says by which server: it is starting or stopping; try again",
-                    doing->data_dir);
-    if (!server.http_port)
-        return fail(doing, "the server that runs on %s does not listen for HTTP (http.enabled); stop it first", doing->data_dir);
+    int status = server_ask_find(doing->command, doing->data_dir, &server);
+    if (status)
+        return status;
     do {
-        int status = ask(doing, &server, &done);
+        status = ask(doing, &server, &done);
         if (status)
             return status;
         add(doing, &done);

@@ -1,4 +1,5 @@
-/* `spindle journal trim`: what retention does in a running server, for a folder that none has open. */
+/* `spindle journal trim`: of a running server's folder it has the server remove what is not needed, which does it as its retention does; of
+ * another it removes the files itself. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -9,54 +10,62 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/journal/tool.h"
+#include "cli/journal/trim_http.h"
+#include "cli/journal/trim_request.h"
 #include "cli/journal/when.h"
+#include "cli/server_ask.h"
+#include "control/pages.h"
 #include "journal/inspect.h"
 #include "queue/ledger.h"
 
 static const char command[] = "spindle journal trim";
 
+enum { REQUEST_MAX = 16 << 10 };
+
 struct trimming {
     const struct journal_trim_arguments *arguments;
-    uint64_t older_than_ns; /* age */
+    struct trim_request request;
+    struct trim_done done;
+    bool by_server;
+
+    /* Of a folder that no server has open. */
     char folder[TOOL_FOLDER_MAX];
-    struct inspect_file *files; /* [count], segments only */
+    struct stream_segment *segments; /* [count], oldest first */
     size_t count;
-    uint64_t guard;   /* nothing at or beyond it goes unless forced */
-    uint64_t pending; /* messages without an outcome that go */
-    size_t wanted;    /* segments that the options name */
-    size_t removable; /* of these, what may go */
-    size_t removed;
-    uint64_t removed_bytes;
+    uint64_t guard; /* nothing at or beyond it goes unless forced */
 };
 
-/* ---- what goes ---- */
+/* ---- what lies there ---- */
 
-/* A segment's records are all below its follower's first offset, and have all arrived before that was made. A follower that was made before
- * the segment itself was made while the clock was wrong: it tells nothing. */
-static bool is_named(const struct trimming *trimming, size_t index, uint64_t bytes_behind)
+static int find_segments(struct trimming *trimming)
 {
-    const struct journal_trim_arguments *arguments = trimming->arguments;
-    const struct inspect_file *next = &trimming->files[index + 1];
-    uint64_t now_ns = clock_wall_ns(), limit_ns = now_ns > trimming->older_than_ns ? now_ns - trimming->older_than_ns : 0;
-    return (!arguments->before_given || next->base_offset <= arguments->before) &&
-           (!arguments->older_than_given ||
-            (next->created_ns && next->created_ns >= trimming->files[index].created_ns && next->created_ns <= limit_ns)) &&
-           (!arguments->keep_size_given || bytes_behind >= arguments->keep_size);
+    struct inspect_file *files;
+    size_t count;
+    int error = inspect_files(disk_posix(), trimming->folder, &files, &count);
+    if (error)
+        return error;
+    while (count && files[count - 1].state > INSPECT_ACTIVE)
+        count--;
+    trimming->segments = calloc(count + 1, sizeof *trimming->segments);
+    for (; trimming->segments && trimming->count < count; trimming->count++) {
+        const struct inspect_file *file = &files[trimming->count];
+        trimming->segments[trimming->count] =
+            (struct stream_segment){.base_offset = file->base_offset, .bytes = file->bytes, .created_ns = file->created_ns};
+    }
+    free(files);
+    return trimming->segments ? 0 : ERR_NO_MEMORY;
 }
 
-static void choose(struct trimming *trimming)
+/* Of a server that was killed the newest segment is zeros for the most part, which were written ahead: they are nothing that is kept. */
+static void measure_newest(struct trimming *trimming)
 {
-    uint64_t bytes_behind = 0;
-    for (size_t i = 0; i < trimming->count; i++)
-        bytes_behind += trimming->files[i].bytes;
-    for (size_t i = 0; i + 1 < trimming->count; i++) {
-        bytes_behind -= trimming->files[i].bytes;
-        if (!is_named(trimming, i, bytes_behind))
-            break;
-        trimming->wanted++;
-        if (trimming->arguments->force || trimming->files[i + 1].base_offset <= trimming->guard)
-            trimming->removable++;
-    }
+    static const struct inspect_visitor nobody;
+    struct inspect_end end;
+    if (trimming->count == 0 || inspect_stream(disk_posix(), trimming->folder, trimming->request.stream, UINT64_MAX, &nobody, &end))
+        return;
+    struct stream_segment *newest = &trimming->segments[trimming->count - 1];
+    if (end.last_base == newest->base_offset && end.last_position < newest->bytes)
+        newest->bytes = end.last_position;
 }
 
 /* ---- what is still needed ---- */
@@ -79,36 +88,44 @@ static int find_checkpoint(const char *folder, uint64_t *applied)
 
 static int find_guard(struct trimming *trimming, const struct ledger *ledger)
 {
-    const char *stream = trimming->arguments->stream;
     trimming->guard = UINT64_MAX;
-    if (strcmp(stream, "ingest") == 0)
+    if (strcmp(trimming->request.stream, "ingest") == 0)
         trimming->guard = ledger->cursor;
-    else if (strcmp(stream, "outcomes") == 0)
+    else if (strcmp(trimming->request.stream, "outcomes") == 0)
         return find_checkpoint(trimming->folder, &trimming->guard);
-    else if (strcmp(stream, "results") == 0 || strcmp(stream, "dead-letters") == 0)
-        trimming->guard = trimming->count > LEDGER_TAIL_SEGMENTS ? trimming->files[trimming->count - LEDGER_TAIL_SEGMENTS].base_offset : 0;
     return 0;
+}
+
+static int choose(struct trimming *trimming)
+{
+    struct retention_trim limits = trim_request_limits(&trimming->request, clock_wall_ns());
+    bool force = trimming->arguments->force;
+    if (force)
+        limits.keep_count = 1;
+    struct retention_plan plan = retention_plan(&limits, trimming->segments, trimming->count, force ? UINT64_MAX : trimming->guard);
+    struct trim_done *done = &trimming->done;
+    done->kept_back = plan.named - plan.removable;
+    done->bases = calloc(plan.removable + 1, sizeof *done->bases);
+    if (!done->bases)
+        return ERR_NO_MEMORY;
+    for (; done->count < plan.removable; done->count++) {
+        done->bases[done->count] = trimming->segments[done->count].base_offset;
+        done->bytes += trimming->segments[done->count].bytes;
+    }
+    return 0;
+}
+
+static uint64_t first_left(const struct trimming *trimming)
+{
+    return trimming->count ? trimming->segments[trimming->done.count].base_offset : 0;
 }
 
 static void count_pending(struct trimming *trimming, const struct ledger *ledger)
 {
-    if (strcmp(trimming->arguments->stream, "ingest") != 0 || trimming->removable == 0)
+    if (strcmp(trimming->request.stream, "ingest") != 0 || trimming->done.count == 0)
         return;
-    uint64_t until = trimming->files[trimming->removable].base_offset;
-    for (uint64_t offset = ledger->cursor; offset < until; offset++)
-        trimming->pending += !ledger_is_settled(ledger, offset);
-}
-
-/* Of a server that was killed the newest segment is zeros for the most part, which were written ahead: they are nothing that is kept. */
-static void measure_newest(struct trimming *trimming)
-{
-    static const struct inspect_visitor nobody;
-    struct inspect_end end;
-    if (trimming->count == 0 || inspect_stream(disk_posix(), trimming->folder, trimming->arguments->stream, UINT64_MAX, &nobody, &end))
-        return;
-    struct inspect_file *newest = &trimming->files[trimming->count - 1];
-    if (end.last_base == newest->base_offset && end.last_position < newest->bytes)
-        newest->bytes = end.last_position;
+    for (uint64_t offset = ledger->cursor; offset < first_left(trimming); offset++)
+        trimming->done.pending += !ledger_is_settled(ledger, offset);
 }
 
 static int prepare(struct trimming *trimming)
@@ -116,22 +133,18 @@ static int prepare(struct trimming *trimming)
     const char *data_dir = trimming->arguments->data_dir;
     struct ledger ledger;
     struct ledger_extent extent;
-    int error = tool_stream_folder(data_dir, trimming->arguments->stream, trimming->folder);
-    if (!error)
-        error = inspect_files(disk_posix(), trimming->folder, &trimming->files, &trimming->count);
-    while (!error && trimming->count && trimming->files[trimming->count - 1].state > INSPECT_ACTIVE)
-        trimming->count--;
-    if (!error)
-        measure_newest(trimming);
-    if (!error)
-        error = ledger_load(&ledger, disk_posix(), data_dir, "ingest", &extent, NULL, NULL);
+    int error = find_segments(trimming);
+    if (error)
+        return error;
+    measure_newest(trimming);
+    error = ledger_load(&ledger, disk_posix(), data_dir, "ingest", &extent, NULL, NULL);
     if (error)
         return error;
     error = find_guard(trimming, &ledger);
-    if (!error) {
-        choose(trimming);
+    if (!error)
+        error = choose(trimming);
+    if (!error)
         count_pending(trimming, &ledger);
-    }
     ledger_fini(&ledger);
     return error;
 }
@@ -161,26 +174,32 @@ static int sync_stream(const char *data_dir, const char *stream)
     return error == ERR_NOT_FOUND || error == ERR_CORRUPT ? 0 : error;
 }
 
+/* What was chosen goes; done.count and done.bytes then say how much of it did. */
 static int remove_segments(struct trimming *trimming)
 {
     struct disk *disk = disk_posix();
+    struct trim_done *done = &trimming->done;
     static const char *const books[] = {"results", "dead-letters", "outcomes"};
     int error = 0;
-    for (unsigned i = 0; i < 3 && !error && trimming->removable; i++)
+    for (unsigned i = 0; i < 3 && !error && done->count; i++)
         error = sync_stream(trimming->arguments->data_dir, books[i]);
-    while (!error && trimming->removed < trimming->removable) {
-        char path[TOOL_FOLDER_MAX + INSPECT_NAME_MAX];
-        snprintf(path, sizeof path, "%s/%s", trimming->folder, trimming->files[trimming->removed].name);
+    size_t chosen = done->count;
+    done->count = 0;
+    done->bytes = 0;
+    while (!error && done->count < chosen) {
+        char name[INSPECT_NAME_MAX], path[TOOL_FOLDER_MAX + INSPECT_NAME_MAX];
+        segment_name(done->bases[done->count], name);
+        snprintf(path, sizeof path, "%s/%s", trimming->folder, name);
         int failed = disk->ops->remove(disk, path);
         error = failed ? error_from_errno(-failed) : 0;
         if (!error)
-            trimming->removed_bytes += trimming->files[trimming->removed++].bytes;
+            done->bytes += trimming->segments[done->count++].bytes;
     }
-    int failed = trimming->removed ? disk->ops->sync_folder(disk, trimming->folder) : 0;
+    int failed = done->count ? disk->ops->sync_folder(disk, trimming->folder) : 0;
     return error ? error : failed ? error_from_errno(-failed) : 0;
 }
 
-/* ---- the command ---- */
+/* ---- what is said ---- */
 
 static const char *guard_text(const char *stream)
 {
@@ -191,70 +210,135 @@ static const char *guard_text(const char *stream)
 
 static void print_outcome(const struct trimming *trimming)
 {
-    const struct journal_trim_arguments *arguments = trimming->arguments;
-    bool dry = arguments->dry_run;
-    size_t count = dry ? trimming->removable : trimming->removed;
-    uint64_t bytes = trimming->removed_bytes;
-    for (size_t i = 0; dry && i < trimming->removable; i++)
-        bytes += trimming->files[i].bytes;
-    uint64_t first = trimming->count ? trimming->files[count].base_offset : 0;
+    const struct trim_done *done = &trimming->done;
+    const char *stream = trimming->request.stream;
+    bool dry = trimming->request.dry_run;
     char size[TOOL_SIZE_TEXT_MAX];
-    if (arguments->json) {
-        printf("{\"stream\":\"%s\",\"dry_run\":%s,\"segments\":%zu,\"bytes\":%" PRIu64 ",\"first_offset\":%" PRIu64
-               ",\"kept_back\":%zu,\"pending_lost\":%" PRIu64 "}\n",
-               arguments->stream, dry ? "true" : "false", count, bytes, first, trimming->wanted - trimming->removable, trimming->pending);
+    if (trimming->arguments->json) {
+        struct buffer line;
+        buffer_init(&line, TOOL_LINE_MAX);
+        trim_done_write(&trimming->request, done, false, &line);
+        tool_emit(&line);
+        buffer_fini(&line);
         return;
     }
-    for (size_t i = 0; i < count; i++)
-        printf("%s %s/%s\n", dry ? "would remove" : "removed", arguments->stream, trimming->files[i].name);
-    printf("%s: %zu segments, %s %s; the first offset %s %" PRIu64 "\n", arguments->stream, count, tool_size_text(bytes, size),
-           dry ? "would go" : "are gone", dry ? "would be" : "is", first);
+    for (size_t i = 0; i < done->count; i++) {
+        char name[INSPECT_NAME_MAX];
+        segment_name(done->bases[i], name);
+        printf("%s %s/%s\n", dry ? "would remove" : "removed", stream, name);
+    }
+    printf("%s: %zu segments, %s %s; the first offset %s %" PRIu64 "\n", stream, done->count, tool_size_text(done->bytes, size),
+           dry ? "would go" : "are gone", dry ? "would be" : "is", done->first_offset);
 }
 
 static void print_consequences(const struct trimming *trimming)
 {
-    const char *stream = trimming->arguments->stream;
-    size_t kept = trimming->wanted - trimming->removable;
-    if (kept)
-        fprintf(stderr, "%s: %zu segments of %s stay: %s; --force removes them all the same\n", command, kept, stream, guard_text(stream));
-    if (trimming->pending)
+    const char *stream = trimming->request.stream;
+    const struct trim_done *done = &trimming->done;
+    bool dry = trimming->request.dry_run;
+    if (done->kept_back)
+        fprintf(stderr, "%s: %" PRIu64 " segments of %s stay: %s; --force %s\n", command, done->kept_back, stream, guard_text(stream),
+                trimming->by_server ? "removes them when the server is stopped" : "removes them all the same");
+    if (done->pending)
         fprintf(stderr, "%s: %" PRIu64 " messages without an outcome %s lost; the next start counts them as dead-lettered, reason %s\n",
-                command, trimming->pending, trimming->arguments->dry_run ? "would be" : "are", reason_word(REASON_DAMAGED));
-    if (trimming->arguments->force && strcmp(stream, "outcomes") == 0 && trimming->removable &&
-        trimming->files[trimming->removable].base_offset > trimming->guard)
+                command, done->pending, dry ? "would be" : "are", reason_word(REASON_DAMAGED));
+    if (trimming->arguments->force && strcmp(stream, "outcomes") == 0 && done->count && first_left(trimming) > trimming->guard)
         fprintf(stderr, "%s: outcomes that no checkpoint includes %s lost; their messages are handled again after the next start\n",
-                command, trimming->arguments->dry_run ? "would be" : "are");
+                command, dry ? "would be" : "are");
 }
 
-static int check_arguments(struct trimming *trimming)
+/* ---- the command ---- */
+
+static int read_arguments(struct trimming *trimming)
 {
     const struct journal_trim_arguments *arguments = trimming->arguments;
+    struct trim_request *request = &trimming->request;
     char message[VALUE_MESSAGE_MAX];
     if (!arguments->stream_given)
         return tool_refuse(command, "--stream is missing");
     if (!arguments->before_given && !arguments->older_than_given && !arguments->keep_size_given)
         return tool_refuse(command, "nothing says what is to go; expected --before, --older-than or --keep-size");
-    if (arguments->older_than_given && when_age_parse(arguments->older_than, &trimming->older_than_ns, message))
+    if (arguments->older_than_given && when_age_parse(arguments->older_than, &request->older_than_ns, message))
         return tool_refuse(command, "--older-than: %s", message);
+    int error = tool_stream_folder(arguments->data_dir, arguments->stream, trimming->folder);
+    if (!error && strlen(arguments->stream) >= sizeof request->stream)
+        error = ERR_NOT_FOUND;
+    if (error)
+        return tool_refuse_folder(command, arguments->data_dir, arguments->stream, error);
+    snprintf(request->stream, sizeof request->stream, "%s", arguments->stream);
+    request->before_given = arguments->before_given;
+    request->before = arguments->before;
+    request->older_than_given = arguments->older_than_given;
+    request->keep_size_given = arguments->keep_size_given;
+    request->keep_size = arguments->keep_size;
+    request->dry_run = arguments->dry_run;
     return COMMAND_OK;
 }
 
-/* Holds the folder as a server would, so that none can start on it. A dry run looks only. Returns the exit status. */
-static int take_folder(const struct journal_trim_arguments *arguments, int *lock)
+/* The exit status. What is not needed any more goes in pieces, so that the server answers others in between. */
+static int trim_by_server(struct trimming *trimming)
 {
-    struct disk *disk = disk_posix();
-    int taken = arguments->dry_run ? 0 : disk->ops->lock(disk, arguments->data_dir);
-    if (taken == -EWOULDBLOCK) {
+    struct server_file server;
+    struct buffer json, answer;
+    if (trimming->arguments->force) {
         fprintf(stderr,
-                "%s: %s is in use by a running server, which removes old segments by itself: set journal.retention_size or "
-                "journal.retention_age_s, or stop it first\n",
-                command, arguments->data_dir);
+                "%s: %s is in use by a running server, which removes nothing that is still needed; stop it first, or leave out --force\n",
+                command, trimming->arguments->data_dir);
         return COMMAND_FAILED;
     }
-    if (taken < 0)
-        return tool_refuse_folder(command, arguments->data_dir, arguments->stream, error_from_errno(-taken));
-    *lock = arguments->dry_run ? -1 : taken;
-    return COMMAND_OK;
+    int status = server_ask_find(command, trimming->arguments->data_dir, &server);
+    buffer_init(&json, REQUEST_MAX);
+    buffer_init(&answer, PAGE_BYTES_MAX);
+    const char *text = trim_request_write(&trimming->request, &json) ? NULL : buffer_text(&json);
+    if (!status && !text)
+        status = tool_refuse_folder(command, trimming->arguments->data_dir, trimming->request.stream, ERR_NO_MEMORY);
+    do {
+        buffer_clear(&answer);
+        trimming->done.more = false;
+        if (!status)
+            status = server_ask(command, &server, TRIM_HTTP_PATH, text, &answer);
+        if (!status && trim_done_add(&trimming->done, answer.data, answer.length))
+            status = server_ask_refuse_answer(command, &server, 200);
+    } while (!status && trimming->done.more);
+    buffer_fini(&answer);
+    buffer_fini(&json);
+    trimming->by_server = true;
+    if (!status)
+        print_consequences(trimming);
+    if (!status || trimming->done.count)
+        print_outcome(trimming);
+    return status;
+}
+
+static int trim_offline(struct trimming *trimming)
+{
+    int error = prepare(trimming);
+    if (!error) {
+        print_consequences(trimming);
+        if (!trimming->request.dry_run)
+            error = remove_segments(trimming);
+        trimming->done.first_offset = first_left(trimming);
+        print_outcome(trimming);
+    }
+    return error ? tool_refuse_folder(command, trimming->arguments->data_dir, trimming->request.stream, error) : COMMAND_OK;
+}
+
+/* Holds the folder as a server would, so that none can start on it. A dry run looks only: it finds out whether there is a server to ask.
+ * ERR_BUSY: there is. */
+static int take_folder(const struct trim_request *request, const char *data_dir, int *lock)
+{
+    struct disk *disk = disk_posix();
+    struct server_file server;
+    if (request->dry_run && server_file_read(data_dir, &server))
+        return 0;
+    int taken = disk->ops->lock(disk, data_dir);
+    if (taken >= 0 && request->dry_run)
+        disk->ops->close(disk, taken);
+    else if (taken >= 0)
+        *lock = taken;
+    if (taken == -EWOULDBLOCK)
+        return ERR_BUSY;
+    return taken < 0 && !request->dry_run ? error_from_errno(-taken) : 0;
 }
 
 int command_journal_trim(const struct journal_trim_arguments *arguments)
@@ -262,23 +346,21 @@ int command_journal_trim(const struct journal_trim_arguments *arguments)
     struct trimming trimming = {.arguments = arguments};
     int lock = -1;
     tool_begin_output();
-    int status = check_arguments(&trimming);
-    if (!status)
-        status = take_folder(arguments, &lock);
+    int status = read_arguments(&trimming);
     if (status)
         return status;
-    int error = prepare(&trimming);
-    if (!error) {
-        print_consequences(&trimming);
-        if (!arguments->dry_run)
-            error = remove_segments(&trimming);
-        print_outcome(&trimming);
-        status = trimming.wanted > trimming.removable ? COMMAND_FAILED : COMMAND_OK;
-    }
-    if (error)
+    int error = take_folder(&trimming.request, arguments->data_dir, &lock);
+    if (error == ERR_BUSY)
+        status = trim_by_server(&trimming);
+    else if (error)
         status = tool_refuse_folder(command, arguments->data_dir, arguments->stream, error);
+    else
+        status = trim_offline(&trimming);
+    if (!status && trimming.done.kept_back)
+        status = COMMAND_FAILED;
     if (lock >= 0)
         disk_posix()->ops->close(disk_posix(), lock);
-    free(trimming.files);
+    free(trimming.segments);
+    free(trimming.done.bases);
     return command_finish_output(command, status);
 }
