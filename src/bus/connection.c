@@ -278,14 +278,11 @@ static int keep_will(struct connection *connection, const struct mqtt_connect *c
     return error;
 }
 
-static void refuse_connect(struct connection *connection, const struct mqtt_connect *connect, int error)
+/* Tells the client what there is to be told, and closes. */
+static void refuse(struct connection *connection, int error)
 {
-    uint8_t reason = (uint8_t)error_mqtt_reason(error);
-    if (connect->version == MQTT_VERSION_3_1_1)
-        reason = error == ERR_CLIENT_ID ? 2 : 3; /* identifier rejected, server unavailable */
-    struct mqtt_slice none = {0};
-    mqtt_connack_encode(&connection->out, connect->version, false, reason, none);
-    connection_close(connection, CLOSE_PROTOCOL, reason);
+    mqtt_session_refuse(&connection->session, error, &connection->out);
+    connection_close(connection, CLOSE_PROTOCOL, error_mqtt_reason(error));
 }
 
 static void on_connect(struct connection *connection, const struct mqtt_connect *connect)
@@ -297,7 +294,7 @@ static void on_connect(struct connection *connection, const struct mqtt_connect 
         error = clients_claim(connection, (const char *)connect->client_id.data, connect->client_id.length, &assigned);
     if (error) {
         connection->will = false;
-        refuse_connect(connection, connect, error);
+        refuse(connection, error);
         return;
     }
     uint16_t keep_alive_s = connect->keep_alive_s, most = bus->options.keep_alive_max_s;
@@ -383,15 +380,8 @@ static void on_unsubscribe(struct connection *connection, const struct mqtt_subs
 
 static void on_error(struct connection *connection, int error)
 {
-    if (connection->session.version == 0 && error == ERR_PROTOCOL_VERSION) {
-        /* A version that we do not speak is answered in the form that 3.1.1 gives it. */
-        struct mqtt_slice none = {0};
-        mqtt_connack_encode(&connection->out, MQTT_VERSION_3_1_1, false, 1, none);
-    }
     DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", CONNECTION_NAME " is disconnected: %s", CONNECTION_NAMED(connection), error_text(error));
-    if (connection->client && connection->session.version == MQTT_VERSION_5_0) /* the session is closed already: close would say nothing */
-        mqtt_disconnect_encode(&connection->out, MQTT_VERSION_5_0, (uint8_t)error_mqtt_reason(error));
-    connection_close(connection, CLOSE_PROTOCOL, error_mqtt_reason(error));
+    refuse(connection, error);
 }
 
 /* The next step of a QoS 2 exchange, in either direction. */

@@ -302,7 +302,7 @@ static int refuse(const struct mqtt_session *session, const struct mqtt_frame *f
         return ERR_PROTOCOL; /* a second CONNECT, or what only a server sends */
     struct mqtt_auth auth;
     int error = mqtt_auth_decode(frame, session->version, &auth);
-    return error ? error : ERR_AUTHENTICATION_METHOD;
+    return error ? error : ERR_PROTOCOL; /* no CONNECT with an authentication method was accepted ([MQTT-4.12.0-7]) */
 }
 
 static int take_active(struct mqtt_session *session, const struct mqtt_frame *frame, struct mqtt_event *event, bool *ignored)
@@ -376,7 +376,18 @@ void mqtt_session_next(struct mqtt_session *session, const uint8_t *bytes, size_
 void mqtt_session_accept(struct mqtt_session *session, uint16_t keep_alive_s)
 {
     session->state = MQTT_SESSION_ACTIVE;
+    session->accepted = true;
     session->keep_alive_s = keep_alive_s;
+}
+
+int mqtt_session_refuse(const struct mqtt_session *session, int error, struct buffer *out)
+{
+    uint8_t reason = (uint8_t)error_mqtt_reason(error), version = session->version ? session->version : MQTT_VERSION_3_1_1;
+    if (session->accepted)
+        return version == MQTT_VERSION_5_0 ? mqtt_disconnect_encode(out, version, reason) : 0;
+    bool told = version == MQTT_VERSION_5_0 || error == ERR_CLIENT_ID || error == ERR_PROTOCOL_VERSION ||
+                (session->version && error_class(error) != ERROR_CLASS_PEER);
+    return told ? mqtt_connack_encode(out, version, false, reason, (struct mqtt_slice){0}) : 0;
 }
 
 uint64_t mqtt_session_deadline_ns(const struct mqtt_session *session)

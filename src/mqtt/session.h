@@ -48,7 +48,7 @@ enum mqtt_event_type {
     MQTT_EVENT_UNSUBSCRIBE,
     MQTT_EVENT_PING,       /* answer with PINGRESP */
     MQTT_EVENT_DISCONNECT, /* the client leaves in order */
-    MQTT_EVENT_ERROR       /* protocol violated: `error` says how; send error_mqtt_reason() and close */
+    MQTT_EVENT_ERROR       /* protocol violated: `error` says how; mqtt_session_refuse and close */
 };
 
 struct mqtt_event {
@@ -81,6 +81,7 @@ enum { MQTT_SEND_WINDOW = 4096 }; /* most identifiers from the oldest unacknowle
 
 struct mqtt_session {
     enum mqtt_session_state state;
+    bool accepted;   /* by mqtt_session_accept, and ever after */
     uint8_t version; /* 0 until CONNECT; known for a refused CONNECT as well if its protocol name and level were */
     int error;       /* when CLOSED: what every further call reports */
     struct mqtt_session_limits limits;
@@ -112,21 +113,23 @@ void mqtt_session_fini(struct mqtt_session *session);
  * then.
  *
  * Errors: those of the decoders, and
- *   ERR_PROTOCOL              first packet not CONNECT, second CONNECT, a packet only a server sends, an answer that does not belong to
- *                             the message, PUBREL before PUBREC, anything behind DISCONNECT, session expiry set by DISCONNECT after 0 in
- *                             CONNECT
- *   ERR_PACKET_TOO_LARGE      above limits.packet_size_max, known before the body has arrived
- *   ERR_QOS_NOT_SUPPORTED     above limits.qos_max
- *   ERR_RETAIN_NOT_SUPPORTED  MQTT 5 only
- *   ERR_RECEIVE_MAXIMUM       MQTT 5 only: more publishes of QoS 1 and 2 without PUBACK or PUBCOMP than announced
- *   ERR_NO_MEMORY             (not class PEER) for what QoS 2 has to remember
- *   ERR_TOPIC_ALIAS           any alias: the server announces a maximum of 0
- *   ERR_AUTHENTICATION_METHOD CONNECT with an authentication method, AUTH */
+ *   ERR_PROTOCOL              first packet not CONNECT, second CONNECT, AUTH, a packet only a server sends, an answer that does not
+ *                             belong to the message, PUBREL before PUBREC, anything behind DISCONNECT, session expiry set by DISCONNECT
+ * after 0 in CONNECT ERR_PACKET_TOO_LARGE      above limits.packet_size_max, known before the body has arrived ERR_QOS_NOT_SUPPORTED above
+ * limits.qos_max ERR_RETAIN_NOT_SUPPORTED  MQTT 5 only ERR_RECEIVE_MAXIMUM       MQTT 5 only: more publishes of QoS 1 and 2 without PUBACK
+ * or PUBCOMP than announced ERR_NO_MEMORY             (not class PEER) for what QoS 2 has to remember ERR_TOPIC_ALIAS           any alias:
+ * the server announces a maximum of 0 ERR_AUTHENTICATION_METHOD CONNECT with an authentication method */
 void mqtt_session_next(struct mqtt_session *session, const uint8_t *bytes, size_t length, uint64_t now_ns, size_t *consumed,
                        struct mqtt_event *event);
 
 /* After MQTT_EVENT_CONNECT was answered with success, in state NEW. keep_alive_s: what was agreed (server keep alive wins in MQTT 5). */
 void mqtt_session_accept(struct mqtt_session *session, uint16_t keep_alive_s);
+
+/* Appends what a peer is told before its connection is closed for `error`; often nothing. Before mqtt_session_accept that is a CONNACK: in
+ * 5.0 always (section 4.13.2 allows it), in 3.1.1 for an identifier that is refused ([MQTT-3.1.3-8]) and for what is no fault of the peer;
+ * any other CONNECT that does not conform is met with silence there ([MQTT-3.1.4-1]). A version that is not known is answered in the form
+ * of 3.1.1 ([MQTT-3.1.2-2]). Afterwards it is a DISCONNECT in 5.0; in 3.1.1 only clients send one. 0, ERR_LIMIT or ERR_NO_MEMORY. */
+int mqtt_session_refuse(const struct mqtt_session *session, int error, struct buffer *out);
 
 /* One PUBACK was sent for a received QoS 1 publish. */
 static inline void mqtt_session_acknowledged(struct mqtt_session *session)

@@ -221,6 +221,37 @@ def test_garbage_is_cut_off_and_others_do_not_notice(server, connect, data):
     assert witness.take()[0].payload == b'fine'
 
 
+def frame(body):
+    return bytes([0x10, len(body)]) + body
+
+
+# What a CONNECT that cannot be taken is answered; 3.1.1 wants silence ([MQTT-3.1.4-1]) but for two cases.
+REFUSED = {
+    '3.1.1, empty identifier without clean session': (frame(b'\0\4MQTT\4\0\0\x3c\0\0'), b'\x20\2\0\2'),
+    '3.1.1, reserved flag': (frame(b'\0\4MQTT\4\3\0\x3c\0\1a'), b''),
+    '3.1.1, will topic with a wildcard': (frame(b'\0\4MQTT\4\6\0\x3c\0\1a\0\1#\0\0'), b''),
+    'level 6': (frame(b'\0\4MQTT\6\2\0\x3c\0\0\1a'), b'\x20\2\0\1'),
+    'level 3': (frame(b'\0\6MQIsdp\3\2\0\x3c\0\1a'), b'\x20\2\0\1'),
+    'protocol name cut': (frame(b'\0\4MQ'), b''),
+    '5.0, reserved flag': (frame(b'\0\4MQTT\5\3\0\x3c\0\0\1a'), b'\x20\3\0\x81\0'),
+    '5.0, receive maximum 0': (frame(b'\0\4MQTT\5\2\0\x3c\3\x21\0\0\0\1a'), b'\x20\3\0\x82\0'),
+    '5.0, authentication method': (frame(b'\0\4MQTT\5\2\0\x3c\4\x15\0\1m\0\1a'), b'\x20\3\0\x8c\0'),
+    '5.0, will topic with a wildcard': (frame(b'\0\4MQTT\5\6\0\x3c\0\0\1a\0\0\1#\0\0'), b'\x20\3\0\x90\0'),
+    '5.0, a retained will': (frame(b'\0\4MQTT\5\x26\0\x3c\0\0\1a\0\0\1w\0\0'), b'\x20\3\0\x9a\0'),
+    '5.0, AUTH afterwards': (CONNECT5 + b'\xf0\0', b'\xe0\1\x82'),
+}
+
+
+@pytest.mark.parametrize('data, told', REFUSED.values(), ids=list(REFUSED))
+def test_a_refused_client_is_told_why(server, data, told):
+    with RawClient(server.port) as raw:
+        raw.send(data)
+        answer = raw.read_until_closed()
+        if data.startswith(CONNECT5):
+            answer = answer[2 + answer[1]:]  # the CONNACK of success
+        assert answer == told
+
+
 def test_a_silent_connection_is_closed(server):
     """Keep alive 1 s: after one and a half of it without a packet the server hangs up; it looks once a second."""
     with RawClient(server.port) as raw:

@@ -105,28 +105,74 @@ static void anything_else_first_is_refused_from_its_first_byte(void **state)
     }
 }
 
-static void a_refused_connect_says_why_and_for_which_version(void **state)
+/* The bytes that a peer is told for an error. */
+static void expect_told(const struct fixture *f, int error, const uint8_t *bytes, size_t length)
+{
+    struct buffer told;
+    buffer_init(&told, 64);
+    assert_int_equal(mqtt_session_refuse(&f->session, error, &told), 0);
+    assert_int_equal(told.length, length);
+    if (length)
+        assert_memory_equal(told.data, bytes, length);
+    buffer_fini(&told);
+}
+
+static void a_refused_connect_is_answered_as_its_version_wants(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bytes;
+        size_t length;
+        uint8_t version;
+        int error;
+        const char *told;
+        size_t told_length;
+    } rows[] = {
+#define ROW(text, version, error, told) {text, sizeof(text) - 1, version, error, told, sizeof(told) - 1}
+        ROW("\x10\x0c\x00\x04MQTT\x04\x00\x00\x0a\x00\x00", 4, ERR_CLIENT_ID, "\x20\x02\x00\x02"),
+        ROW("\x10\x0c\x00\x04MQTT\x04\x03\x00\x0a\x00\x00", 4, ERR_MALFORMED_PACKET, ""),            /* reserved flag */
+        ROW("\x10\x10\x00\x04MQTT\x04\x42\x00\x0a\x00\x00\x00\x02pw", 4, ERR_PROTOCOL, ""),          /* password without user name */
+        ROW("\x10\x11\x00\x04MQTT\x04\x06\x00\x0a\x00\x00\x00\x01#\x00\x00", 4, ERR_TOPIC_NAME, ""), /* will topic */
+        ROW("\x10\x0c\x00\x04MQTT\x06\x00\x00\x0a\x00\x00", 0, ERR_PROTOCOL_VERSION, "\x20\x02\x00\x01"),
+        ROW("\x10\x0c\x00\x06MQIsdp\x03\x02\x00\x0a", 0, ERR_PROTOCOL_VERSION, "\x20\x02\x00\x01"),
+        ROW("\x10\x04\x00\x04MQ", 0, ERR_MALFORMED_PACKET, ""),
+        ROW("\x10\xff\x7f", 0, ERR_PACKET_TOO_LARGE, ""),
+        ROW("\xc0\x00", 0, ERR_PROTOCOL, ""),
+        ROW("\x10\x10\x00\x04MQTT\x05\x02\x00\x0a\x03\x21\x00\x00\x00\x00", 5, ERR_PROTOCOL, "\x20\x03\x00\x82\x00"), /* maximum 0 */
+        ROW("\x10\x0d\x00\x04MQTT\x05\x03\x00\x0a\x00\x00\x00", 5, ERR_MALFORMED_PACKET, "\x20\x03\x00\x81\x00"),
+        ROW("\x10\x11\x00\x04MQTT\x05\x02\x00\x0a\x04\x15\x00\x01m\x00\x00", 5, ERR_AUTHENTICATION_METHOD, "\x20\x03\x00\x8c\x00"),
+        ROW("\x10\x13\x00\x04MQTT\x05\x06\x00\x0a\x00\x00\x00\x00\x00\x01#\x00\x00", 5, ERR_TOPIC_NAME, "\x20\x03\x00\x90\x00"),
+#undef ROW
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct fixture f = fresh();
+        feed(&f, (const uint8_t *)rows[i].bytes, rows[i].length);
+        assert_int_equal(f.session.version, rows[i].version);
+        expect_error(&f, rows[i].error);
+        expect_told(&f, rows[i].error, (const uint8_t *)rows[i].told, rows[i].told_length);
+    }
+}
+
+static void a_connect_that_cannot_be_served_is_answered_in_both_versions(void **state)
 {
     (void)state;
     struct fixture f = fresh();
-    FEED(&f, "\x10\x0c\x00\x04MQTT\x04\x00\x00\x0a\x00\x00");
-    assert_int_equal(f.session.version, 4);
-    expect_error(&f, ERR_CLIENT_ID);
+    FEED(&f, "\x10\x0c\x00\x04MQTT\x04\x02\x00\x0a\x00\x00");
+    expect_told(&f, ERR_NO_MEMORY, BYTES("\x20\x02\x00\x03"));
     f = fresh();
-    FEED(&f, "\x10\x0c\x00\x04MQTT\x06\x00\x00\x0a\x00\x00");
-    assert_int_equal(f.session.version, 0);
-    expect_error(&f, ERR_PROTOCOL_VERSION);
-    f = fresh();
-    FEED(&f, "\x10\x10\x00\x04MQTT\x05\x02\x00\x0a\x03\x21\x00\x00\x00\x00");
-    assert_int_equal(f.session.version, 5);
-    expect_error(&f, ERR_PROTOCOL);
-    f = fresh();
-    FEED(&f, "\x10\x11\x00\x04MQTT\x05\x02\x00\x0a\x04\x15\x00\x01m\x00\x00");
-    expect_error(&f, ERR_AUTHENTICATION_METHOD);
-    assert_int_equal(error_mqtt_reason(ERR_AUTHENTICATION_METHOD), 0x8c);
-    f = fresh();
-    FEED(&f, "\x10\xff\x7f");
-    expect_error(&f, ERR_PACKET_TOO_LARGE);
+    FEED(&f, "\x10\x0d\x00\x04MQTT\x05\x02\x00\x0a\x00\x00\x00");
+    expect_told(&f, ERR_RETAIN_NOT_SUPPORTED, BYTES("\x20\x03\x00\x9a\x00"));
+}
+
+static void an_accepted_client_is_told_in_5_alone(void **state)
+{
+    (void)state;
+    for (uint8_t version = 4; version <= 5; version++) {
+        struct fixture f = opened(version);
+        FEED(&f, "\xc1");
+        expect_error(&f, ERR_MALFORMED_PACKET);
+        expect_told(&f, ERR_MALFORMED_PACKET, (const uint8_t *)"\xe0\x01\x81", version == 5 ? 3 : 0);
+    }
 }
 
 static void the_peers_limits_are_noted(void **state)
@@ -212,7 +258,7 @@ static void what_a_client_must_not_send_closes_the_session(void **state)
         ROW(4, "\x50\x02\x00\x00", ERR_PROTOCOL),                             /* PUBREC of identifier 0 */
         ROW(4, "\x70\x03\x00\x01\x00", ERR_MALFORMED_PACKET),                 /* PUBCOMP with a reason, in 3.1.1 */
         ROW(4, "\xf0\x00", ERR_MALFORMED_PACKET),                             /* AUTH exists in 5.0 only */
-        ROW(5, "\xf0\x00", ERR_AUTHENTICATION_METHOD),
+        ROW(5, "\xf0\x00", ERR_PROTOCOL),
         ROW(5, "\xf0\x01\x18", ERR_PROTOCOL),
         ROW(4, "\x34\x05\x00\x01t\x00\x01", ERR_QOS_NOT_SUPPORTED),
         ROW(5, "\x34\x06\x00\x01t\x00\x01\x00", ERR_QOS_NOT_SUPPORTED),
@@ -426,7 +472,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_first_packet_opens_the_session),
         cmocka_unit_test(anything_else_first_is_refused_from_its_first_byte),
-        cmocka_unit_test(a_refused_connect_says_why_and_for_which_version),
+        cmocka_unit_test(a_refused_connect_is_answered_as_its_version_wants),
+        cmocka_unit_test(a_connect_that_cannot_be_served_is_answered_in_both_versions),
+        cmocka_unit_test(an_accepted_client_is_told_in_5_alone),
         cmocka_unit_test(the_peers_limits_are_noted),
         cmocka_unit_test(packets_come_out_one_by_one),
         cmocka_unit_test(every_cut_of_the_bytes_waits_for_more),
