@@ -111,7 +111,7 @@ static int append_json_character(struct buffer *buffer, const char *bytes, size_
     case '\f':
         return buffer_append(buffer, "\\f", 2);
     default:
-        if (code_point < 0x20 || (ascii && code_point > 0x7e))
+        if (!text_is_showable(code_point) || (ascii && code_point > 0x7e))
             return append_escape(buffer, code_point);
         return buffer_append(buffer, bytes, size);
     }
@@ -135,6 +135,28 @@ int buffer_append_json_string(struct buffer *buffer, const char *text, size_t le
     }
     if (!error)
         error = buffer_append(buffer, "\"", 1);
+    if (error)
+        buffer->length = start;
+    return error;
+}
+
+int buffer_append_showable(struct buffer *buffer, const char *text, size_t length)
+{
+    size_t start = buffer->length, done = 0;
+    int error = 0;
+    for (size_t i = 0; i < length && !error;) {
+        uint32_t code_point;
+        size_t size = text_utf8_decode(text + i, length - i, &code_point), next = i + (size ? size : 1);
+        if (size == 0 || !text_is_showable(code_point)) {
+            error = buffer_append(buffer, text + done, i - done);
+            for (; i < next && !error; i++)
+                error = buffer_printf(buffer, "\\x%02x", (unsigned)(uint8_t)text[i]);
+            done = next;
+        }
+        i = next;
+    }
+    if (!error)
+        error = buffer_append(buffer, text + done, length - done);
     if (error)
         buffer->length = start;
     return error;

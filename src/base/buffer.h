@@ -32,9 +32,12 @@ int buffer_append_text(struct buffer *buffer, const char *text);
 int buffer_printf(struct buffer *buffer, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int buffer_vprintf(struct buffer *buffer, const char *format, va_list arguments) __attribute__((format(printf, 2, 0)));
 
-/* Appends a JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD; with `ascii` everything above U+007E
- * is written as \uXXXX (surrogate pairs beyond U+FFFF), the way Python's json.dumps does by default. */
+/* Appends a JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD; what text_is_showable refuses is written as \uXXXX; with
+ * `ascii` everything above U+007E is (surrogate pairs beyond U+FFFF), the way Python's json.dumps does by default. */
 int buffer_append_json_string(struct buffer *buffer, const char *text, size_t length, int ascii);
+
+/* Appends text for a line of a terminal: each byte of what text_is_showable refuses, or of what is not UTF-8, is written as \xNN. */
+int buffer_append_showable(struct buffer *buffer, const char *text, size_t length);
 
 /* Removes the first `count` bytes (count <= length), moving the rest to the front. */
 void buffer_consume(struct buffer *buffer, size_t count);

@@ -10,7 +10,6 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/text.h"
 
 enum { DIAGNOSTICS_LINE_MAX = 8192 };
 
@@ -33,25 +32,6 @@ bool diagnostics_enabled(enum diagnostics_level level)
     return (int)level >= atomic_load_explicit(&current_level, memory_order_relaxed);
 }
 
-/* One event stays one line, and nothing that a peer has sent reaches the terminal as a command: control characters and bytes
- * that are not UTF-8 are written as \xNN. */
-static void append_printable(struct buffer *line, const char *text)
-{
-    for (size_t length = strlen(text); length > 0;) {
-        uint32_t code_point;
-        size_t size = text_utf8_decode(text, length, &code_point);
-        bool printable = size > 0 && code_point >= 0x20 && (code_point < 0x7f || code_point > 0x9f);
-        size = size ? size : 1;
-        if (printable)
-            buffer_append(line, text, size);
-        else
-            for (size_t i = 0; i < size; i++)
-                buffer_printf(line, "\\x%02x", (unsigned)(uint8_t)text[i]);
-        text += size;
-        length -= size;
-    }
-}
-
 static void write_line(enum diagnostics_level level, const char *module, uint64_t muted, const char *format, va_list arguments)
 {
     if (!diagnostics_enabled(level))
@@ -72,7 +52,7 @@ static void write_line(enum diagnostics_level level, const char *module, uint64_
         buffer_append_text(&line, "}\n");
     } else {
         buffer_printf(&line, "%s %-7s %s: ", time_text, level_names[level], module);
-        append_printable(&line, text);
+        buffer_append_showable(&line, text, strlen(text)); /* one event stays one line, and nothing that a peer has sent is a command */
         buffer_append_text(&line, "\n");
     }
     ssize_t ignored = write(STDERR_FILENO, line.data, line.length);

@@ -52,7 +52,7 @@ unsigned terminal_fit(const char *text, unsigned columns, char *out, size_t out_
     while (length > 0 && out_size > 0) {
         uint32_t c = 0;
         size_t size = text_utf8_decode(text, length, &c);
-        bool blank = size == 0 || c < 0x20 || (c >= 0x7f && c <= 0x9f);
+        bool blank = size == 0 || !text_is_showable(c);
         unsigned more = blank ? 1 : cells_of(c);
         size = size ? size : 1;
         size_t bytes = blank ? 1 : size;

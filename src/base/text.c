@@ -49,6 +49,11 @@ bool text_is_utf8(const char *bytes, size_t length)
     return true;
 }
 
+bool text_is_showable(uint32_t c)
+{
+    return c >= 0x20 && (c < 0x7f || c > 0x9f) && c != 0x2028 && c != 0x2029;
+}
+
 static bool is_white_space(uint32_t c)
 {
     return (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||

@@ -13,6 +13,10 @@ size_t text_utf8_decode(const char *bytes, size_t length, uint32_t *code_point);
 /* Whether all bytes are well-formed UTF-8. */
 bool text_is_utf8(const char *bytes, size_t length);
 
+/* Whether a character can be shown as it is, within one line: a terminal takes it for no command, and nothing that splits text into lines
+ * splits there. Not so are the control characters (U+0000 to U+001F, U+007F to U+009F) and the separators U+2028 and U+2029. */
+bool text_is_showable(uint32_t code_point);
+
 /* Takes white space from both ends of *text, of *length bytes: the characters that Unicode counts as such (property White_Space), and
  * U+001C to U+001F. What is not well-formed UTF-8 stays. */
 void text_trim(const char **text, size_t *length);

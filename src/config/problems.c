@@ -125,7 +125,7 @@ struct problem_quoted problem_quote(const char *text, size_t length)
     while (length > 0) {
         uint32_t code_point = 0;
         size_t size = text_utf8_decode(text, length, &code_point);
-        bool shown = size > 0 && code_point >= 0x20 && (code_point < 0x7f || code_point > 0x9f);
+        bool shown = size > 0 && text_is_showable(code_point);
         size_t needed = shown ? size : 4;
         if (used + needed + sizeof ellipsis > sizeof quoted.text) {
             memcpy(quoted.text + used, ellipsis, sizeof ellipsis);

@@ -228,6 +228,23 @@ def test_properties_stand_behind_what_was_there_before(spindle, connect, copy):
                                                                            '--json').stdout))
 
 
+def test_what_a_client_sends_is_no_command_to_the_terminal(spindle, connect):
+    """C1 control characters start escape sequences in 8-bit terminals; some readers of lines end one at U+0085, U+2028 and U+2029."""
+    evil, shown = 'a\x9b2J\u2028b', 'a\\xc2\\x9b2J\\xe2\\x80\\xa8b'
+    server = spindle(settings={'pipeline.grace_s': 0.1}).start()
+    client = connect(server)
+    client.publish('bus/' + evil, evil.encode())
+    dead_topic = 'OPCPUBSUB/box/%s/ResultManagement' % evil
+    client.publish(dead_topic, evil.encode())
+    server.wait_settled(1)
+    for words in (['journal', 'cat', '--stream', 'bus'], ['journal', 'cat', '--stream', 'ingest'], ['dead', 'ls'], ['dead', 'show', '0']):
+        text = run_cli(*words, '--data-dir', server.data_dir).stdout
+        assert shown in text and not set(text) & set('\x9b\x85\u2028'), words
+        text = run_cli(*words, '--data-dir', server.data_dir, '--json').stdout
+        assert len(text.splitlines()) == 1 and 'a\\u009b2J\\u2028b' in text, words
+        assert json.loads(text)['topic'] in ('bus/' + evil, dead_topic)
+
+
 def test_results_that_were_withheld_are_shown_as_such_and_stay_so(spindle, connect, tmp_path):
     server = spindle(settings={'mqtt.depth_validation.negative_depth_behavior': 'skip', 'drilling.estimator': 'gradient'}).start()
     negative, good = Hole(curve=negative_curve()), Hole()

@@ -158,7 +158,30 @@ static void json_strings_escape_what_json_demands(void **state)
     assert_json("a\"b\\c/", 6, 0, "\"a\\\"b\\\\c/\"");
     assert_json("\b\f\n\r\t\x01\x1f", 7, 0, "\"\\b\\f\\n\\r\\t\\u0001\\u001f\"");
     assert_json("a\0b", 3, 0, "\"a\\u0000b\"");
-    assert_json("\xc3\xa9\x7f", 3, 0, "\"\xc3\xa9\x7f\"");
+    assert_json("\xc3\xa9\xc2\xa0", 4, 0, "\"\xc3\xa9\xc2\xa0\"");
+}
+
+/* What a terminal obeys, and where some readers of lines end one, stands in no line as it is. */
+static void json_strings_and_shown_text_stay_one_harmless_line(void **state)
+{
+    (void)state;
+    static const char text[] = "\x7f\xc2\x80\xc2\x85\xc2\x9b"
+                               "2J\xc2\x9f\xc2\xa0\xe2\x80\xa7\xe2\x80\xa8\xe2\x80\xa9\xe2\x80\xaa";
+    assert_json(text, sizeof text - 1, 0, "\"\\u007f\\u0080\\u0085\\u009b2J\\u009f\xc2\xa0\xe2\x80\xa7\\u2028\\u2029\xe2\x80\xaa\"");
+    struct buffer buffer;
+    buffer_init(&buffer, 200);
+    assert_int_equal(buffer_append_showable(&buffer, text, sizeof text - 1), 0);
+    assert_string_equal(buffer_text(&buffer),
+                        "\\x7f\\xc2\\x80\\xc2\\x85\\xc2\\x9b2J\\xc2\\x9f\xc2\xa0\xe2\x80\xa7\\xe2\\x80\\xa8\\xe2\\x80\\xa9\xe2\x80\xaa");
+    buffer_clear(&buffer);
+    assert_int_equal(buffer_append_showable(&buffer, "a\nb\0\xff\xe2\x80", 7), 0);
+    assert_string_equal(buffer_text(&buffer), "a\\x0ab\\x00\\xff\\xe2\\x80");
+    buffer_fini(&buffer);
+    buffer_init(&buffer, 10);
+    buffer_append(&buffer, "kept", 4);
+    assert_int_equal(buffer_append_showable(&buffer, "abc\n", 4), ERR_LIMIT);
+    assert_holds(&buffer, "kept");
+    buffer_fini(&buffer);
 }
 
 /* Expected texts as Python's json.dumps prints them. */
@@ -209,6 +232,7 @@ int main(void)
         cmocka_unit_test(consume_moves_the_rest_to_the_front),
         cmocka_unit_test(shrink_gives_memory_back_only_when_empty_and_large),
         cmocka_unit_test(json_strings_escape_what_json_demands),
+        cmocka_unit_test(json_strings_and_shown_text_stay_one_harmless_line),
         cmocka_unit_test(ascii_json_strings_equal_pythons),
         cmocka_unit_test(json_strings_replace_bytes_that_are_not_utf8),
         cmocka_unit_test(a_json_string_that_does_not_fit_leaves_nothing_behind),

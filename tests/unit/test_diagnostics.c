@@ -84,10 +84,10 @@ static void one_event_is_one_line_whatever_the_text(void **state)
 {
     (void)state;
     capture_begin();
-    diagnostics(DIAGNOSTICS_INFO, "bus", "topic=%s", "a\nb\x1b[2J\x7f\xff \xc2\x9b \xc3\xa9");
+    diagnostics(DIAGNOSTICS_INFO, "bus", "topic=%s", "a\nb\x1b[2J\x7f\xff \xc2\x9b \xc3\xa9\xe2\x80\xa8");
     capture_end();
     assert_int_equal(count_lines(), 1);
-    assert_non_null(strstr(captured, "topic=a\\x0ab\\x1b[2J\\x7f\\xff \\xc2\\x9b \xc3\xa9\n"));
+    assert_non_null(strstr(captured, "topic=a\\x0ab\\x1b[2J\\x7f\\xff \\xc2\\x9b \xc3\xa9\\xe2\\x80\\xa8\n"));
 }
 
 static void json_lines_are_json(void **state)

@@ -67,14 +67,14 @@ static void append_text(struct buffer *line, const struct message *record, const
     char time_text[CLOCK_TEXT_SIZE];
     clock_wall_text(letter->time_ns, time_text);
     buffer_printf(line, "%" PRIu64 " %s %-14s ", record->offset, time_text, letter->reason);
-    tool_append_printable(line, record->topic, record->topic_length);
+    buffer_append_showable(line, record->topic, record->topic_length);
     buffer_printf(line, " (%u bytes)", record->payload_length);
     if (letter->attempts > 1)
         buffer_printf(line, ", attempt %u", letter->attempts);
     if (strcmp(state, "open") != 0)
         buffer_printf(line, ", %s", state);
     buffer_append_text(line, "\n      ");
-    tool_append_printable(line, letter->error, strlen(letter->error));
+    buffer_append_showable(line, letter->error, strlen(letter->error));
     buffer_append_text(line, "\n");
 }
 
@@ -145,15 +145,15 @@ static void print_whole(struct buffer *line, const struct dead_files *files, con
     clock_wall_text(letter->first_time_ns, first);
     buffer_printf(line, "offset    %" PRIu64 "\nstate     %s\nreason    %s (%s)\nerror     ", record->offset,
                   dead_files_state(files, record->offset), letter->reason, letter->stage);
-    tool_append_printable(line, letter->error, strlen(letter->error));
+    buffer_append_showable(line, letter->error, strlen(letter->error));
     buffer_printf(line, "\ngiven up  %s\nattempts  %u", died, letter->attempts);
     if (letter->previous_reason[0])
         buffer_printf(line, ", the time before: %s", letter->previous_reason);
     buffer_printf(line, "\nmessage   %s offset %" PRIu64 ", %s\nfirst     offset %" PRIu64 ", %s\ntopic     ", letter->stream,
                   letter->offset, arrived, letter->first_offset, first);
-    tool_append_printable(line, record->topic, record->topic_length);
+    buffer_append_showable(line, record->topic, record->topic_length);
     buffer_printf(line, "\npayload   %u bytes\n\n", record->payload_length);
-    tool_append_printable(line, (const char *)record->payload, record->payload_length);
+    buffer_append_showable(line, (const char *)record->payload, record->payload_length);
     buffer_append_text(line, "\n");
 }
 

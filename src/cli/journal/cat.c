@@ -85,10 +85,10 @@ static bool print_record(struct buffer *line, const char *stream, const struct m
         char time_text[CLOCK_TEXT_SIZE];
         clock_wall_text(message->time_ns, time_text);
         buffer_printf(line, "%" PRIu64 " %s ", message->offset, time_text);
-        tool_append_printable(line, message->topic, message->topic_length);
+        buffer_append_showable(line, message->topic, message->topic_length);
         buffer_append_text(line, message->flags & MESSAGE_WITHHELD ? " (withheld) " : " ");
         if (text_is_utf8((const char *)message->payload, message->payload_length))
-            tool_append_printable(line, (const char *)message->payload, message->payload_length);
+            buffer_append_showable(line, (const char *)message->payload, message->payload_length);
         else
             buffer_printf(line, "(%u bytes that are not text; --json shows them)", message->payload_length);
         buffer_append_text(line, "\n");

@@ -48,7 +48,7 @@ static int write_range(struct writing *writing)
         if (!error)
             error = buffer_printf(writing->out, range->time_ns ? ", since %s: " : ": cannot be read", tool_age_text(age_ns, age));
         if (!error && range->time_ns)
-            tool_append_printable(writing->out, (const char *)range->topic.data, range->topic.length);
+            buffer_append_showable(writing->out, (const char *)range->topic.data, range->topic.length);
         if (!error)
             error = buffer_append_text(writing->out, "\n");
     }

@@ -102,20 +102,6 @@ void tool_append_bytes_json(struct buffer *line, const char *name, const uint8_t
     buffer_append_text(line, "\"");
 }
 
-void tool_append_printable(struct buffer *line, const char *text, size_t length)
-{
-    size_t done = 0;
-    for (size_t i = 0; i < length; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (c >= 0x20 && c != 0x7f)
-            continue;
-        buffer_append(line, text + done, i - done);
-        buffer_printf(line, "\\x%02x", c);
-        done = i + 1;
-    }
-    buffer_append(line, text + done, length - done);
-}
-
 const char *tool_size_text(uint64_t bytes, char text[TOOL_SIZE_TEXT_MAX])
 {
     static const char *const units[] = {"KiB", "MiB", "GiB", "TiB"};

@@ -43,9 +43,6 @@ bool tool_emit(const struct buffer *line);
 /* Appends "name":"text", or "name_base64":"..." for what is not UTF-8. */
 void tool_append_bytes_json(struct buffer *line, const char *name, const uint8_t *bytes, size_t length);
 
-/* For a terminal: what would move the cursor or end the line is shown as \xNN. */
-void tool_append_printable(struct buffer *line, const char *text, size_t length);
-
 /* "1.5 GiB", "812 B". */
 const char *tool_size_text(uint64_t bytes, char text[TOOL_SIZE_TEXT_MAX]);
 
