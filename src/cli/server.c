@@ -60,7 +60,7 @@ struct server {
     struct http *http;
     struct dead_http dead;
     struct trim_http trim;
-    struct http_route routes[2];
+    struct http_route routes[DEAD_HTTP_ROUTE_COUNT + 1];
     bool observed, has_file;
 };
 
@@ -360,8 +360,9 @@ static int start_http(struct server *server)
         [CONFIG_CHANGES_ALL] = HTTP_CHANGES_ALL,
         [CONFIG_CHANGES_NONE] = HTTP_CHANGES_NONE,
     };
-    server->routes[0] = (struct http_route){DEAD_HTTP_PATH, dead_http_answer, &server->dead};
-    server->routes[1] = (struct http_route){TRIM_HTTP_PATH, trim_http_answer, &server->trim};
+    dead_http_routes(&server->dead, server->routes);
+    server->routes[DEAD_HTTP_ROUTE_COUNT] =
+        (struct http_route){.path = TRIM_HTTP_PATH, .changes = true, .answer = trim_http_answer, .context = &server->trim};
     struct http_options options = {
         .host = config->http_host,
         .port = (uint16_t)config->http_port,

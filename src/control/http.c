@@ -100,7 +100,7 @@ static int add_headers(struct MHD_Response *response, const struct page *page, b
     good = good && MHD_add_response_header(response, "X-Content-Type-Options", "nosniff") == MHD_YES;
     good = good && MHD_add_response_header(response, "Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'") == MHD_YES;
     if (page->status == MHD_HTTP_METHOD_NOT_ALLOWED)
-        good = good && MHD_add_response_header(response, "Allow", page->allow ? page->allow : "GET, HEAD") == MHD_YES;
+        good = good && MHD_add_response_header(response, "Allow", page->allow) == MHD_YES;
     if (close_connection)
         good = good && MHD_add_response_header(response, "Connection", "close") == MHD_YES;
     return good ? 0 : ERR_NO_MEMORY;
@@ -142,14 +142,20 @@ const char *http_query(const struct http_request *request, const char *name)
     return MHD_lookup_connection_value((struct MHD_Connection *)(uintptr_t)request->connection, MHD_GET_ARGUMENT_KIND, name);
 }
 
-/* NULL: no handler's. */
-static const struct http_route *find_route(const struct http *http, const char *path)
+/* *element gets what stands for the route's "{...}". */
+static const struct http_route *find_route(const struct http *http, const char *path, const char **element)
 {
     for (unsigned i = 0; i < http->options.route_count; i++) {
         const struct http_route *route = &http->options.routes[i];
-        size_t length = strlen(route->path);
-        if (strncmp(path, route->path, length) == 0 && (path[length] == 0 || path[length] == '/'))
-            return route;
+        size_t fixed = strcspn(route->path, "{");
+        if (strncmp(path, route->path, fixed) != 0)
+            continue;
+        bool any = route->path[fixed];
+        const char *rest = path + fixed;
+        if (any ? !*rest || strchr(rest, '/') : *rest)
+            continue;
+        *element = any ? rest : NULL;
+        return route;
     }
     return NULL;
 }
@@ -243,6 +249,58 @@ static enum MHD_Result refuse(struct MHD_Connection *connection, int status, con
     return send_page(connection, &page, true);
 }
 
+static enum MHD_Result refuse_method(struct MHD_Connection *connection, bool post)
+{
+    struct page page = {.allow = post ? "POST" : "GET, HEAD"};
+    buffer_init(&page.body, PAGE_BYTES_MAX);
+    page_render_error(&page, MHD_HTTP_METHOD_NOT_ALLOWED, post ? "only POST is answered here" : "only GET and HEAD are answered here");
+    return send_page(connection, &page, true);
+}
+
+/* ---- parameters that a route does not know ---- */
+
+struct search {
+    const char *const *known;
+    const char *unknown;
+};
+
+static enum MHD_Result look_at_parameter(void *context, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+    (void)kind;
+    (void)value;
+    struct search *search = context;
+    const char *const *known = search->known;
+    while (*known && strcmp(*known, name) != 0)
+        known++;
+    if (!*known)
+        search->unknown = name;
+    return *known ? MHD_YES : MHD_NO;
+}
+
+/* NULL when there is none. */
+static const char *unknown_parameter(struct MHD_Connection *connection, const struct http_route *route)
+{
+    static const char *const none[] = {NULL};
+    struct search search = {.known = route->parameters ? route->parameters : none};
+    MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, look_at_parameter, &search);
+    return search.unknown;
+}
+
+static enum MHD_Result refuse_parameter(struct MHD_Connection *connection, const struct http_route *route, const char *unknown)
+{
+    struct buffer text;
+    buffer_init(&text, PAGE_BYTES_MAX);
+    int error = buffer_printf(&text, "unknown parameter `%.60s`; there are %s", unknown, route->parameters ? "" : "none here");
+    for (const char *const *known = route->parameters; known && *known && !error; known++)
+        error = buffer_printf(&text, "%s%s", known == route->parameters ? "" : ", ", *known);
+    const char *whole = error ? NULL : buffer_text(&text);
+    enum MHD_Result result = refuse(connection, MHD_HTTP_BAD_REQUEST, whole ? whole : error_text(ERR_NO_MEMORY));
+    buffer_fini(&text);
+    return result;
+}
+
+/* ---- requests ---- */
+
 static void on_completed(void *owner, struct MHD_Connection *connection, void **seen, enum MHD_RequestTerminationCode code)
 {
     (void)connection;
@@ -254,23 +312,23 @@ static void on_completed(void *owner, struct MHD_Connection *connection, void **
     *seen = NULL;
 }
 
-static enum MHD_Result ask_handler(const struct http_route *route, struct MHD_Connection *connection, const char *path,
-                                   const struct upload *upload)
+static enum MHD_Result ask_route(const struct http_route *route, struct MHD_Connection *connection, const char *element,
+                                 const struct upload *upload)
 {
     struct page page = {.status = MHD_HTTP_OK, .content_type = "application/json"};
-    struct http_request request = {.path = path, .is_post = upload, .connection = connection};
+    struct http_request request = {.element = element, .connection = connection};
     if (upload) {
         request.body = (const char *)upload->body.data;
         request.body_length = upload->body.length;
     }
     buffer_init(&page.body, PAGE_BYTES_MAX);
-    route->handler(route->context, &request, &page);
+    route->answer(route->context, &request, &page);
     return send_page(connection, &page, false);
 }
 
 /* Called when the headers are there, for each piece of the body, and when it is complete. */
-static enum MHD_Result on_post(const struct http *http, const struct http_route *route, struct MHD_Connection *connection, const char *path,
-                               const char *piece, size_t *size, void **seen)
+static enum MHD_Result on_post(const struct http *http, const struct http_route *route, struct MHD_Connection *connection,
+                               const char *element, const char *piece, size_t *size, void **seen)
 {
     struct upload *upload = *seen;
     int status;
@@ -292,7 +350,24 @@ static enum MHD_Result on_post(const struct http *http, const struct http_route 
     }
     if (upload->too_large)
         return refuse(connection, MHD_HTTP_CONTENT_TOO_LARGE, "the body is too large");
-    return ask_handler(route, connection, path, upload);
+    return ask_route(route, connection, element, upload);
+}
+
+static enum MHD_Result answer_page(struct http *http, struct MHD_Connection *connection, const char *path, bool close_connection)
+{
+    struct page page = {0};
+    buffer_init(&page.body, PAGE_BYTES_MAX);
+    uint64_t now_ns = clock_monotonic_ns();
+    struct page_facts facts = {
+        .version = http->options.version,
+        .uptime_s = (double)(now_ns - http->start_ns) / 1e9,
+        .now_ns = now_ns,
+        .marks = &http->marks,
+        .more_routes = http->options.routes,
+        .more_route_count = http->options.route_count,
+    };
+    page_render(&page, path, &facts);
+    return send_page(connection, &page, close_connection);
 }
 
 /* Called once when the headers are there, and again when the request is complete. Requests that are refused are answered at
@@ -303,11 +378,19 @@ static enum MHD_Result on_request(void *owner, struct MHD_Connection *connection
     (void)version;
     struct http *http = owner;
     note_request(connection);
-    const struct http_route *route = find_route(http, path);
-    if (route && strcmp(method, MHD_HTTP_METHOD_POST) == 0)
-        return on_post(http, route, connection, path, upload, upload_size, seen);
-    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
-        return refuse(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD are answered here");
+    const char *element = NULL;
+    const struct http_route *route = find_route(http, path, &element);
+    bool post = route && route->changes;
+    bool reads = strcmp(method, MHD_HTTP_METHOD_GET) == 0 || strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
+    if (!reads && !route && !page_exists(path))
+        return answer_page(http, connection, path, true);
+    if (post ? strcmp(method, MHD_HTTP_METHOD_POST) != 0 : !reads)
+        return refuse_method(connection, post);
+    const char *unknown = route ? unknown_parameter(connection, route) : NULL;
+    if (unknown)
+        return refuse_parameter(connection, route, unknown);
+    if (post)
+        return on_post(http, route, connection, element, upload, upload_size, seen);
     if (has_body(connection))
         return refuse(connection, MHD_HTTP_CONTENT_TOO_LARGE, "requests with a body are not answered here");
     if (!*seen) {
@@ -315,14 +398,8 @@ static enum MHD_Result on_request(void *owner, struct MHD_Connection *connection
         return MHD_YES;
     }
     if (route)
-        return ask_handler(route, connection, path, NULL);
-    struct page page = {0};
-    buffer_init(&page.body, PAGE_BYTES_MAX);
-    uint64_t now_ns = clock_monotonic_ns();
-    struct page_facts facts = {
-        .version = http->options.version, .uptime_s = (double)(now_ns - http->start_ns) / 1e9, .now_ns = now_ns, .marks = &http->marks};
-    page_render(&page, path, &facts);
-    return send_page(connection, &page, false);
+        return ask_route(route, connection, element, NULL);
+    return answer_page(http, connection, path, false);
 }
 
 static void on_library_message(void *owner, const char *format, va_list arguments)

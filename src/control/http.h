@@ -1,8 +1,8 @@
 /* The HTTP server: /metrics, /healthz, /readyz, /api/v1/status and a page for people.
  *
  * One thread of its own serves all connections. It answers GET and HEAD, and states what it says from the registries of base/metrics.h and
- * base/probes.h. Below some paths it asks handlers, which may also change things: requests with POST get there only from where `changes`
- * lets them come from, with a body of type application/json, and not from a page of another site. */
+ * base/probes.h. Further paths are routes of its owner, which may also change things: requests with POST get there only from where
+ * `changes` lets them come from, with a body of type application/json, and not from a page of another site. */
 #ifndef CONTROL_HTTP_H
 #define CONTROL_HTTP_H
 
@@ -22,9 +22,8 @@ enum {
 enum http_changes { HTTP_CHANGES_LOOPBACK, HTTP_CHANGES_ALL, HTTP_CHANGES_NONE }; /* who may change things */
 
 struct http_request {
-    const char *path; /* decoded, without query */
-    bool is_post;     /* else GET or HEAD */
-    const char *body; /* [body_length], of a POST */
+    const char *element; /* what stands in the place of the route's "{...}", decoded; NULL when it has none */
+    const char *body;    /* [body_length], of a POST */
     size_t body_length;
     const void *connection;
 };
@@ -37,10 +36,11 @@ struct page;
 /* Fills the page; its body is ready for use. Runs on the server's thread: while it does, nobody else is answered. */
 typedef void (*http_handler)(void *context, const struct http_request *request, struct page *page);
 
-/* What is at `path`, or lies below it, is the handler's. */
 struct http_route {
-    const char *path;
-    http_handler handler;
+    const char *path;              /* whole; "{...}" as its last element stands for any one element. The first that fits counts */
+    bool changes;                  /* it is answered to POST, from where that is allowed; otherwise to GET and HEAD */
+    const char *const *parameters; /* of the query, ended by NULL; others are refused. NULL: none */
+    http_handler answer;
     void *context;
 };
 
@@ -49,7 +49,7 @@ struct http_options {
     uint16_t port;       /* 0: a free one */
     const char *version; /* of the program; borrowed until http_stop */
     enum http_changes changes;
-    const struct http_route *routes; /* [route_count]; borrowed until http_stop */
+    const struct http_route *routes; /* [route_count], borrowed until http_stop */
     unsigned route_count;
 };
 

@@ -1,10 +1,9 @@
 #include "control/pages.h"
 
-#include <stdbool.h>
-
 #include "base/error.h"
 #include "base/metrics.h"
 #include "base/probes.h"
+#include "control/http.h"
 #include "control/overview.h"
 
 static const char type_json[] = "application/json";
@@ -111,30 +110,43 @@ void page_render_error(struct page *page, int status, const char *text)
     }
 }
 
-static void render_not_found(struct page *page, const char *path)
+static void render_not_found(struct page *page, const char *path, const struct page_facts *facts)
 {
     struct buffer text;
     buffer_init(&text, 4096);
     int error = buffer_printf(&text, "there is nothing at %.200s; try", path);
     for (unsigned i = 0; i < ROUTE_COUNT && !error; i++)
         error = buffer_printf(&text, " %s", routes[i].path);
+    for (unsigned i = 0; i < facts->more_route_count && !error; i++)
+        error = buffer_printf(&text, " %s", facts->more_routes[i].path);
     const char *whole = error ? NULL : buffer_text(&text);
     page_render_error(page, error_http_status(ERR_NOT_FOUND), whole ? whole : error_text(ERR_NOT_FOUND));
     buffer_fini(&text);
+}
+
+static const struct route *find_page(const char *path)
+{
+    for (unsigned i = 0; i < ROUTE_COUNT; i++)
+        if (strcmp(routes[i].path, path) == 0)
+            return &routes[i];
+    return NULL;
+}
+
+bool page_exists(const char *path)
+{
+    return find_page(path);
 }
 
 void page_render(struct page *page, const char *path, const struct page_facts *facts)
 {
     *page = (struct page){.status = 200};
     buffer_init(&page->body, PAGE_BYTES_MAX);
-    unsigned i = 0;
-    while (i < ROUTE_COUNT && strcmp(routes[i].path, path) != 0)
-        i++;
-    if (i == ROUTE_COUNT) {
-        render_not_found(page, path);
+    const struct route *route = find_page(path);
+    if (!route) {
+        render_not_found(page, path, facts);
         return;
     }
-    int error = routes[i].render(page, facts);
+    int error = route->render(page, facts);
     if (error)
         page_render_error(page, error_http_status(error), error_text(error));
 }

@@ -276,7 +276,11 @@ def test_by_http(spindle):
     assert done['requeued'] == 1 and not done['more']
     server.wait_settled(5)
     assert post(server, 'purge', {'offset': 1})[1]['purged'] == 1
-    assert get(server, API + '/1')[1]['state'] == 'closed'
+    assert get(server, API + '/1')[1]['state'] == 'purged' and get(server, API + '/0')[1]['state'] == 'requeued'
+    assert [letter['state'] for letter in get(server, API + '?all=true')[1]['dead_letters']] == [
+        'requeued', 'purged', 'requeued', 'open', 'open'] == [letter['state'] for letter in listed(server, '--all')]
+    assert [letter['state'] for letter in get(server, API + '?all=true&from=1&limit=1')[1]['dead_letters']] == ['purged']
+    assert get(server, API + '?all=false') == get(server, API)
     assert [letter['attempts'] for letter in get(server, API)[1]['dead_letters']] == [2, 2]
     assert post(server, 'purge', {'all': True})[1]['purged'] == 2
     assert_open(server, 0)
@@ -307,6 +311,43 @@ def test_by_http_what_is_refused(spindle):
     assert_open(closed, 1)
     bus_only = spindle(settings={'drilling.enabled': 'false'}).start()
     assert post(bus_only, 'requeue', everything)[0] == 409
+
+
+def request(server, method, path, content_type=None):
+    """(status, header Allow, error)"""
+    headers = {'Content-Type': content_type} if content_type else {}
+    asked = urllib.request.Request('http://127.0.0.1:%d%s' % (server.http_port, path), method=method, headers=headers,
+                                   data=b'{}' if method == 'POST' else None)
+    try:
+        with urllib.request.urlopen(asked, timeout=20) as response:
+            return response.status, None, None
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code, refusal.headers.get('Allow'), json.loads(refusal.read())['error']
+
+
+def test_by_http_what_is_asked_wrongly_is_explained(spindle):
+    server = spindle().start()
+    for path in ('/requeue', '/purge'):
+        for method in ('GET', 'PUT', 'DELETE', 'OPTIONS', 'PATCH'):
+            assert request(server, method, API + path) == (405, 'POST', 'only POST is answered here')
+    for path in ('', '/0'):
+        for method in ('POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH'):
+            assert request(server, method, API + path) == (405, 'GET, HEAD', 'only GET and HEAD are answered here')
+    assert request(server, 'POST', API + '/purge', 'text/plain')[0] == 415
+    assert request(server, 'GET', API + '?limti=3') == (
+        400, None, 'unknown parameter `limti`; there are reason, tool, since, until, offset, all, from, limit')
+    assert request(server, 'GET', API + '/0?all=true') == (400, None, 'unknown parameter `all`; there are none here')
+    assert request(server, 'POST', API + '/purge?all=true', 'application/json')[2] == 'unknown parameter `all`; there are none here'
+    assert request(server, 'GET', API + '?all=yes')[2] == 'all: expected true or false'
+    for path in ('/nonsense', API + '/0/1', API + 's'):
+        status, _, error = request(server, 'GET', path)
+        assert status == 404 and all(known in error for known in ('/metrics', API, API + '/requeue', API + '/purge', API + '/{offset}'))
+    assert request(server, 'POST', API + '/0/1')[0] == request(server, 'DELETE', '/nonsense')[0] == 404
+    for body, error in (({'reason': 5}, 'reason: expected a text'), ({'tool': True}, 'tool: expected a text'),
+                        ({'offset': -1}, 'offset: expected a whole number from 0, or a text such as "3,8-12"'),
+                        ({'since': [1]}, 'since: expected a text such as "-10m" or "2026-11-21T10:34:43Z", or nanoseconds since 1970')):
+        assert post(server, 'purge', body)[1]['error'] == error
 
 
 def test_a_file_that_a_kill_left_behind_misleads_nobody(spindle):

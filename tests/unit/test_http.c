@@ -179,6 +179,7 @@ static void unknown_paths_are_404_in_json(void **state)
         assert_true(has_header("Content-Type: application/json"));
         assert_memory_equal(body(), "{\"status\": 404, \"error\": \"there is nothing at /", 46);
     }
+    assert_int_equal(ask("POST", "/nowhere"), 404);
     assert_int_equal(ask("GET", "/%22%3Cscript%3E%ff"), 404);
     assert_non_null(strstr(body(), "at /\\\"<script>\xef\xbf\xbd; try / /metrics /healthz"));
 }

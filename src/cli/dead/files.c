@@ -1,43 +1,20 @@
 #include "cli/dead/files.h"
 
-#include <string.h>
-
 #include "base/error.h"
 #include "cli/journal/tool.h"
-
-static int read_marks(struct dead_files *files, const struct message *record)
-{
-    for (uint32_t i = 0; i + 8 <= record->payload_length; i += 8) {
-        uint64_t entry;
-        memcpy(&entry, record->payload + i, 8);
-        enum ledger_mark mark = (enum ledger_mark)(entry >> 8 & 0xff);
-        struct ledger *ledger = mark == LEDGER_MARK_PURGED ? &files->purged : &files->requeued;
-        int settled = entry >> 16 < files->end ? ledger_settle(ledger, entry >> 16, (enum queue_outcome)mark, REASON_NONE) : 0;
-        if (settled < 0)
-            return settled;
-    }
-    return 0;
-}
 
 /* How those were closed of which the outcomes still tell. */
 static int load_states(struct dead_files *files, const char *data_dir)
 {
     char folder[TOOL_FOLDER_MAX];
     struct reader *reader;
-    struct message record;
-    ledger_forget(&files->requeued, files->first);
-    ledger_forget(&files->purged, files->first);
     tool_stream_folder(data_dir, "outcomes", folder);
     int error = reader_open(&reader, disk_posix(), folder, 0, NULL, NULL);
     if (error)
         return error == ERR_NOT_FOUND ? 0 : error;
-    while (!(error = reader_next(reader, UINT64_MAX, &record, NULL))) {
-        error = ledger_is_of_marks(&record) && !ledger_is_checkpoint(&record) ? read_marks(files, &record) : 0;
-        if (error)
-            break;
-    }
+    error = dead_states_load(&files->states, reader, UINT64_MAX, files->first, files->end, UINT64_MAX);
     reader_close(reader);
-    return error == ERR_TRUNCATED ? 0 : error;
+    return error;
 }
 
 static int load_marks(struct dead_files *files, const char *data_dir)
@@ -77,8 +54,7 @@ void dead_files_close(struct dead_files *files)
 {
     reader_close(files->reader);
     ledger_fini(&files->marks);
-    ledger_fini(&files->requeued);
-    ledger_fini(&files->purged);
+    dead_states_fini(&files->states);
     *files = (struct dead_files){0};
 }
 
@@ -96,9 +72,5 @@ int dead_files_next(struct dead_files *files, const struct dead_filter *filter, 
 
 const char *dead_files_state(const struct dead_files *files, uint64_t offset)
 {
-    if (!ledger_is_settled(&files->marks, offset))
-        return "open";
-    if (ledger_is_settled(&files->requeued, offset))
-        return "requeued";
-    return ledger_is_settled(&files->purged, offset) ? "purged" : "closed";
+    return dead_states_word(&files->states, offset, !ledger_is_settled(&files->marks, offset));
 }

@@ -5,15 +5,16 @@
 #include <stdbool.h>
 
 #include "cli/dead/filter.h"
+#include "cli/dead/states.h"
 #include "journal/reader.h"
 #include "queue/ledger.h"
 
 struct dead_files {
     struct reader *reader;
-    struct ledger marks;            /* closed ones */
-    struct ledger requeued, purged; /* those of them of which the outcomes that are kept say how */
-    uint64_t first, end;            /* offsets that the stream held when it was opened */
-    bool damaged;                   /* something could not be read; said on standard error */
+    struct ledger marks;       /* closed ones */
+    struct dead_states states; /* how */
+    uint64_t first, end;       /* offsets that the stream held when it was opened */
+    bool damaged;              /* something could not be read; said on standard error */
 };
 
 /* Reads from the least offset that the filter lets pass. */
@@ -24,7 +25,7 @@ void dead_files_close(struct dead_files *files);
 int dead_files_next(struct dead_files *files, const struct dead_filter *filter, bool open_only, struct message *record,
                     struct dead_letter *letter);
 
-/* "open", "requeued", "purged"; "closed": one of the two, and it is not known any more which. */
+/* A word of dead_states_word. */
 const char *dead_files_state(const struct dead_files *files, uint64_t offset);
 
 #endif

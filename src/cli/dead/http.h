@@ -1,4 +1,4 @@
-/* Dead letters by HTTP: GET /api/v1/dead-letters and /api/v1/dead-letters/OFFSET, POST /api/v1/dead-letters/requeue and /purge. */
+/* Dead letters by HTTP: GET /api/v1/dead-letters and /api/v1/dead-letters/{offset}, POST /api/v1/dead-letters/requeue and /purge. */
 #ifndef CLI_DEAD_HTTP_H
 #define CLI_DEAD_HTTP_H
 
@@ -18,7 +18,9 @@ struct dead_http {
     atomic_bool serving; /* the rest is set; it is not yet, or no more, and every request is refused */
 };
 
-/* An http_handler; the context is a struct dead_http. */
-void dead_http_answer(void *context, const struct http_request *request, struct page *page);
+enum { DEAD_HTTP_ROUTE_COUNT = 4 };
+
+/* Fills them; `http` is borrowed by them. */
+void dead_http_routes(struct dead_http *http, struct http_route routes[DEAD_HTTP_ROUTE_COUNT]);
 
 #endif

@@ -17,13 +17,20 @@ void dead_request_init(struct dead_request *request, enum dead_action action)
 
 /* ---- as JSON ---- */
 
+static int expect(const char *what, char message[VALUE_MESSAGE_MAX])
+{
+    snprintf(message, VALUE_MESSAGE_MAX, "expected %s", what);
+    return ERR_INVALID;
+}
+
 /* A time is a text as on the command line, or nanoseconds since 1970. */
 static int read_time(const struct json_tree *tree, const char *name, uint64_t *time_ns, char message[VALUE_MESSAGE_MAX])
 {
     const char *text = json_tree_text(tree, name);
     if (!json_tree_has(tree, name) || json_tree_count(tree, name, time_ns))
         return 0;
-    return dead_filter_parse_time(time_ns, text ? text : "another type", clock_wall_ns(), message);
+    return text ? dead_filter_parse_time(time_ns, text, clock_wall_ns(), message)
+                : expect("a text such as \"-10m\" or \"2026-11-21T10:34:43Z\", or nanoseconds since 1970", message);
 }
 
 /* Offsets are a text of ranges, or one number. */
@@ -38,7 +45,7 @@ static int read_offsets(const struct json_tree *tree, struct dead_filter *filter
         filter->range_count = 1;
         return 0;
     }
-    return dead_filter_set_offsets(filter, text ? text : "another type", message);
+    return text ? dead_filter_set_offsets(filter, text, message) : expect("a whole number from 0, or a text such as \"3,8-12\"", message);
 }
 
 static int read_text(const struct json_tree *tree, const char *name, struct dead_filter *filter,
@@ -46,15 +53,16 @@ static int read_text(const struct json_tree *tree, const char *name, struct dead
                      char message[VALUE_MESSAGE_MAX])
 {
     const char *text = json_tree_text(tree, name);
-    return json_tree_has(tree, name) ? set(filter, text ? text : "another type", message) : 0;
+    if (!json_tree_has(tree, name))
+        return 0;
+    return text ? set(filter, text, message) : expect("a text", message);
 }
 
 static int read_flag(const struct json_tree *tree, const char *name, bool *flag, char message[VALUE_MESSAGE_MAX])
 {
     if (!json_tree_has(tree, name) || json_tree_flag(tree, name, flag))
         return 0;
-    snprintf(message, VALUE_MESSAGE_MAX, "expected true or false");
-    return ERR_INVALID;
+    return expect("true or false", message);
 }
 
 static int read_count(const struct json_tree *tree, const char *name, uint64_t *count, uint64_t least, uint64_t most,

@@ -61,11 +61,6 @@ void trim_http_answer(void *context, const struct http_request *request, struct 
     char message[VALUE_MESSAGE_MAX];
     if (!atomic_load(&http->serving)) {
         page_render_error(page, 503, "it is starting or stopping; see /readyz");
-    } else if (strcmp(request->path, TRIM_HTTP_PATH) != 0) {
-        page_render_error(page, 404, "there is nothing here; try " TRIM_HTTP_PATH);
-    } else if (!request->is_post) {
-        page_render_error(page, 405, "only POST is answered here");
-        page->allow = "POST";
     } else if (trim_request_read(&wanted, request->body, request->body_length, message)) {
         page_render_error(page, 400, message);
     } else if (!(stream = find_stream(http->journal, wanted.stream))) {
