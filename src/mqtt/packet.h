@@ -53,9 +53,15 @@ struct mqtt_frame {
  *   0                    the whole packet lies within `length`; *frame is filled
  *   ERR_TRUNCATED        more bytes are needed; frame->total_size is set when the header is complete, else 0; what the rest of
  *                        *frame holds is undefined
- *   ERR_MALFORMED_PACKET type 0, reserved flags wrong, remaining length of more than four bytes or not minimal
+ *   ERR_MALFORMED_PACKET type 0, reserved flags wrong, remaining length of more than four bytes
  *   ERR_PACKET_TOO_LARGE total size above packet_size_max (known before the body has arrived) */
 int mqtt_frame_decode(const uint8_t *bytes, size_t length, uint32_t packet_size_max, struct mqtt_frame *frame);
+
+/* Whether the remaining length took no more bytes than it needs: demanded by 5.0 ([MQTT-1.5.5-1]), not by 3.1.1 (section 2.2.3). */
+static inline bool mqtt_frame_is_shortest(const struct mqtt_frame *frame)
+{
+    return frame->header_size == 2 || frame->body_size >> 7 * (frame->header_size - 2);
+}
 
 /* ---- properties (MQTT 5 section 2.2.2) ---- */
 

@@ -41,11 +41,8 @@ int mqtt_frame_decode(const uint8_t *bytes, size_t length, uint32_t packet_size_
             return ERR_TRUNCATED;
         uint8_t byte = bytes[header_size++];
         body_size |= (uint32_t)(byte & 0x7f) << shift;
-        if (byte & 0x80)
-            continue;
-        if (byte == 0 && shift > 0)
-            return ERR_MALFORMED_PACKET;
-        break;
+        if (!(byte & 0x80))
+            break;
     }
     uint32_t total_size = header_size + body_size;
     if (total_size > packet_size_max)

@@ -162,6 +162,8 @@ static int take_connect(struct mqtt_session *session, const struct mqtt_frame *f
     int error = mqtt_connect_decode(frame, connect);
     if (error)
         return error;
+    if (session->version == MQTT_VERSION_5_0 && !mqtt_frame_is_shortest(frame))
+        return ERR_MALFORMED_PACKET;
     if (connect->properties.present & (UINT64_C(1) << MQTT_PROPERTY_AUTHENTICATION_METHOD))
         return ERR_AUTHENTICATION_METHOD;
     session->keep_alive_s = connect->keep_alive_s;
@@ -362,6 +364,8 @@ void mqtt_session_next(struct mqtt_session *session, const uint8_t *bytes, size_
             return;
         }
         ignored = false;
+        if (!error && session->version == MQTT_VERSION_5_0 && !mqtt_frame_is_shortest(&frame))
+            error = ERR_MALFORMED_PACKET;
         if (!error)
             error = expects_connect ? take_connect(session, &frame, event) : take_active(session, &frame, event, &ignored);
         if (error) {

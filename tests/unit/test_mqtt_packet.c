@@ -44,7 +44,7 @@ static void a_frame_grows_byte_by_byte(void **state)
     assert_int_equal(mqtt_frame_decode(bytes, sizeof bytes, 1000, &frame), 0);
 }
 
-static void frame_lengths_have_four_bytes_at_most_and_no_spare_ones(void **state)
+static void frame_lengths_have_four_bytes_at_most(void **state)
 {
     (void)state;
     struct mqtt_frame frame;
@@ -52,9 +52,44 @@ static void frame_lengths_have_four_bytes_at_most_and_no_spare_ones(void **state
     assert_int_equal(frame.total_size, MQTT_REMAINING_LENGTH_MAX + 5);
     assert_int_equal(frame_error(BYTES("\x30\xff\xff\xff\xff")), ERR_MALFORMED_PACKET);
     assert_int_equal(frame_error(BYTES("\x30\x80\x80\x80\x80\x01")), ERR_MALFORMED_PACKET);
-    assert_int_equal(frame_error(BYTES("\xc0\x80\x00")), ERR_MALFORMED_PACKET);
-    assert_int_equal(frame_error(BYTES("\x30\x81\x80\x00")), ERR_MALFORMED_PACKET);
     assert_int_equal(frame_error(BYTES("\xc0\x00")), 0);
+}
+
+/* Version 3.1.1 does not demand the shortest form, 5.0 does: the frame tells. */
+static void frame_lengths_with_spare_bytes_are_told(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bytes;
+        size_t length;
+        uint32_t header_size, body_size;
+        bool shortest;
+    } rows[] = {
+#define ROW(text, header_size, body_size, shortest) {text, sizeof(text) - 1, header_size, body_size, shortest}
+        ROW("\xc0\x00", 2, 0, true),
+        ROW("\xc0\x80\x00", 3, 0, false),
+        ROW("\xc0\x80\x80\x80\x00", 5, 0, false),
+        ROW("\x30\x81\x00z", 3, 1, false),
+        ROW("\x30\x81\x80\x00z", 4, 1, false),
+        ROW("\x30\x7f", 2, 127, true),
+        ROW("\x30\xff\x00", 3, 127, false),
+        ROW("\x30\x80\x01", 3, 128, true),
+        ROW("\x30\xff\xff\x00", 4, 16383, false),
+        ROW("\x30\x80\x80\x01", 4, 16384, true),
+        ROW("\x30\xff\xff\xff\x00", 5, 2097151, false),
+        ROW("\x30\x80\x80\x80\x01", 5, 2097152, true),
+#undef ROW
+    };
+    static uint8_t bytes[2097152 + 5];
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct mqtt_frame frame;
+        memcpy(bytes, rows[i].bytes, rows[i].length);
+        assert_int_equal(mqtt_frame_decode(bytes, sizeof bytes, UINT32_MAX, &frame), 0);
+        assert_int_equal(frame.header_size, rows[i].header_size);
+        assert_int_equal(frame.body_size, rows[i].body_size);
+        assert_int_equal(frame.total_size, rows[i].header_size + rows[i].body_size);
+        assert_int_equal(mqtt_frame_is_shortest(&frame), rows[i].shortest);
+    }
 }
 
 static void reserved_types_and_flags_are_refused(void **state)
@@ -738,7 +773,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_frame_is_found),
         cmocka_unit_test(a_frame_grows_byte_by_byte),
-        cmocka_unit_test(frame_lengths_have_four_bytes_at_most_and_no_spare_ones),
+        cmocka_unit_test(frame_lengths_have_four_bytes_at_most),
+        cmocka_unit_test(frame_lengths_with_spare_bytes_are_told),
         cmocka_unit_test(reserved_types_and_flags_are_refused),
         cmocka_unit_test(a_large_packet_is_refused_before_it_arrives),
         cmocka_unit_test(a_full_connect_of_3_1_1_is_read),

@@ -153,6 +153,29 @@ static void a_refused_connect_is_answered_as_its_version_wants(void **state)
     }
 }
 
+static void a_length_with_spare_bytes_is_taken_in_3_1_1_alone(void **state)
+{
+    (void)state;
+    struct fixture f = fresh();
+    FEED(&f, "\x10\x8c\x80\x00\x00\x04MQTT\x04\x02\x00\x0a\x00\x00");
+    assert_int_equal(f.event.type, MQTT_EVENT_CONNECT);
+    assert_int_equal(f.consumed, 16);
+    mqtt_session_accept(&f.session, 10);
+    FEED(&f, "\xc0\x80\x80\x80\x00");
+    assert_int_equal(f.event.type, MQTT_EVENT_PING);
+    assert_int_equal(f.consumed, 5);
+    FEED(&f, "\x30\x84\x00\x00\x01tA");
+    assert_int_equal(f.event.type, MQTT_EVENT_PUBLISH);
+    assert_int_equal(f.event.publish.payload.length, 1);
+    f = fresh();
+    FEED(&f, "\x10\x8d\x00\x00\x04MQTT\x05\x02\x00\x0a\x00\x00\x00");
+    expect_error(&f, ERR_MALFORMED_PACKET);
+    expect_told(&f, ERR_MALFORMED_PACKET, BYTES("\x20\x03\x00\x81\x00"));
+    f = opened(5);
+    FEED(&f, "\xc0\x80\x00");
+    expect_error(&f, ERR_MALFORMED_PACKET);
+}
+
 static void a_connect_that_cannot_be_served_is_answered_in_both_versions(void **state)
 {
     (void)state;
@@ -473,6 +496,7 @@ int main(void)
         cmocka_unit_test(the_first_packet_opens_the_session),
         cmocka_unit_test(anything_else_first_is_refused_from_its_first_byte),
         cmocka_unit_test(a_refused_connect_is_answered_as_its_version_wants),
+        cmocka_unit_test(a_length_with_spare_bytes_is_taken_in_3_1_1_alone),
         cmocka_unit_test(a_connect_that_cannot_be_served_is_answered_in_both_versions),
         cmocka_unit_test(an_accepted_client_is_told_in_5_alone),
         cmocka_unit_test(the_peers_limits_are_noted),
