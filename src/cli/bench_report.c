@@ -57,7 +57,7 @@ static void print_title(const struct bench_options *options)
         printf(", %.0f a second together", options->rate);
     else
         printf(", %" PRIu32 " in flight each", options->inflight);
-    printf("), %u subscriber%s (QoS %u), %.0f s\n", options->subscribers, options->subscribers == 1 ? "" : "s", options->subscribe_qos,
+    printf("), %u subscriber%s (QoS %u), %g s\n", options->subscribers, options->subscribers == 1 ? "" : "s", options->subscribe_qos,
            options->duration_s);
 }
 

@@ -320,7 +320,7 @@ size_t command_line_choose(struct command_line *line, const char *const *words, 
     const char *group = command_is_group(first) ? first : NULL;
     const char *unknown = group ? (word_count > 1 ? words[1] : NULL) : first;
     char name[COMMAND_NAME_MAX], meant[COMMAND_NAME_MAX];
-    if (group && (!unknown || unknown[0] == '-')) {
+    if (group && (!unknown || unknown[0] == '-' || strcmp(unknown, "help") == 0)) {
         line->group = group;
         return 1;
     }
@@ -346,7 +346,7 @@ static int parse_command(struct parser *parser)
     size_t used = command_line_choose(line, words, words[1] ? 2 : 1, parser->problems);
     if (line->group) {
         line->action = COMMAND_ACTION_HELP;
-        if (!words[1] || (strcmp(words[1], "--help") != 0 && strcmp(words[1], "-h") != 0))
+        if (!words[1] || (strcmp(words[1], "--help") != 0 && strcmp(words[1], "-h") != 0 && strcmp(words[1], "help") != 0))
             MISTAKE(parser, "%s needs a second word", line->group);
     }
     if (!line->command)

@@ -27,6 +27,7 @@ static const struct field_row {
 };
 
 static const char *const side_names[PAYLOAD_SIDE_COUNT] = {"result", "trace", "heads"};
+static const char *const message_names[PAYLOAD_SIDE_COUNT] = {"result", "trace", "heads message"}; /* as the subject of a sentence */
 
 const char *payload_field_name(enum payload_field field)
 {
@@ -372,20 +373,21 @@ static bool copy_text(char *out, size_t size, const char *text, size_t length)
 static int check_stamp(const struct reading *reading, char stamp[STAGE_STAMP_MAX], struct stage_refusal *refusal)
 {
     if (!reading->stamp_seen)
-        return refuse(refusal, "bad_structure", "the %s has no SourceTimestamp", side_names[reading->side]);
+        return refuse(refusal, "bad_structure", "the %s has no SourceTimestamp", message_names[reading->side]);
     if (reading->stamp.type != JSON_STRING || reading->stamp.length == 0)
-        return refuse(refusal, "bad_structure", "the SourceTimestamp of the %s is not a text", side_names[reading->side]);
+        return refuse(refusal, "bad_structure", "the SourceTimestamp of the %s is not a text", message_names[reading->side]);
     if (memchr(reading->stamp.text, 0, reading->stamp.length))
-        return refuse(refusal, "bad_structure", "the SourceTimestamp of the %s has a zero character (\\u0000)", side_names[reading->side]);
+        return refuse(refusal, "bad_structure", "the SourceTimestamp of the %s has a zero character (\\u0000)",
+                      message_names[reading->side]);
     if (!copy_text(stamp, STAGE_STAMP_MAX, reading->stamp.text, reading->stamp.length))
-        return refuse(refusal, "bad_structure", "the SourceTimestamp of the %s is longer than %d bytes", side_names[reading->side],
+        return refuse(refusal, "bad_structure", "the SourceTimestamp of the %s is longer than %d bytes", message_names[reading->side],
                       STAGE_STAMP_MAX - 1);
     return 0;
 }
 
 static int check_structure(const struct reading *reading, struct stage_refusal *refusal)
 {
-    const char *side = side_names[reading->side];
+    const char *side = message_names[reading->side];
     if (!reading->root_is_object)
         return refuse(refusal, "bad_structure", "the %s is not a JSON object", side);
     if (!reading->messages_seen)
@@ -573,11 +575,11 @@ static int read_document(struct reading *reading, const uint8_t *bytes, size_t l
         return error;
     find_stamp(bytes, length, payload->stamp);
     if (!text_is_utf8((const char *)bytes, length)) {
-        refuse(refusal, "not_utf8", "the %s is not UTF-8", side_names[reading->side]);
+        refuse(refusal, "not_utf8", "the %s is not UTF-8", message_names[reading->side]);
         return ERR_NOT_UTF8;
     }
     const char *reason = error == ERR_NOT_JSON ? "not_json" : "bad_structure";
-    refuse(refusal, reason, "the %s cannot be read as JSON: %s (near byte %zu of %zu)", side_names[reading->side], failure.text,
+    refuse(refusal, reason, "the %s cannot be read as JSON: %s (near byte %zu of %zu)", message_names[reading->side], failure.text,
            failure.offset, length);
     return error;
 }
@@ -588,7 +590,8 @@ int payload_read(struct payload_reader *reader, const struct payload_paths *path
     payload->stamp[0] = 0;
     if (length > PAYLOAD_BYTES_MAX) {
         find_stamp(bytes, length, payload->stamp);
-        return refuse(refusal, "too_large", "the %s has %zu bytes; at most %d are accepted", side_names[side], length, PAYLOAD_BYTES_MAX);
+        return refuse(refusal, "too_large", "the %s has %zu bytes; at most %d are accepted", message_names[side], length,
+                      PAYLOAD_BYTES_MAX);
     }
     int error = side == PAYLOAD_TRACE ? samples_reserve(reader, length) : 0;
     if (error)

@@ -16,6 +16,7 @@
 enum {
     INFLIGHT_MAX = 4096, /* messages a connection has without PUBACK */
     KEEP_ALIVE_S = 30,
+    WHY_MAX = 512,        /* bytes of a sentence */
     SLOTS_PER_WINDOW = 4, /* of the ledger: holes that wait for late heads or an acknowledgement keep theirs */
     SLOTS_MORE = 64,
     TURN_MS = 20,
@@ -328,16 +329,26 @@ static void release(struct simulation *simulation)
     free(simulation->tally);
 }
 
-static enum simulate_verdict judge(const struct simulation *simulation, int error)
+/* Why it could not begin or go on; "" when it could. */
+static void describe(const struct simulation *simulation, int error, char text[WHY_MAX])
+{
+    text[0] = 0;
+    if (error)
+        snprintf(text, WHY_MAX, "%s", simulation->problem[0] ? simulation->problem : error_text(error));
+    else if (simulation->begin_ns == 0)
+        snprintf(text, WHY_MAX, "no connection to %s:%u: %s", simulation->options->host, simulation->options->port, simulation->problem);
+}
+
+static enum simulate_verdict conclude(const struct simulation *simulation, int error)
 {
     const struct simulate_tally *tally = simulation->tally;
-    if (error)
-        fprintf(stderr, "simulate: %s\n", simulation->problem[0] ? simulation->problem : error_text(error));
-    else if (simulation->begin_ns == 0)
-        fprintf(stderr, "simulate: no connection to %s:%u: %s\n", simulation->options->host, simulation->options->port,
-                simulation->problem);
+    char why[WHY_MAX];
+    describe(simulation, error, why);
+    simulate_report_summary(simulation, why, atomic_load(&signals) > 0);
+    if (*why)
+        fprintf(stderr, "simulate: %s\n", why);
     bool wrong = tally->unreadable_answers || tally->wrong_identity || tally->wrong_head;
-    return error || simulation->begin_ns == 0 || simulation->ledger.lost || wrong ? SIMULATE_FAILED : SIMULATE_DONE;
+    return *why || simulation->ledger.lost || wrong ? SIMULATE_FAILED : SIMULATE_DONE;
 }
 
 enum simulate_verdict simulate(const struct simulate_options *options)
@@ -357,9 +368,7 @@ enum simulate_verdict simulate(const struct simulate_options *options)
         sigaction(SIGTERM, &terminate, NULL);
         if (simulation.client)
             close_books(&simulation);
-        if (simulation.begin_ns)
-            simulate_report_summary(&simulation, atomic_load(&signals) > 0);
-        status = judge(&simulation, error);
+        status = conclude(&simulation, error);
         enum simulate_verdict report_status = close_report(&simulation);
         status = status ? status : report_status;
     }

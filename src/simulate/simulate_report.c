@@ -260,7 +260,7 @@ static void json_texts(struct buffer *out, const struct simulate_tally *tally)
     buffer_append_text(out, "]");
 }
 
-static void print_json(const struct simulation *simulation, bool interrupted)
+static void print_json(const struct simulation *simulation, const char *problem, bool interrupted)
 {
     const struct simulate_tally *tally = simulation->tally;
     struct rates rates = compute_rates(simulation);
@@ -275,16 +275,18 @@ static void print_json(const struct simulation *simulation, bool interrupted)
     json_latency(&out, "acknowledge_ms", &tally->acknowledge_ns);
     json_errors(&out, tally);
     json_texts(&out, tally);
+    buffer_append_text(&out, ", \"problem\": ");
+    buffer_append_json_string(&out, problem, strlen(problem), 0);
     buffer_append_text(&out, "}\n");
     fwrite(out.data, 1, out.length, stdout);
     buffer_fini(&out);
 }
 
-void simulate_report_summary(const struct simulation *simulation, bool interrupted)
+void simulate_report_summary(const struct simulation *simulation, const char *problem, bool interrupted)
 {
     if (simulation->options->json)
-        print_json(simulation, interrupted);
-    else
+        print_json(simulation, problem, interrupted);
+    else if (simulation->begin_ns)
         print_summary(simulation, interrupted);
     fflush(stdout);
 }

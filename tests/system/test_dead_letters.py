@@ -259,6 +259,7 @@ def test_by_http(spindle):
     server = spindle(settings=SETTINGS).start()
     publish(server, [('/'.join((ROOT, 'box', tool, 'Nonsense')), b'x') for tool in ('a', 'b', 'a')])
     server.wait_settled(3)
+    assert '/box/a/Nonsense (1 byte)\n' in run_cli('dead', 'ls', '--data-dir', server.data_dir).stdout
     status, page = get(server, API + '?tool=box/a&limit=1')
     assert status == 200 and [letter['offset'] for letter in page['dead_letters']] == [0] and page['next'] == 1
     status, page = get(server, API + '?tool=box/a&from=1')

@@ -186,6 +186,8 @@ def test_a_flipped_bit_costs_one_record_and_is_named(copy, stream, index):
     finding, missing = damaged(copy, stream, index, position)
     assert finding['finding'] == 'records' and missing == [finding['first_offset']] and finding['lost'] == 1
     assert finding['position'] <= position < finding['position'] + finding['length']
+    said = run_cli('journal', 'verify', '--data-dir', copy, '--stream', stream, check=False)
+    assert ': 1 damage, 1 record lost\n' in said.stdout
 
 
 def test_one_copy_of_a_header(copy):

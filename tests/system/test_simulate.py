@@ -103,13 +103,17 @@ def test_a_signal_ends_it_in_order(spindle):
     finally:
         player.kill()
     result = json.loads(output)
-    assert player.returncode == 0 and result['interrupted']
+    assert player.returncode == 0 and result['interrupted'] and result['problem'] == ''
     assert result['holes_answered'] == result['holes_sent'] > 0
 
 
 def test_without_a_server_it_says_so():
     done = run_cli('simulate', '--port', 1, '--holes', 1, '--timeout', '0.3', check=False)
     assert done.returncode == 1 and 'no connection to 127.0.0.1:1: Connection refused' in done.stderr
+    assert done.stdout == ''
+    done = run_cli('simulate', '--port', 1, '--holes', 1, '--timeout', '0.3', '--json', check=False)
+    result = json.loads(done.stdout)
+    assert done.returncode == 1 and result['problem'] == 'no connection to 127.0.0.1:1: Connection refused' and result['holes_sent'] == 0
     done = run_cli('simulate', '--shapes', 'two-stak', check=False)
     assert done.returncode == 2 and 'Did you mean `two-stack`?' in done.stderr
     for root in ('a/#', '+', '/a', 'a/', ''):
@@ -117,6 +121,7 @@ def test_without_a_server_it_says_so():
         assert done.returncode == 2 and '--root: expected topic levels without `+` and `#`' in done.stderr, done.stderr
     done = run_cli('bench', 'throughput', '--targets', 'a=127.0.0.1:1', '--duration', '0.1', check=False)
     assert done.returncode == 1 and 'not measured: Connection refused' in done.stdout
+    assert ', 0.1 s\n' in done.stdout
 
 
 @pytest.mark.parametrize('qos', [0, 1])

@@ -253,9 +253,13 @@ static void groups_need_a_second_word(void **state)
         snprintf(words, sizeof words, "spindle %s", group);
         assert_int_equal(parse(words), ERR_INVALID);
         assert_string_equal(line.group, group);
-        snprintf(words, sizeof words, "spindle %s --help", group);
-        assert_int_equal(parse(words), 0);
-        assert_int_equal(line.action, COMMAND_ACTION_HELP);
+        static const char *const helps[] = {"--help", "-h", "help"};
+        for (unsigned i = 0; i < 3; i++) {
+            snprintf(words, sizeof words, "spindle %s %s", group, helps[i]);
+            assert_int_equal(parse(words), 0);
+            assert_string_equal(line.group, group);
+            assert_int_equal(line.action, COMMAND_ACTION_HELP);
+        }
         snprintf(words, sizeof words, "spindle %s zzzzzz", group);
         expect_mistake(words, "spindle: unknown command `zzzzzz`\n");
     }

@@ -286,7 +286,7 @@ static void bytes_that_are_no_document_are_refused(void **state)
     assert_refused(read_text(PAYLOAD_RESULT, ""), "not_json", "empty", "");
     assert_refused(read_text(PAYLOAD_RESULT, "hello"), "not_json", "result cannot be read as JSON", "");
     assert_refused(read_text(PAYLOAD_TRACE, "<xml/>"), "not_json", "trace", "");
-    assert_refused(read_text(PAYLOAD_HEADS, "{\"a\":\"\xff\"}"), "not_utf8", "heads is not UTF-8", "");
+    assert_refused(read_text(PAYLOAD_HEADS, "{\"a\":\"\xff\"}"), "not_utf8", "the heads message is not UTF-8", "");
     assert_refused(read_bytes(PAYLOAD_HEADS, "\x00\x01\x02\x80", 4), "not_utf8", "", "");
     assert_refused(read_bytes(PAYLOAD_HEADS, NULL, 0), "not_json", "empty", "");
 }

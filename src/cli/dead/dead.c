@@ -68,7 +68,7 @@ static void append_text(struct buffer *line, const struct message *record, const
     clock_wall_text(letter->time_ns, time_text);
     buffer_printf(line, "%" PRIu64 " %s %-14s ", record->offset, time_text, letter->reason);
     buffer_append_showable(line, record->topic, record->topic_length);
-    buffer_printf(line, " (%u bytes)", record->payload_length);
+    buffer_printf(line, " (%u byte%s)", record->payload_length, record->payload_length == 1 ? "" : "s");
     if (letter->attempts > 1)
         buffer_printf(line, ", attempt %u", letter->attempts);
     if (strcmp(state, "open") != 0)
@@ -152,7 +152,7 @@ static void print_whole(struct buffer *line, const struct dead_files *files, con
     buffer_printf(line, "\nmessage   %s offset %" PRIu64 ", %s\nfirst     offset %" PRIu64 ", %s\ntopic     ", letter->stream,
                   letter->offset, arrived, letter->first_offset, first);
     buffer_append_showable(line, record->topic, record->topic_length);
-    buffer_printf(line, "\npayload   %u bytes\n\n", record->payload_length);
+    buffer_printf(line, "\npayload   %u byte%s\n\n", record->payload_length, record->payload_length == 1 ? "" : "s");
     buffer_append_showable(line, (const char *)record->payload, record->payload_length);
     buffer_append_text(line, "\n");
 }

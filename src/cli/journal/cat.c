@@ -83,6 +83,7 @@ static bool print_record(struct buffer *line, const char *stream, const struct m
         buffer_append_text(line, "}\n");
     } else {
         char time_text[CLOCK_TEXT_SIZE];
+        bool one = message->payload_length == 1;
         clock_wall_text(message->time_ns, time_text);
         buffer_printf(line, "%" PRIu64 " %s ", message->offset, time_text);
         buffer_append_showable(line, message->topic, message->topic_length);
@@ -90,7 +91,8 @@ static bool print_record(struct buffer *line, const char *stream, const struct m
         if (text_is_utf8((const char *)message->payload, message->payload_length))
             buffer_append_showable(line, (const char *)message->payload, message->payload_length);
         else
-            buffer_printf(line, "(%u bytes that are not text; --json shows them)", message->payload_length);
+            buffer_printf(line, "(%u byte%s that %s not text; --json shows %s)", message->payload_length, one ? "" : "s",
+                          one ? "is" : "are", one ? "it" : "them");
         buffer_append_text(line, "\n");
     }
     return tool_emit(line);

@@ -148,7 +148,8 @@ static bool publish(struct sender *sender)
     if (!error)
         error = load_connection_publish(sender->connection, &packet, replay_window_tag(&sender->window), 0);
     if (error) { /* it was ready, so a limit is that of the packet's size */
-        snprintf(text, sizeof text, "the message at offset %" PRIu64 " (%u bytes) cannot be sent: %s; --from %" PRIu64 " begins behind it",
+        snprintf(text, sizeof text,
+                 "the message at offset %" PRIu64 " (payload: %u B) cannot be sent: %s; --from %" PRIu64 " begins behind it",
                  message->offset, message->payload_length, error == ERR_LIMIT ? "it is larger than the server takes" : error_text(error),
                  message->offset + 1);
         return fail(sender, text);

@@ -302,7 +302,8 @@ static void print_stream(struct verification *verification, const struct inspect
                       verification->stream, end->segments, tool_size_text(end->bytes, size), end->records, end->first_offset,
                       end->next_offset);
     if (!verification->arguments->json && verification->findings)
-        buffer_printf(line, "%" PRIu64 " damages, %" PRIu64 " records lost\n", verification->findings, end->lost);
+        buffer_printf(line, "%" PRIu64 " damage%s, %" PRIu64 " record%s lost\n", verification->findings,
+                      verification->findings == 1 ? "" : "s", end->lost, end->lost == 1 ? "" : "s");
     else if (!verification->arguments->json)
         buffer_append_text(line, "all good\n");
     emit(verification);
