@@ -310,6 +310,10 @@ def test_a_data_folder_without_permission(nobody_can_reach, data):
     for path in (folder / 'new', folder / 'data'):
         done = subprocess.run(run + [path], stderr=subprocess.PIPE, text=True, timeout=20, **nobody)
         assert done.returncode == 1 and str(path) in done.stderr and 'no permission' in done.stderr and 'chown' in done.stderr
+    subprocess.run(['chmod', '-R', 'a+rX', folder / 'data'], check=True)  # a copy that everybody may read
+    trim = [binary, 'journal', 'trim', '--stream', 'ingest', '--before', '36', '--data-dir', folder / 'data']
+    done = subprocess.run(trim, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=20, **nobody)
+    assert done.returncode == 1 and '%s cannot be written: no permission' % (folder / 'data') in done.stderr, done.stderr
     (folder / 'data').chmod(0o700)
     for command in (('journal', 'cat'), ('journal', 'audit'), ('dead', 'ls')):
         done = subprocess.run([binary, *command, '--data-dir', folder / 'data'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

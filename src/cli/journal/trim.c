@@ -310,17 +310,24 @@ static int trim_by_server(struct trimming *trimming)
     return status;
 }
 
+static int refuse_writing(const char *data_dir, int error)
+{
+    fprintf(stderr, "%s: %s cannot be written: %s%s\n", command, data_dir, error_text(error), tool_reading_advice(error));
+    return COMMAND_FAILED;
+}
+
 static int trim_offline(struct trimming *trimming)
 {
+    const char *data_dir = trimming->arguments->data_dir;
     int error = prepare(trimming);
-    if (!error) {
-        print_consequences(trimming);
-        if (!trimming->request.dry_run)
-            error = remove_segments(trimming);
-        trimming->done.first_offset = first_left(trimming);
-        print_outcome(trimming);
-    }
-    return error ? tool_refuse_folder(command, trimming->arguments->data_dir, trimming->request.stream, error) : COMMAND_OK;
+    if (error)
+        return tool_refuse_folder(command, data_dir, trimming->request.stream, error);
+    print_consequences(trimming);
+    if (!trimming->request.dry_run)
+        error = remove_segments(trimming);
+    trimming->done.first_offset = first_left(trimming);
+    print_outcome(trimming);
+    return error ? refuse_writing(data_dir, error) : COMMAND_OK;
 }
 
 /* Holds the folder as a server would, so that none can start on it. A dry run looks only: it finds out whether there is a server to ask.
@@ -353,7 +360,7 @@ int command_journal_trim(const struct journal_trim_arguments *arguments)
     if (error == ERR_BUSY)
         status = trim_by_server(&trimming);
     else if (error)
-        status = tool_refuse_folder(command, arguments->data_dir, arguments->stream, error);
+        status = refuse_writing(arguments->data_dir, error);
     else
         status = trim_offline(&trimming);
     if (!status && trimming.done.kept_back)
