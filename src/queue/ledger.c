@@ -241,7 +241,9 @@ struct loading {
     uint64_t least;     /* records before it do not matter */
     uint64_t spoken_of; /* offset behind the highest source so far */
     bool has_checkpoint;
-    struct buffer *found; /* ledger_load_found; may be NULL */
+    bool damaged;                 /* note_damage was called */
+    const struct ledger *settled; /* damage to messages that have an outcome here does not matter; NULL: all damage does */
+    struct buffer *found;         /* ledger_load_found; may be NULL */
     ledger_on_damage on_damage;
     void *context;
 };
@@ -251,12 +253,31 @@ static void open_loading(struct loading *loading, const char *data_folder, const
     snprintf(loading->folder, sizeof loading->folder, "%s/%s", data_folder, stream);
     loading->stream = stream;
     loading->least = 0;
-    loading->has_checkpoint = false;
+    loading->has_checkpoint = loading->damaged = false;
+    loading->settled = NULL;
+}
+
+/* For what is told only when all is read, and then by reading it again. */
+static void note_damage(void *context, const struct reader_damage *damage)
+{
+    struct loading *loading = context;
+    (void)damage;
+    loading->damaged = true;
+}
+
+static bool all_settled(const struct ledger *ledger, uint64_t first, uint64_t next)
+{
+    uint64_t offset = first > ledger->cursor ? first : ledger->cursor;
+    while (offset < next && ledger_is_settled(ledger, offset))
+        offset++;
+    return offset >= next;
 }
 
 static void pass_damage_on(void *context, const struct reader_damage *damage)
 {
     const struct loading *loading = context;
+    if (loading->settled && !damage->unbounded && all_settled(loading->settled, damage->first_offset, damage->next_offset))
+        return;
     if (loading->on_damage && (damage->unbounded || damage->next_offset > damage->first_offset) &&
         (damage->unbounded || damage->next_offset > loading->least))
         loading->on_damage(loading->context, loading->stream, damage);
@@ -330,7 +351,46 @@ static void take_source(struct ledger *ledger, struct loading *loading, uint64_t
         (void)buffer_append(loading->found, &entry, sizeof entry); /* what has no room is in the next checkpoint all the same */
 }
 
-/* Settles what the newest records of `results` or `dead-letters` name as their sources. */
+/* Settles what a record of `results` or `dead-letters` names as its sources. Returns whether all of them had an outcome before. */
+static bool take_sources(struct ledger *ledger, struct loading *loading, bool dead_letters, uint64_t accepted, const struct message *record,
+                         const uint8_t *bytes)
+{
+    const uint64_t *sources;
+    size_t source_count = format_record_sources(bytes, &sources);
+    bool known = source_count;
+    unsigned reason = REASON_NONE;
+    if (dead_letters && source_count && !ledger_is_settled(ledger, sources[0]))
+        reason = dead_letter_reason(record);
+    for (size_t i = 0; i < source_count; i++) {
+        known = known && ledger_is_settled(ledger, sources[i]);
+        if (sources[i] >= loading->spoken_of)
+            loading->spoken_of = sources[i] + 1;
+        if (sources[i] < accepted)
+            take_source(ledger, loading, sources[i], dead_letters ? QUEUE_DEAD_LETTERED : QUEUE_COMPLETED, reason);
+    }
+    return known;
+}
+
+/* Tells the damage behind record `from` of the stream. */
+static int tell_damage(struct loading *loading, uint64_t from)
+{
+    struct reader *reader;
+    struct message record;
+    loading->least = from;
+    int error = reader_open(&reader, loading->disk, loading->folder, from, pass_damage_on, loading);
+    if (error)
+        return error;
+    while (!(error = reader_next(reader, UINT64_MAX, &record, NULL)))
+        continue;
+    reader_close(reader);
+    return error == ERR_TRUNCATED ? 0 : error;
+}
+
+/* Settles what the newest records of `results` or `dead-letters` name as their sources.
+ *
+ * What they say is on disk before the outcomes that say the same, and a group of outcomes is cut off as a whole. So once `outcomes` has
+ * settled the sources of a record, it holds what the records before said too: damage to those costs nothing. Nor does any while no message
+ * is without an outcome. */
 static int load_sources(struct ledger *ledger, struct loading *loading, bool dead_letters, uint64_t accepted)
 {
     uint64_t *bases = NULL;
@@ -338,30 +398,21 @@ static int load_sources(struct ledger *ledger, struct loading *loading, bool dea
     int error = segment_list(loading->disk, loading->folder, &bases, &count);
     if (error)
         return error == ERR_NOT_FOUND ? 0 : error;
-    loading->least = count ? bases[count > LEDGER_TAIL_SEGMENTS ? count - LEDGER_TAIL_SEGMENTS : 0] : 0;
+    uint64_t needed_from = count ? bases[count > LEDGER_TAIL_SEGMENTS ? count - LEDGER_TAIL_SEGMENTS : 0] : 0;
     free(bases);
     struct reader *reader;
-    bool all_settled = ledger->cursor >= accepted; /* nothing follows from damage then */
-    error = reader_open(&reader, loading->disk, loading->folder, loading->least, all_settled ? NULL : pass_damage_on, loading);
+    error = reader_open(&reader, loading->disk, loading->folder, needed_from, note_damage, loading);
     if (error)
         return error;
     struct message record;
     const uint8_t *bytes;
-    while (!(error = reader_next(reader, UINT64_MAX, &record, &bytes))) {
-        const uint64_t *sources;
-        size_t source_count = format_record_sources(bytes, &sources);
-        unsigned reason = REASON_NONE;
-        if (dead_letters && source_count && !ledger_is_settled(ledger, sources[0]))
-            reason = dead_letter_reason(&record);
-        for (size_t i = 0; i < source_count; i++) {
-            if (sources[i] >= loading->spoken_of)
-                loading->spoken_of = sources[i] + 1;
-            if (sources[i] < accepted)
-                take_source(ledger, loading, sources[i], dead_letters ? QUEUE_DEAD_LETTERED : QUEUE_COMPLETED, reason);
-        }
-    }
+    while (!(error = reader_next(reader, UINT64_MAX, &record, &bytes)))
+        if (take_sources(ledger, loading, dead_letters, accepted, &record, bytes))
+            needed_from = record.offset + 1;
     reader_close(reader);
-    return error == ERR_TRUNCATED ? 0 : error;
+    if (error != ERR_TRUNCATED)
+        return error;
+    return loading->damaged && ledger->cursor < accepted ? tell_damage(loading, needed_from) : 0;
 }
 
 static int first_kept(const struct loading *loading, uint64_t *first)
@@ -396,15 +447,21 @@ int ledger_load_found(struct ledger *out, struct disk *disk, const char *data_fo
         error = load_outcomes(&ledger, &loading, stream, false);
     open_loading(&loading, data_folder, stream);
     if (!error)
-        error = segment_stream_end(disk, loading.folder, pass_damage_on, &loading, &found.next);
+        error = segment_stream_end(disk, loading.folder, note_damage, &loading, &found.next);
     if (error == ERR_NOT_FOUND)
         error = 0;
+    bool damaged = loading.damaged;
     open_loading(&loading, data_folder, "results");
     if (!error)
         error = load_sources(&ledger, &loading, false, found.next);
     open_loading(&loading, data_folder, "dead-letters");
     if (!error)
         error = load_sources(&ledger, &loading, true, found.next);
+    open_loading(&loading, data_folder, stream);
+    loading.settled = &ledger;
+    uint64_t next;
+    if (!error && damaged)
+        error = segment_stream_end(disk, loading.folder, pass_damage_on, &loading, &next);
     if (error) {
         ledger_fini(&ledger);
         return error;

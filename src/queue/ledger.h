@@ -90,7 +90,8 @@ struct ledger_extent {
     uint64_t spoken_of; /* offset behind the highest that outcomes, results and dead letters name */
 };
 
-/* Damage in `stream` from which something follows for the ledger: what the lost records said of messages is not known. */
+/* Damage in `stream` from which something follows for the ledger: what the lost records said of messages is not known; or, in the consumed
+ * stream itself, messages are lost that have no outcome, or nobody knows how many. */
 typedef void (*ledger_on_damage)(void *context, const char *stream, const struct reader_damage *damage);
 
 /* Rebuilds the ledger of `stream` from the folders of a data directory, as a start and an audit do: the last checkpoint, the entries behind

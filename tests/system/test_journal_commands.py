@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ import pytest
 
 from client import Client
 from holes import Hole, negative_curve, stack_curve
-from spindle import BINARY, ROOT, Spindle, json_lines, run_cli
+from spindle import BINARY, ROOT, Spindle, json_lines, run_cli, wait_until
 
 STREAMS = ['ingest', 'bus', 'results', 'dead-letters']
 HEADER = 8192
@@ -136,6 +137,68 @@ def test_the_audit_of_damaged_outcomes(copy):
     status, rows, _ = audit(copy)
     assert status == 1 and 'outcomes/' in rows['ingest']['why'] and 'count as pending' in rows['ingest']['why']
     assert rows['ingest']['completed'] == 36  # from the checkpoint before it, and what came between
+
+
+def find_record(path, offset):
+    """(byte, length) of a record, from its header (docs/journal.md)."""
+    content = path.read_bytes()
+    for at in range(HEADER, len(content) - 48, 8):
+        length, topic, _, sources, _, its_offset, _, properties, payload = struct.unpack_from('<IHBBQQQII', content, at)
+        if its_offset == offset and length == (48 + topic + properties + payload + 7) // 8 * 8 + 8 * sources and properties:
+            return at, length
+    raise AssertionError('no record %d in %s' % (offset, path))
+
+
+def test_damage_to_an_answer_whose_outcome_is_on_disk(spindle, connect):
+    """Messages are pending, and the server was killed; all the same nothing is missing from the books."""
+    server = spindle(settings={'drilling.estimator': 'gradient', 'pipeline.grace_s': 0.2, 'pipeline.workers': 1}).start()
+    client = connect(server)
+    for i in range(5):
+        client.publish_all(Hole().messages())
+        wait_until(lambda: server.metrics().streams()['ingest']['completed'] == 3 * (i + 1), 'an answer')
+    client.publish_all(Hole().messages()[:2])
+    wait_until(lambda: server.metrics().streams()['ingest']['accepted'] == 17, 'two that wait')
+    server.kill()
+    path = segments(server.data_dir, 'results')[-1]
+    at, length = find_record(path, 2)
+    with open(path, 'r+b') as file:
+        file.seek(at + length - 8 * 3 - 16)
+        file.write(b'\xff' * 8)
+    done = run_cli('journal', 'verify', '--data-dir', server.data_dir, '--stream', 'results', check=False)
+    assert done.returncode == 1 and 'offset 2 is lost' in done.stdout
+    status, rows, stderr = audit(server.data_dir)
+    assert status == 0 and stderr == '' and rows['ingest']['completed'] == 15 and rows['ingest']['pending'] == 2
+    server.start()
+    assert 'handled again' not in server.stderr()
+    assert server.audit()['ingest']['holds']
+
+
+def test_the_audit_of_lost_messages(spindle, connect):
+    """In the newest segment: of those that have an outcome nothing follows; one that has none is counted as pending, and is not there."""
+    server = spindle(settings={'pipeline.grace_s': 0.2}).start()
+    client = connect(server)
+    client.publish_all([(Hole().topic('Nonsense'), b'{}')] * 3)
+    server.wait_settled(3)
+    client.publish_all(Hole().messages()[:2])
+    wait_until(lambda: server.metrics().streams()['ingest']['accepted'] == 5, 'two that wait')
+    server.kill()
+    path = segments(server.data_dir, 'ingest')[-1]
+    records = [record['offset'] for record in server.journal('ingest')]
+    assert records == list(range(5))
+    content = path.read_bytes()
+    for offset, words in ((1, None), (3, 'counted as pending, but are not there')):
+        starts = [i for i in range(HEADER, HEADER + 16384, 8)
+                  if struct.unpack_from('<Q', content, i + 16)[0] == offset and content[i + 48:i + 49].isalpha()]
+        with open(path, 'r+b') as file:
+            file.seek(starts[0] + 48)
+            file.write(b'\xff' * 8)
+        if words:
+            assert_objection(server.data_dir, 'ingest', words)
+        else:
+            assert audit(server.data_dir)[0] == 0
+    server.start()
+    wait_until(lambda: server.metrics().streams()['ingest']['dead_lettered'] == 4, 'the lost one is given up')
+    assert server.audit()['ingest']['holds']
 
 
 def test_a_stream_folder_that_is_gone(copy):

@@ -53,16 +53,20 @@ static void object_to_damage(void *context, const char *stream, const struct rea
     reader_damage_text(damage, text);
     if (!damage->unbounded && damage->first_offset == damage->next_offset)
         return; /* nothing that is counted */
+    bool consumed = strcmp(stream, "ingest") == 0;
     if (strcmp(stream, audit->stream) == 0)
-        object(audit, "damage in %s/%s", stream, text);
+        object(audit, "damage in %s/%s%s", stream, text,
+               consumed && !damage->unbounded ? "; those without an outcome are counted as pending, but are not there" : "");
     else
         object(audit, "damage in %s/%s; messages whose outcome stood there count as pending", stream, text);
 }
 
+/* Of a stream that nobody consumes: what is lost in it counts as accepted and completed, if it is known how much that was. */
 static void object_to_own_damage(void *context, const struct reader_damage *damage)
 {
     struct audit *audit = context;
-    object_to_damage(audit, audit->stream, damage);
+    if (damage->unbounded)
+        object_to_damage(audit, audit->stream, damage);
 }
 
 static void object_to_text(void *context, const char *text)
