@@ -87,13 +87,31 @@ static int decode_header_copy(const uint8_t *copy, struct format_segment_header 
     return 0;
 }
 
-/* Another version may have its checksum elsewhere: only then does the number count without one, so that a damaged header of ours is
- * not taken for a version that nobody has made. */
+/* Whether a copy that does not check out is one of ours: its number is, or it checks out with one of ours in the place of the number. */
+static bool is_damaged_copy(const uint8_t *copy)
+{
+    struct segment_block fields;
+    uint8_t repaired[COPY_CHECKSUM_AT];
+    uint64_t sum;
+    memcpy(&fields, copy, sizeof fields);
+    memcpy(repaired, copy, sizeof repaired);
+    memcpy(&sum, copy + COPY_CHECKSUM_AT, sizeof sum);
+    bool is_ours = is_known(fields.version);
+    for (uint32_t version = FORMAT_VERSION_OLDEST; is_known(version) && !is_ours; version++) {
+        memcpy(repaired + offsetof(struct segment_block, version), &version, sizeof version);
+        is_ours = XXH3_64bits(repaired, sizeof repaired) == sum;
+    }
+    return memcmp(fields.magic, segment_magic, sizeof segment_magic) == 0 && is_ours;
+}
+
+/* Another version may have its checksum elsewhere, and no second copy: only then does the number count without one, and only one that a
+ * version could have, so that a damaged header of ours is not taken for a version that nobody has made. */
 static bool is_other_version(const uint8_t *block)
 {
     struct segment_block fields;
     memcpy(&fields, block, sizeof fields);
-    return memcmp(fields.magic, segment_magic, sizeof segment_magic) == 0 && !is_known(fields.version);
+    return memcmp(fields.magic, segment_magic, sizeof segment_magic) == 0 && fields.version > 0 && fields.version <= FORMAT_VERSION_LIMIT &&
+           !is_damaged_copy(block) && !is_damaged_copy(block + HEADER_COPY_SIZE);
 }
 
 int format_segment_header_decode(const uint8_t *block, struct format_segment_header *header)

@@ -72,8 +72,9 @@
  * Versions. Two layouts of development called themselves 1: the first without a header sum, the second with the salt in a header of
  * 4,096 bytes. 2 had no packed payloads, and is read as 3, which this is. A segment of version 4 has the header that is told here, with
  * another number, and behind it the records of such a segment compressed: frames.h. A program that does not know a segment's version
- * refuses its stream, and changes nothing in it. A flag that says what a message is (bits 3 and 5) makes no new version: where the parts of
- * a record lie does not depend on it. */
+ * refuses its stream, and changes nothing in it. A number that cannot be told from damage to it is damage: one beyond 255, one that leaves
+ * the header whole when one of ours is put in its place, and one beside another copy of ours; then the header is lost (above). A flag that
+ * says what a message is (bits 3 and 5) makes no new version: where the parts of a record lie does not depend on it. */
 #ifndef JOURNAL_FORMAT_H
 #define JOURNAL_FORMAT_H
 
@@ -87,6 +88,7 @@ enum {
     FORMAT_VERSION = 3,
     FORMAT_VERSION_OLDEST = 2, /* that can be read */
     FORMAT_VERSION_COMPRESSED = 4,
+    FORMAT_VERSION_LIMIT = 255, /* no version will have a larger number: that is damage */
     FORMAT_SEGMENT_HEADER_SIZE = 8192,
     FORMAT_RECORD_HEADER_SIZE = 48,
     FORMAT_STREAM_NAME_MAX = 63,

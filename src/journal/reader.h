@@ -89,7 +89,8 @@ void segment_report(const struct segment_file *segment, reader_on_damage on_dama
 int segment_open(struct disk *disk, const char *folder, uint64_t base_offset, enum disk_open how, struct segment_file *segment);
 void segment_close(struct disk *disk, struct segment_file *segment);
 
-/* Opens a segment for reading whatever has become of its header; *header is set where that can be read, and else left alone. */
+/* Opens a segment for reading whatever has become of its header; *header is set where that can be read, and else left alone. Only a header
+ * of another version is refused: ERR_FORMAT_VERSION. */
 int segment_open_plain(struct disk *disk, const char *folder, uint64_t base_offset, int *file, struct format_segment_header *header);
 
 /* Reads a whole open segment as recovery does (format.h, "Groups and recovery"). Damage is reported but for the end, where what does not
@@ -102,6 +103,9 @@ int segment_stream_end(struct disk *disk, const char *folder, reader_on_damage o
 
 /* The key of the stream in this folder, from the newest header that can be read. ERR_CORRUPT when there is none, ERR_FORMAT_VERSION. */
 int segment_key(struct disk *disk, const char *folder, uint64_t *key);
+
+/* Whether all segments of a stream are of versions that can be read: 0, ERR_FORMAT_VERSION, or why a file cannot be opened. */
+int segment_versions(struct disk *disk, const char *folder);
 
 struct segment_found {
     bool any;          /* a record that checks out, with an offset >= least_offset */

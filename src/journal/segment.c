@@ -211,9 +211,32 @@ int segment_open(struct disk *disk, const char *folder, uint64_t base_offset, en
 
 int segment_open_plain(struct disk *disk, const char *folder, uint64_t base_offset, int *file, struct format_segment_header *header)
 {
-    int error = open_file(disk, folder, base_offset, DISK_READ, file);
-    if (!error)
-        read_header(disk, folder, *file, header);
+    int opened, error = open_file(disk, folder, base_offset, DISK_READ, &opened);
+    if (error)
+        return error;
+    if (read_header(disk, folder, opened, header) == ERR_FORMAT_VERSION) {
+        disk->ops->close(disk, opened);
+        return ERR_FORMAT_VERSION;
+    }
+    *file = opened;
+    return 0;
+}
+
+int segment_versions(struct disk *disk, const char *folder)
+{
+    uint64_t *bases = NULL;
+    size_t count = 0;
+    int error = segment_list(disk, folder, &bases, &count);
+    for (size_t i = 0; i < count && !error; i++) {
+        struct format_segment_header header;
+        int file;
+        error = segment_open_plain(disk, folder, bases[i], &file, &header);
+        if (!error)
+            disk->ops->close(disk, file);
+        else if (error == ERR_NOT_FOUND) /* retention took it a moment ago */
+            error = 0;
+    }
+    free(bases);
     return error;
 }
 

@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import time
 
@@ -196,6 +197,58 @@ def test_one_copy_of_a_header(copy):
     flip(segments(copy, 'ingest')[1], 4096 + 100)
     _, findings, rows = verify(copy)
     assert [f['finding'] for f in findings] == ['header'] and rows['ingest']['lost'] == 0
+
+
+def set_versions(path, version, foreign=False):
+    """Writes the version into both copies of the header; `foreign`: that of a made-up later one, whose sum stands elsewhere."""
+    for start in (0, 4096):
+        with open(path, 'r+b') as file:
+            file.seek(start + 8)
+            file.write(struct.pack('<I', version))
+            if foreign:
+                file.seek(start + 200)
+                file.write(b'new')
+
+
+def test_a_damaged_version_costs_a_header_and_no_more(copy, tmp_path, spindle):
+    before = records(copy, 'ingest')
+    set_versions(segments(copy, 'ingest')[1], 9)
+    status, findings, rows = verify(copy)
+    assert status == 1 and [f['finding'] for f in findings] == ['header'] and rows['ingest']['lost'] == 0 and set(rows) == set(STREAMS)
+    assert records(copy, 'ingest') == before
+    assert run_cli('journal', 'audit', '--data-dir', copy).returncode == 0
+    salvaged = tmp_path / 'salvaged'
+    assert run_cli('journal', 'verify', '--data-dir', copy, '--salvage', salvaged, check=False).returncode == 1
+    assert [(r['offset'], r['payload']) for r in records(salvaged, 'ingest')] == [(r['offset'], r['payload']) for r in before]
+    server = restart(spindle, copy)
+    assert records(server.data_dir, 'ingest') == before
+
+
+@pytest.mark.parametrize('index', [1, -1])
+def test_a_later_version_is_refused_and_named(copy, tmp_path, spindle, index):
+    set_versions(segments(copy, 'ingest')[index], 5, foreign=True)
+    before = state(copy)
+    words = 'unknown format version'
+    status, _, rows = verify(copy)
+    assert status == 1 and set(rows) == set(STREAMS) and words in rows['ingest']['error'] and not rows['ingest']['ok']
+    assert all(row['ok'] and 'error' not in row for stream, row in rows.items() if stream != 'ingest')
+    listing = run_cli('journal', 'ls', '--data-dir', copy, '--json', check=False)
+    rows = {row['stream']: row for row in json_lines(listing.stdout)}
+    assert set(rows) == set(STREAMS) and ('error' in rows['ingest']) == (index == -1) == (listing.returncode == 1)
+    audit = run_cli('journal', 'audit', '--data-dir', copy, '--json', check=False)
+    rows = {row['stream']: row for row in json_lines(audit.stdout)}
+    assert audit.returncode == 1 and words in rows['ingest']['why'] and rows['bus']['holds']
+    cat = run_cli('journal', 'cat', '--data-dir', copy, check=False)
+    assert cat.returncode == 1 and words in cat.stderr
+    salvage = run_cli('journal', 'verify', '--data-dir', copy, '--salvage', tmp_path / 'salvaged', check=False)
+    assert salvage.returncode == 1 and words in salvage.stderr and 'starts on it' not in salvage.stdout
+    server = spindle()
+    shutil.copytree(copy, server.data_dir)
+    with pytest.raises(AssertionError):
+        server.start()
+    assert words in server.stderr() and 'another version' in server.stderr()
+    assert state(copy) == before
+    shutil.rmtree(server.data_dir)
 
 
 def test_a_missing_segment_and_a_cut_one(copy):

@@ -91,7 +91,7 @@ static void every_flipped_bit_of_both_copies_of_a_header_is_noticed(void **state
     for (size_t bit = 0; bit < sizeof block / 2 * 8; bit++) {
         block[bit / 8] ^= (uint8_t)(1u << (bit % 8));
         block[4096 + bit / 8] ^= (uint8_t)(1u << (bit % 8));
-        assert_int_not_equal(format_segment_header_decode(block, &out), 0);
+        assert_int_equal(format_segment_header_decode(block, &out), ERR_CORRUPT); /* the version's too: nobody has made that one */
         block[bit / 8] ^= (uint8_t)(1u << (bit % 8));
         block[4096 + bit / 8] ^= (uint8_t)(1u << (bit % 8));
     }

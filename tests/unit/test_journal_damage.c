@@ -277,6 +277,67 @@ static void an_unknown_version_is_refused_and_left_alone(void **state)
     assert_refused(block, sizeof block); /* an earlier one, whose checksum stood elsewhere */
 }
 
+/* Of a header whose version is damaged nothing is lost but the header. */
+static void a_damaged_version_is_a_lost_header(void **state)
+{
+    (void)state;
+    write_three_segments();
+    char path[600];
+    segment_path(1000, path);
+    int file = open(path, O_RDWR);
+    assert_true(file >= 0);
+    static const struct {
+        uint32_t first[2], second[2]; /* version and size of the header, in each copy */
+    } cases[] = {
+        {{9, 8192}, {9, 8192}},                               /* it checks out with one of ours */
+        {{9, 8192}, {200, 8192}},                             /* not the same */
+        {{UINT32_MAX, UINT32_MAX}, {UINT32_MAX, UINT32_MAX}}, /* not a version */
+        {{0, 0}, {0, 0}},
+        {{9, 9}, {3, 9}}, /* the other copy is of ours */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(pwrite(file, cases[i].first, 8, 8), 8);
+        assert_int_equal(pwrite(file, cases[i].second, 8, 4096 + 8), 8);
+        struct damage_count damage = {0};
+        assert_int_equal(read_all(0, 0, &damage), 3000);
+        assert_true(damage.count == 1 && damage.last.first_offset == damage.last.next_offset);
+    }
+    close(file);
+    struct fixture fixture = {0};
+    start(&fixture);
+    append(&fixture, 3000, 10, PAYLOAD);
+    stop(&fixture);
+    struct damage_count damage = {0};
+    assert_int_equal(read_all(0, 0, &damage), 3010);
+}
+
+static void an_unknown_version_of_an_older_segment_keeps_a_start_from_it(void **state)
+{
+    (void)state;
+    write_three_segments();
+    uint8_t block[FORMAT_SEGMENT_HEADER_SIZE];
+    struct format_segment_header header = {.key = 1, .base_offset = 1000, .stream = "s"};
+    format_segment_header_encode(block, &header);
+    block[8] = FORMAT_VERSION_COMPRESSED + 1;
+    block[4096 + 8] = FORMAT_VERSION_COMPRESSED + 1;
+    block[200] = block[4096 + 200] = 1; /* a field that we do not know, under another sum */
+    char path[600], folder[300];
+    segment_path(1000, path);
+    snprintf(folder, sizeof folder, "%s/s", test_folder);
+    int file = open(path, O_RDWR);
+    assert_int_equal(segment_versions(disk_posix(), folder), 0);
+    assert_int_equal(pwrite(file, block, sizeof block, 0), (ssize_t)sizeof block);
+    close(file);
+    assert_int_equal(segment_versions(disk_posix(), folder), ERR_FORMAT_VERSION);
+    struct journal *journal;
+    struct journal_stream *stream;
+    struct journal_options options = {.disk = disk_posix(), .folder = test_folder, .segment_size = 1 << 20};
+    assert_int_equal(journal_open(&journal, &options), 0);
+    struct journal_stream_options named = {.name = "s"};
+    assert_int_equal(journal_stream_add(journal, &named, &stream), ERR_FORMAT_VERSION);
+    journal_close(journal);
+}
+
 /* What is damaged before the place is not met. */
 static void a_reader_at_a_place_reads_nothing_before_it(void **state)
 {
@@ -375,6 +436,8 @@ int main(void)
         WITH_FOLDER(without_a_seal_what_does_not_stand_at_the_end_is_cut_off),
         WITH_FOLDER(renamed_file_at_the_end_is_set_aside_and_offsets_go_on_where_they_were),
         WITH_FOLDER(exchanged_files_cost_nothing_but_what_they_hold),
+        cmocka_unit_test_setup_teardown(a_damaged_version_is_a_lost_header, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(an_unknown_version_of_an_older_segment_keeps_a_start_from_it, test_folder_make, test_folder_remove),
         WITH_FOLDER(an_unknown_version_is_refused_and_left_alone),
         WITH_FOLDER(a_reader_at_a_place_reads_nothing_before_it),
     };

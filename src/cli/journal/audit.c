@@ -91,6 +91,21 @@ static void check_end(struct audit *audit, const char *data_dir, const char *str
         object(audit, "stream %s: %s. Messages whose outcome stood there count as pending", stream, text);
 }
 
+/* Objects to segments that no reader takes. What the books of `ingest` stand on is that stream's matter too. */
+static void check_versions(struct audit *audit, const char *data_dir)
+{
+    static const char *const books[] = {"ingest", "results", "dead-letters", "outcomes"};
+    bool consumed = strcmp(audit->stream, books[0]) == 0;
+    for (unsigned i = 0; i < (consumed ? sizeof books / sizeof *books : 1); i++) {
+        char folder[TOOL_FOLDER_MAX];
+        int error = tool_stream_folder(data_dir, consumed ? books[i] : audit->stream, folder);
+        if (!error)
+            error = segment_versions(disk_posix(), folder);
+        if (error && error != ERR_NOT_FOUND)
+            object(audit, "%s cannot be read: %s%s", folder, error_text(error), tool_reading_advice(error));
+    }
+}
+
 /* --pending and --full. */
 static int audit_more(const char *data_dir, struct audit *audit, const struct ledger *ledger, const struct ledger_extent *extent)
 {
@@ -143,6 +158,8 @@ static void audit_stream(const char *data_dir, struct audit *audit)
     int error = tool_stream_folder(data_dir, audit->stream, folder);
     if (error)
         object(audit, "%s: %s%s", folder, error_text(error), tool_reading_advice(error));
+    else
+        check_versions(audit, data_dir);
     if (strcmp(audit->stream, "ingest") == 0) {
         error = audit_ledger(data_dir, audit);
     } else if (!error) {

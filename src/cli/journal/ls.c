@@ -23,6 +23,7 @@ struct listing {
     struct inspect_end newest;              /* of the last segment alone */
     uint64_t oldest_ns, newest_ns;
     bool damaged;
+    int error;     /* why not all of it could be looked at */
     bool consumed; /* the fields below hold */
     uint64_t cursor, pending;
 };
@@ -179,6 +180,8 @@ static void print_json(struct buffer *line, const struct listing *listing, bool 
             print_file_json(line, listing, i);
         buffer_append_text(line, "]");
     }
+    if (listing->error)
+        buffer_printf(line, ",\"error\":\"%s\"", error_text(listing->error));
     buffer_append_text(line, "}\n");
 }
 
@@ -221,15 +224,17 @@ static int list_stream(const char *data_dir, const char *stream, const struct jo
     int error = look_at_stream(data_dir, &listing);
     if (!error && strcmp(stream, "ingest") == 0)
         error = look_at_ledger(data_dir, &listing);
+    listing.error = error;
     buffer_clear(line);
-    if (!error && arguments->json)
+    if (arguments->json)
         print_json(line, &listing, arguments->segments);
     else if (!error)
         print_text(line, &listing, arguments->segments);
     free(listing.files);
+    bool written = tool_emit(line); /* of what cannot be read, as far as it was seen */
     if (error)
         return tool_refuse_folder(command, data_dir, stream, error);
-    return tool_emit(line) && !listing.damaged ? COMMAND_OK : COMMAND_FAILED;
+    return written && !listing.damaged ? COMMAND_OK : COMMAND_FAILED;
 }
 
 int command_journal_ls(const struct journal_ls_arguments *arguments)

@@ -286,7 +286,8 @@ static void take_progress(void *context, uint64_t bytes)
                       (double)verification->bytes_done * 1e3 / (double)(now_ns - verification->begin_ns + 1));
 }
 
-static void print_stream(struct verification *verification, const struct inspect_end *end, double seconds)
+/* `error`: why it could not be read to its end. */
+static void print_stream(struct verification *verification, const struct inspect_end *end, double seconds, int error)
 {
     struct buffer *line = &verification->line;
     char size[TOOL_SIZE_TEXT_MAX];
@@ -294,17 +295,23 @@ static void print_stream(struct verification *verification, const struct inspect
     if (verification->arguments->json)
         buffer_printf(line,
                       "{\"stream\":\"%s\",\"segments\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"records\":%" PRIu64 ",\"first_offset\":%" PRIu64
-                      ",\"next_offset\":%" PRIu64 ",\"lost\":%" PRIu64 ",\"damages\":%" PRIu64 ",\"seconds\":%.3f,\"ok\":%s}\n",
+                      ",\"next_offset\":%" PRIu64 ",\"lost\":%" PRIu64 ",\"damages\":%" PRIu64 ",\"seconds\":%.3f,\"ok\":%s",
                       verification->stream, end->segments, end->bytes, end->records, end->first_offset, end->next_offset, end->lost,
-                      verification->findings, seconds, verification->findings ? "false" : "true");
+                      verification->findings, seconds, verification->findings || error ? "false" : "true");
     else
         buffer_printf(line, "%-13s %4" PRIu64 " segments, %10s, %10" PRIu64 " records from offset %" PRIu64 " to before %" PRIu64 ": ",
                       verification->stream, end->segments, tool_size_text(end->bytes, size), end->records, end->first_offset,
                       end->next_offset);
-    if (!verification->arguments->json && verification->findings)
+    if (verification->arguments->json && error)
+        buffer_printf(line, ",\"error\":\"%s\"", error_text(error));
+    if (verification->arguments->json)
+        buffer_append_text(line, "}\n");
+    else if (error)
+        buffer_printf(line, "not read to the end: %s\n", error_text(error));
+    else if (verification->findings)
         buffer_printf(line, "%" PRIu64 " damage%s, %" PRIu64 " record%s lost\n", verification->findings,
                       verification->findings == 1 ? "" : "s", end->lost, end->lost == 1 ? "" : "s");
-    else if (!verification->arguments->json)
+    else
         buffer_append_text(line, "all good\n");
     emit(verification);
 }
@@ -335,8 +342,8 @@ static int verify_stream(struct verification *verification, const char *stream)
     if (!error && verification->salvage)
         error = salvage_end_stream(verification->salvage, end.next_offset);
     terminal_progress_end();
-    if (!error)
-        print_stream(verification, &end, (double)(clock_monotonic_ns() - begin_ns) / 1e9);
+    if (error != ERR_CLOSED)
+        print_stream(verification, &end, (double)(clock_monotonic_ns() - begin_ns) / 1e9, error);
     return error;
 }
 
@@ -348,6 +355,10 @@ static bool is_wanted(const struct verification *verification, const char *strea
 static int measure(struct verification *verification)
 {
     int error = stream_end(verification->arguments->data_dir, consumed, &verification->known_until);
+    if (error == ERR_FORMAT_VERSION) { /* said when its turn comes; nothing tells what there is not */
+        verification->known_until = UINT64_MAX;
+        error = 0;
+    }
     for (unsigned i = 0; i < ORDER_COUNT && !error; i++) {
         char folder[TOOL_FOLDER_MAX];
         struct inspect_file *files = NULL;
@@ -366,8 +377,8 @@ static int measure(struct verification *verification)
 static int verify_all(struct verification *verification)
 {
     const char *data_dir = verification->arguments->data_dir;
-    unsigned found = 0;
-    int error = measure(verification);
+    unsigned found = 0, failed = 0;
+    int status = COMMAND_OK, error = measure(verification);
     if (error)
         return tool_refuse_folder(command, data_dir, consumed, error);
     for (unsigned i = 0; i < ORDER_COUNT; i++) {
@@ -377,12 +388,17 @@ static int verify_all(struct verification *verification)
             continue;
         found++;
         error = verify_stream(verification, order[i]);
+        failed += error != 0;
         if (error)
-            return error == ERR_CLOSED ? COMMAND_FAILED : tool_refuse_folder(command, data_dir, order[i], error);
+            status = error == ERR_CLOSED ? COMMAND_FAILED : tool_refuse_folder(command, data_dir, order[i], error);
+        if (error && verification->salvage)
+            break;
     }
     if (!found)
         return tool_refuse_folder(command, data_dir, verification->arguments->stream_given ? verification->arguments->stream : consumed,
                                   ERR_NOT_FOUND);
+    if (failed)
+        return status;
     verification->complete = true;
     return verification->damaged ? COMMAND_FAILED : COMMAND_OK;
 }
