@@ -128,9 +128,15 @@ struct ends_block {
     uint32_t count;
     struct format_end streams[FORMAT_ENDS_MAX];
 };
-_Static_assert(sizeof(struct ends_block) == 16 + FORMAT_ENDS_MAX * 72, "the block of ends has no padding");
+_Static_assert(sizeof(struct ends_block) == 16 + FORMAT_ENDS_MAX * 80, "the block of ends has no padding");
 
-enum { ENDS_VERSION = 1, ENDS_CHECKSUM_AT = FORMAT_ENDS_SIZE - 8 };
+/* An entry of version 1, which knew of no beginnings. */
+struct old_end {
+    char stream[FORMAT_STREAM_NAME_MAX + 1];
+    uint64_t next_offset;
+};
+
+enum { ENDS_VERSION = 2, ENDS_VERSION_OLDEST = 1, ENDS_ENTRIES_AT = 16, ENDS_CHECKSUM_AT = FORMAT_ENDS_SIZE - 8 };
 static const char ends_magic[8] = {'S', 'P', 'N', 'D', 'L', 'E', 'N', 'D'};
 
 void format_ends_encode(uint8_t *block, const struct format_ends *ends)
@@ -152,10 +158,16 @@ int format_ends_decode(const uint8_t *block, struct format_ends *ends)
     memcpy(&sum, block + ENDS_CHECKSUM_AT, sizeof sum);
     if (memcmp(fields.magic, ends_magic, sizeof ends_magic) != 0 || sum != XXH3_64bits(block, ENDS_CHECKSUM_AT))
         return ERR_CORRUPT;
-    if (fields.version != ENDS_VERSION)
+    if (fields.version != ENDS_VERSION && fields.version != ENDS_VERSION_OLDEST)
         return ERR_FORMAT_VERSION;
     if (fields.count > FORMAT_ENDS_MAX)
         return ERR_CORRUPT;
+    for (uint32_t i = 0; i < fields.count && fields.version == ENDS_VERSION_OLDEST; i++) {
+        struct old_end old;
+        memcpy(&old, block + ENDS_ENTRIES_AT + i * sizeof old, sizeof old);
+        fields.streams[i] = (struct format_end){.next_offset = old.next_offset, .first_offset = FORMAT_BEGINNING_UNKNOWN};
+        memcpy(fields.streams[i].stream, old.stream, sizeof old.stream);
+    }
     for (uint32_t i = 0; i < fields.count; i++)
         fields.streams[i].stream[FORMAT_STREAM_NAME_MAX] = 0;
     ends->count = fields.count;

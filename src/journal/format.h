@@ -117,12 +117,15 @@ struct format_segment_header {
 void format_segment_header_encode(uint8_t *block, const struct format_segment_header *header);
 int format_segment_header_decode(const uint8_t *block, struct format_segment_header *header);
 
-/* Up to where the streams of a data folder were written (ends.h). */
+#define FORMAT_BEGINNING_UNKNOWN UINT64_MAX
+
+/* From where to where the streams of a data folder reach (ends.h). */
 struct format_ends {
     uint32_t count;
     struct format_end {
         char stream[FORMAT_STREAM_NAME_MAX + 1];
         uint64_t next_offset;
+        uint64_t first_offset; /* what lies before it may have been removed; FORMAT_BEGINNING_UNKNOWN, greater than all others */
     } streams[FORMAT_ENDS_MAX];
 };
 

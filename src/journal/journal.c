@@ -43,6 +43,7 @@ struct journal {
     /* The keeper's, while there is one. */
     struct format_ends ends; /* as written */
     uint64_t ends_turn, ends_ns;
+    bool first_unwritten; /* a beginning stands in `ends` and not in its file */
 };
 
 /* ---- chunks ---- */
@@ -305,6 +306,17 @@ static void write_ends(struct journal *journal, bool sync)
                      journal->folder, error_text(error));
 }
 
+/* Where it cannot be written, the file goes: without it nobody misses what is about to be removed. */
+bool journal_note_first(struct journal *journal, const struct journal_stream *stream, uint64_t first_offset)
+{
+    if (!ends_raise_first(&journal->ends, stream->name, first_offset) && !journal->first_unwritten)
+        return true;
+    struct disk *disk = journal->options.disk;
+    int error = ends_write_both(disk, journal->folder, &journal->ends);
+    journal->first_unwritten = error && (ends_remove(disk, journal->folder) || disk->ops->sync_folder(disk, journal->folder));
+    return !journal->first_unwritten;
+}
+
 static uint64_t ends_due_ns(const struct journal *journal)
 {
     return journal->options.stepped ? 0 : journal->ends_ns + ENDS_INTERVAL_MS * UINT64_C(1000000);
@@ -454,12 +466,15 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
     snprintf(stream->name, sizeof stream->name, "%s", options->name);
     stream->known_end = ends_of(&journal->ends, stream->name);
     int length = snprintf(stream->folder, sizeof stream->folder, "%s/%s", journal->folder, options->name);
+    stream->known_first = ends_first_of(&journal->ends, stream->name);
     int error = length < 0 || (size_t)length >= sizeof stream->folder ? ERR_INVALID : stream_open(stream);
     if (error) {
         stream_close(stream);
         free(stream);
         return error;
     }
+    if (stream->known_first == FORMAT_BEGINNING_UNKNOWN)
+        ends_raise_first(&journal->ends, stream->name, stream->segment_count ? stream->segments[0].base_offset : stream->next_offset);
     struct scribe *scribe = &journal->scribes[stream->scribe];
     scribe->streams[scribe->stream_count++] = stream;
     journal->streams[journal->stream_count++] = stream;

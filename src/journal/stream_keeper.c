@@ -147,6 +147,23 @@ static bool is_due(struct journal_stream *stream, struct retention_look *look)
     return look->retire;
 }
 
+/* Before the first file goes: what is removed on purpose is nothing that somebody has deleted. `asked`: whoever asks says it. */
+static bool note_first(struct journal_stream *stream, uint64_t first_left, bool asked)
+{
+    if (journal_note_first(stream->journal, stream, first_left))
+        return true;
+    pthread_mutex_lock(&stream->lock);
+    trim_fail(stream, ERR_IO);
+    pthread_mutex_unlock(&stream->lock);
+    if (!asked)
+        DIAG_LIMITED(
+            DIAGNOSTICS_WARNING, "journal",
+            "stream %s: retention removes nothing, since it cannot note in `ends` what it is about to remove; look at the disk. It is "
+            "tried again later",
+            stream->name);
+    return false;
+}
+
 /* What is retired becomes the next segment, unless the disk is full or somebody asks for its space: then that is needed at once. Only when
  * it is gone for good may the next one go: a crash that brought back one and not the other would look as if the records between were lost.
  */
@@ -157,6 +174,7 @@ static bool retire_oldest(struct journal_stream *stream, bool full)
     pthread_mutex_lock(&stream->lock);
     bool asked = trim_is_asked(stream), wanted = is_due(stream, &look) || asked;
     bool keep = wanted && !asked && !stream->has_spare && !full && stream->segments[0].bytes > stream->segment_size / 2;
+    uint64_t first_left = wanted ? stream->segments[1].base_offset : 0;
     if (wanted)
         segment_name(stream->segments[0].base_offset, name);
     pthread_mutex_unlock(&stream->lock);
@@ -165,6 +183,8 @@ static bool retire_oldest(struct journal_stream *stream, bool full)
     uint64_t now_ns = journal_monotonic_ns(stream->clock);
     stream->look_at_ns = look.look_in_ns < UINT64_MAX - now_ns ? now_ns + look.look_in_ns : UINT64_MAX;
     if (!wanted)
+        return false;
+    if (!note_first(stream, first_left, asked))
         return false;
     stream_file_path(stream, name, path);
     stream_file_path(stream, stream_name_spare, spare);

@@ -18,6 +18,10 @@ int stream_file_zero(struct journal_stream *stream, int file, uint64_t from, uin
 /* Adds one behind the last that is known. Under lock once the keeper works. Returns 0 or ERR_NO_MEMORY. */
 int stream_add_segment(struct journal_stream *stream, uint64_t base_offset, uint64_t bytes, uint64_t created_ns);
 
+/* Keeper thread: notes, and syncs, that records before `first_offset` are about to be removed (ends.h). Returns false when that cannot be
+ * done: then they must stay. It is the journal's (journal.c), whose file that is. */
+bool journal_note_first(struct journal *journal, const struct journal_stream *stream, uint64_t first_offset);
+
 /* Finds the segments that are there, cuts off what a crash has left behind the last group, puts aside what cannot be read where it stands,
  * and goes behind known_end if the files end before it. next_offset, key and the segments follow. */
 int stream_recover(struct journal_stream *stream);

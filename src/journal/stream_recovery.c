@@ -185,6 +185,16 @@ static void pass_lost_end(struct journal_stream *stream)
     stream->next_offset = stream->known_end;
 }
 
+/* Nothing follows from it but that it is said; what the books of a consumed stream lack they say themselves. */
+static void say_lost_beginning(const struct journal_stream *stream)
+{
+    if (!stream->segment_count || stream->segments[0].base_offset <= stream->known_first)
+        return;
+    char text[ENDS_TEXT_MAX];
+    ends_lost_beginning_text(stream->known_first, stream->segments[0].base_offset, text);
+    diagnostics(DIAGNOSTICS_ERROR, "journal", "stream %s: %s (in %s)", stream->name, text, stream->folder);
+}
+
 int stream_recover(struct journal_stream *stream)
 {
     uint64_t *bases = NULL;
@@ -210,7 +220,9 @@ int stream_recover(struct journal_stream *stream)
             error = stream_add_segment(stream, bases[i], bytes, created_ns);
     }
     free(bases);
-    if (!error)
+    if (!error) {
+        say_lost_beginning(stream);
         pass_lost_end(stream);
+    }
     return error;
 }

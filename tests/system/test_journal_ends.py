@@ -10,7 +10,7 @@ from spindle import json_lines, run_cli, wait_until
 
 STREAMS = ['ingest', 'bus', 'results', 'dead-letters', 'outcomes']
 SETTINGS = {'drilling.estimator': 'gradient', 'pipeline.grace_s': 0.2, 'pipeline.workers': 1}
-BLOCK, FIRST, ENTRY = 4096, 16, 72
+BLOCK, FIRST, ENTRY = 4096, 16, 80
 
 
 def noted_ends(folder):
@@ -20,7 +20,7 @@ def noted_ends(folder):
         magic, version, count = struct.unpack_from('<8sII', block.ljust(FIRST, b'\0'))
         if magic != b'SPNDLEND':
             continue
-        assert version == 1
+        assert version == 2
         for i in range(count):
             name, end = struct.unpack_from('<64sQ', block, FIRST + i * ENTRY)
             name = name.rstrip(b'\0').decode()
@@ -138,10 +138,70 @@ def test_a_segment_that_is_put_back_is_whole_again(used, connect, stream):
     assert run_cli('journal', 'audit', '--data-dir', folder).returncode == 0
 
 
+def oldest(folder, stream):
+    return min((folder / stream).glob('0*.seg'))
+
+
+def check_lost_beginning(folder, stream, first):
+    offsets = 'offsets 0 to %d are lost' % (first - 1)
+    verify = run_cli('journal', 'verify', '--data-dir', folder, '--json', check=False)
+    found = [line for line in json_lines(verify.stdout) if 'finding' in line]
+    assert verify.returncode == 1
+    assert [(f['stream'], f['segment'], f['finding'], f['first_offset'], f['lost']) for f in found] == [
+        (stream, '%020d.seg' % first, 'missing', 0, first)]
+    cat = run_cli('journal', 'cat', '--data-dir', folder, '--stream', stream, check=False)
+    assert cat.returncode == 1 and offsets in cat.stderr and '%020d.seg at byte 0' % first in cat.stderr
+    assert run_cli('journal', 'cat', '--data-dir', folder, '--stream', stream, '--from', first).stderr == ''
+    listing = run_cli('journal', 'ls', '--data-dir', folder, check=False)
+    assert listing.returncode == 1 and offsets in listing.stderr and stream in listing.stderr
+    audit = run_cli('journal', 'audit', '--full', '--data-dir', folder, '--json', check=False)
+    missed = stream in ('ingest', 'results', 'dead-letters')
+    assert (audit.returncode == 1, 'stream %s: its first file begins at offset %d' % (stream, first) in audit.stderr) == (missed, missed)
+
+
+@pytest.mark.parametrize('stream', STREAMS)
+def test_the_oldest_of_a_stream_is_gone(used, connect, stream):
+    folder = used.data_dir
+    path = oldest(folder, stream)
+    path.rename(folder / 'away')
+    first = int(oldest(folder, stream).stem)
+    check_lost_beginning(folder, stream, first)
+    used.start()
+    used.wait_settled()
+    write_to_all(used, connect)
+    used.stop()
+    assert 'stream %s: its first file begins at offset %d' % (stream, first) in used.stderr()
+    check_lost_beginning(folder, stream, first)
+    (folder / 'away').rename(path)
+    said = len(used.stderr())
+    used.start()
+    used.stop()
+    assert 'first file begins' not in used.stderr()[said:]
+    for command in (('verify',), ('audit', '--full'), ('ls',)):
+        assert run_cli('journal', *command, '--data-dir', folder).stderr == ''
+
+
+def test_what_trim_removes_is_not_missed(used):
+    folder = used.data_dir
+    for stream in STREAMS:
+        second = sorted((folder / stream).glob('0*.seg'))[1]
+        run_cli('journal', 'trim', '--data-dir', folder, '--stream', stream, '--before', int(second.stem), '--force')
+        assert oldest(folder, stream) == second
+    assert run_cli('journal', 'verify', '--data-dir', folder).stderr == ''
+    assert run_cli('journal', 'ls', '--data-dir', folder).stderr == ''
+    used.start()
+    used.stop()
+    assert 'first file begins' not in used.stderr()
+    oldest(folder, 'bus').unlink()  # and what goes behind that is
+    verify = run_cli('journal', 'verify', '--data-dir', folder, check=False)
+    assert verify.returncode == 1 and 'begins at offset %d' % int(oldest(folder, 'bus').stem) in verify.stdout
+
+
 def test_a_folder_of_an_older_version_is_read(used, connect):
-    """It has no file of ends; it gets one."""
+    """It has no file of ends, and nobody knows where its streams began; it gets one."""
     folder = used.data_dir
     (folder / 'ends').unlink()
+    oldest(folder, 'bus').unlink()
     assert run_cli('journal', 'verify', '--data-dir', folder).returncode == 0
     assert run_cli('journal', 'audit', '--data-dir', folder).returncode == 0
     ends = ends_of_streams(folder)

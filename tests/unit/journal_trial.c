@@ -13,6 +13,7 @@
 #include "base/diagnostics.h"
 #include "base/error.h"
 #include "base/hash.h"
+#include "journal/ends.h"
 #include "unit.h"
 
 enum { NOISE_SIZE = 4 << 20, LARGE_SIZE = 1200 << 10, TOPIC_MAX = 24, SOURCES_MAX = 3, DAMAGE_MAX = 64 };
@@ -426,7 +427,7 @@ static void check_record(struct trial *trial, unsigned index, const struct messa
         record->offset = message->offset;
 }
 
-static uint64_t read_stream(struct trial *trial, unsigned index, struct damage_list *damage)
+static uint64_t read_stream(struct trial *trial, unsigned index, bool undamaged, struct damage_list *damage)
 {
     struct disk *disk = simulated_disk_table(trial->disk);
     struct trial_stream *stream = &trial->streams[index];
@@ -438,6 +439,9 @@ static uint64_t read_stream(struct trial *trial, unsigned index, struct damage_l
     if (!error && count)
         first = bases[0];
     free(bases);
+    struct format_ends ends;
+    TRIAL_CHECK(!undamaged || ends_read(disk, "/data", &ends) || first <= ends_first_of(&ends, stream_options[index].name),
+                "stream %u begins at offset %llu, and ends says that nothing before it was removed", index, (unsigned long long)first);
     TRIAL_CHECK(first == 0 || (stream_options[index].retention_size && (!stream_options[index].guarded || first <= stream->guard)),
                 "stream %u begins at offset %llu", index, (unsigned long long)first);
     struct reader *reader = NULL;
@@ -478,7 +482,7 @@ void trial_read(struct trial *trial, bool damaged)
     trial->readings++;
     for (unsigned i = 0; i < TRIAL_STREAMS; i++) {
         struct damage_list damage = {0};
-        uint64_t first = read_stream(trial, i, &damage);
+        uint64_t first = read_stream(trial, i, !damaged, &damage);
         TRIAL_CHECK(damaged || damage.count == 0, "stream %u: damage is told at offsets %llu to %llu of %s, byte %llu", i,
                     (unsigned long long)damage.list[0].first_offset, (unsigned long long)damage.list[0].next_offset, damage.list[0].segment,
                     (unsigned long long)damage.list[0].position);

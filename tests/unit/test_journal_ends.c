@@ -11,6 +11,8 @@ enum { STREAMS = 3, BEFORE = 20, AFTER = 30 };
 
 static const char *const names[STREAMS] = {"a", "b", "c"}; /* the last is another scribe's */
 
+static uint64_t retention_size; /* of all streams */
+
 /* A process with a journal on a simulated disk, which does on this thread what the journal's would. */
 struct life {
     struct disk *disk;
@@ -25,7 +27,7 @@ static void begin(struct life *life, struct simulated_disk *disk)
     struct journal_options options = {.disk = life->disk, .folder = "/data", .segment_size = 64 << 10, .stepped = true};
     assert_int_equal(journal_open(&life->journal, &options), 0);
     for (unsigned i = 0; i < STREAMS; i++) {
-        struct journal_stream_options stream = {.name = names[i], .scribe = i == STREAMS - 1};
+        struct journal_stream_options stream = {.name = names[i], .scribe = i == STREAMS - 1, .retention_size = retention_size};
         assert_int_equal(journal_stream_add(life->journal, &stream, &life->streams[i]), 0);
     }
     assert_int_equal(journal_start(life->journal), 0);
@@ -223,6 +225,98 @@ static void one_block_that_stands_is_enough(void **state)
     assert_int_equal(ends_of(&read, "s"), 2);
 }
 
+static void beginnings_are_known_where_all_that_stands_knows_them(void **state)
+{
+    (void)state;
+    struct format_ends ends = {0}, read;
+    assert_true(ends_raise(&ends, "s", 9));
+    assert_int_equal(ends_write(disk_posix(), test_folder, &ends, 0, false), 0);
+    assert_int_equal(ends_read(disk_posix(), test_folder, &read), 0);
+    assert_true(ends_first_of(&read, "s") == FORMAT_BEGINNING_UNKNOWN);
+    assert_true(ends_first_of(&read, "other") == FORMAT_BEGINNING_UNKNOWN);
+    assert_int_equal(ends_note_first(disk_posix(), test_folder, "s", 3), 0); /* which makes it no better known */
+    assert_true(ends_raise_first(&ends, "s", 3));
+    assert_false(ends_raise_first(&ends, "s", 3));
+    assert_false(ends_raise_first(&ends, "s", 2));
+    assert_int_equal(ends_write(disk_posix(), test_folder, &ends, 1, false), 0);
+    assert_int_equal(ends_read(disk_posix(), test_folder, &read), 0);
+    assert_true(ends_first_of(&read, "s") == FORMAT_BEGINNING_UNKNOWN);
+    assert_int_equal(ends_write(disk_posix(), test_folder, &ends, 2, false), 0);
+    assert_int_equal(ends_note_first(disk_posix(), test_folder, "s", 5), 0);
+    assert_int_equal(ends_read(disk_posix(), test_folder, &read), 0);
+    assert_int_equal(ends_first_of(&read, "s"), 5);
+    assert_int_equal(ends_of(&read, "s"), 9);
+    char text[ENDS_TEXT_MAX];
+    ends_lost_beginning_text(5, 6, text);
+    assert_non_null(strstr(text, "offset 5 is lost"));
+}
+
+static void version_1_is_read_and_tells_nothing_of_beginnings(void **state)
+{
+    (void)state;
+    enum { ENTRY = 72 };
+    uint8_t block[FORMAT_ENDS_SIZE] = "SPNDLEND";
+    const uint32_t version = 1, count = 2;
+    struct format_ends ends;
+    memcpy(block + 8, &version, 4);
+    memcpy(block + 12, &count, 4);
+    for (uint64_t i = 0; i < count; i++) {
+        const uint64_t next = 40 + i;
+        memcpy(block + 16 + i * ENTRY, names[i], 2);
+        memcpy(block + 16 + i * ENTRY + 64, &next, 8);
+    }
+    const uint64_t sum = format_sum(block, sizeof block - 8);
+    memcpy(block + sizeof block - 8, &sum, 8);
+    assert_int_equal(format_ends_decode(block, &ends), 0);
+    assert_int_equal(ends.count, 2);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(ends_of(&ends, names[i]), 40 + i);
+        assert_true(ends_first_of(&ends, names[i]) == FORMAT_BEGINNING_UNKNOWN);
+    }
+    block[8] = 3;
+    const uint64_t later = format_sum(block, sizeof block - 8);
+    memcpy(block + sizeof block - 8, &later, 8);
+    assert_int_equal(format_ends_decode(block, &ends), ERR_FORMAT_VERSION);
+}
+
+/* Nothing of a stream is gone when nothing was deleted, wherever retention was stopped. */
+static void what_retention_removes_is_noted_before(void **state)
+{
+    (void)state;
+    for (unsigned calls = 0, removed = 0; removed == 0; calls++) {
+        struct simulated_disk *disk = simulated_disk_create(1);
+        struct life life;
+        for (unsigned i = 0; i < 3; i++) {
+            begin(&life, disk);
+            write_records(&life, BEFORE);
+            end(&life);
+        }
+        retention_size = 1;
+        begin(&life, disk);
+        retention_size = 0;
+        for (unsigned i = 0; i < calls; i++)
+            removed = !journal_step_keeper(life.journal);
+        struct simulated_disk *later = simulated_disk_crash(disk, calls);
+        end(&life);
+        simulated_disk_destroy(disk);
+        disk = later;
+        life.disk = simulated_disk_table(disk);
+        struct format_ends ends;
+        assert_int_equal(ends_read(life.disk, "/data", &ends), 0);
+        for (unsigned i = 0; i < STREAMS; i++) {
+            char folder[64];
+            uint64_t *bases;
+            size_t count;
+            snprintf(folder, sizeof folder, "/data/%s", names[i]);
+            assert_int_equal(segment_list(life.disk, folder, &bases, &count), 0);
+            assert_true(count && bases[0] <= ends_first_of(&ends, names[i]));
+            assert_true(!removed || ends_first_of(&ends, names[i]) > 0);
+            free(bases);
+        }
+        simulated_disk_destroy(disk);
+    }
+}
+
 static void ends_only_grow_and_are_of_so_many_streams(void **state)
 {
     (void)state;
@@ -264,6 +358,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_cut_off_the_end_is_missed, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(the_keeper_notes_how_far_a_stream_has_come, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(one_block_that_stands_is_enough, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(beginnings_are_known_where_all_that_stands_knows_them, test_folder_make, test_folder_remove),
+        cmocka_unit_test(version_1_is_read_and_tells_nothing_of_beginnings),
+        cmocka_unit_test(what_retention_removes_is_noted_before),
         cmocka_unit_test(ends_only_grow_and_are_of_so_many_streams),
         cmocka_unit_test(a_loss_is_told_with_its_offsets),
     };

@@ -184,6 +184,20 @@ static int print_all(const struct journal_cat_arguments *arguments, const char *
     return error;
 }
 
+/* Says what is gone from the beginning of the stream, if records from offset `from` on are asked for. */
+static bool say_lost_beginning(const struct journal_cat_arguments *arguments, uint64_t from, uint64_t until)
+{
+    uint64_t first = tool_first_offset(arguments->data_dir, arguments->stream);
+    uint64_t known = tool_known_first(arguments->data_dir, arguments->stream);
+    if (first <= known || first <= from || until <= known)
+        return false;
+    char name[32], text[ENDS_TEXT_MAX];
+    segment_name(first, name);
+    ends_lost_beginning_text(known, first, text);
+    fprintf(stderr, "damage: %s at byte 0: %s\n", name, text);
+    return true;
+}
+
 static int check_arguments(const struct journal_cat_arguments *arguments)
 {
     if (arguments->json && arguments->raw)
@@ -211,6 +225,8 @@ int command_journal_cat(const struct journal_cat_arguments *arguments)
         error = selection_range(folder, &selection, &first, &until);
     if (!error)
         error = reader_open(&reader, disk_posix(), folder, first, tool_say_damage, &damaged);
+    if (!error)
+        damaged = say_lost_beginning(arguments, first, until) || damaged;
     if (!error)
         error = print_all(arguments, folder, &selection, reader, until);
     if (error == ERR_TRUNCATED && reader_offset(reader) < (known < until ? known : until)) {

@@ -78,6 +78,16 @@ static void look_at_end(struct listing *listing, uint64_t known)
     listing->damaged = true;
 }
 
+static void look_at_beginning(struct listing *listing, uint64_t known)
+{
+    if (!listing->segment_count || listing->files[0].base_offset <= known)
+        return;
+    char text[ENDS_TEXT_MAX];
+    ends_lost_beginning_text(known, listing->files[0].base_offset, text);
+    fprintf(stderr, "damage: %s: %s\n", listing->stream, text);
+    listing->damaged = true;
+}
+
 static int look_at_stream(const char *data_dir, struct listing *listing)
 {
     char folder[TOOL_FOLDER_MAX];
@@ -97,6 +107,7 @@ static int look_at_stream(const char *data_dir, struct listing *listing)
         listing->compressed_count += listing->files[i].raw_bytes > 0;
     }
     error = inspect_stream(disk_posix(), folder, listing->stream, UINT64_MAX, &visitor, &listing->newest);
+    look_at_beginning(listing, tool_known_first(data_dir, listing->stream));
     if (!error)
         look_at_end(listing, known);
     if (!error && listing->newest.sealed && listing->segment_count)

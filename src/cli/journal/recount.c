@@ -13,6 +13,7 @@
 #include "base/terminal.h"
 #include "cli/journal/audit.h"
 #include "cli/journal/tool.h"
+#include "journal/ends.h"
 #include "queue/dead_letter.h"
 
 enum { PROGRESS_RECORDS = 1 << 18 }; /* between two showings */
@@ -25,6 +26,7 @@ enum kind {
     KIND_LEDGER_ONLY,
     KIND_RECOUNT_ONLY,
     KIND_TERM,
+    KIND_BEGINNING,
     KIND_COUNT
 };
 
@@ -49,7 +51,7 @@ __attribute__((format(printf, 3, 4))) static void disagree(struct counting *coun
     counting->recount->disagreements++;
     if (++counting->told[kind] > AUDIT_TOLD_MAX)
         return;
-    char text[512];
+    char text[ENDS_TEXT_MAX + 64];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
@@ -100,21 +102,31 @@ static uint8_t mark_at(const struct counting *counting, uint64_t offset)
     return counting->marks[offset - counting->from] & (uint8_t)~MARK_HAS_LETTER;
 }
 
-/* Calls `each` for every record of a stream from `from` on. *first: the offset of the first that is kept. */
-static int for_each(struct counting *counting, const char *stream, uint64_t from, uint64_t *first,
+/* The offset before which a stream's records may have been removed; objects where more of them are gone. */
+static uint64_t beginning_of(struct counting *counting, const char *stream)
+{
+    char text[ENDS_TEXT_MAX];
+    uint64_t first = tool_first_offset(counting->data_dir, stream), known = tool_known_first(counting->data_dir, stream);
+    if (first <= known)
+        return known == FORMAT_BEGINNING_UNKNOWN ? first : known;
+    ends_lost_beginning_text(known, first, text);
+    disagree(counting, KIND_BEGINNING, "stream %s: %s", stream, text);
+    return known;
+}
+
+/* Calls `each` for every record of a stream from `from` on. */
+static int for_each(struct counting *counting, const char *stream, uint64_t from,
                     void (*each)(struct counting *counting, const struct message *record, const uint8_t *bytes))
 {
     char folder[TOOL_FOLDER_MAX];
     struct reader *reader;
     struct message record;
     const uint8_t *bytes;
-    *first = 0;
     int error = tool_stream_folder(counting->data_dir, stream, folder);
     if (!error)
         error = reader_open(&reader, disk_posix(), folder, from, NULL, NULL);
     if (error)
         return error == ERR_NOT_FOUND ? 0 : error;
-    *first = reader_offset(reader);
     for (uint64_t records = 1; !(error = reader_next(reader, UINT64_MAX, &record, &bytes)); records++) {
         each(counting, &record, bytes);
         if (records % PROGRESS_RECORDS == 0)
@@ -295,7 +307,6 @@ int audit_recount(const char *data_dir, const char *stream, const struct ledger 
     struct audit_recount counted = {0};
     struct counting counting = {.data_dir = data_dir, .stream = stream, .recount = &counted, .object = object, .context = context};
     char folder[TOOL_FOLDER_MAX];
-    uint64_t first;
     int error = tool_stream_folder(data_dir, stream, folder);
     if (!error)
         error = segment_stream_end(disk_posix(), folder, NULL, NULL, &counting.next);
@@ -304,12 +315,17 @@ int audit_recount(const char *data_dir, const char *stream, const struct ledger 
     if (!error)
         error = begin(&counting);
     if (!error)
-        error = for_each(&counting, "outcomes", counting.applied, &first, take_outcomes);
+        error = for_each(&counting, "outcomes", counting.applied, take_outcomes);
     if (!error)
-        error = for_each(&counting, "dead-letters", 0, &first, take_letter);
-    counting.letters_complete = first == 0;
+        error = for_each(&counting, "dead-letters", 0, take_letter);
     if (!error)
-        error = for_each(&counting, "results", 0, &first, take_result);
+        counting.letters_complete = beginning_of(&counting, "dead-letters") == 0;
+    if (!error)
+        error = for_each(&counting, "results", 0, take_result);
+    if (!error) {
+        beginning_of(&counting, "results");
+        beginning_of(&counting, stream);
+    }
     if (!error)
         error = compare(&counting, ledger);
     if (!error) {

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -28,6 +29,23 @@ uint64_t tool_known_end(const char *data_dir, const char *stream)
 {
     struct format_ends ends;
     return ends_read(disk_posix(), data_dir, &ends) ? 0 : ends_of(&ends, stream);
+}
+
+uint64_t tool_first_offset(const char *data_dir, const char *stream)
+{
+    char folder[TOOL_FOLDER_MAX];
+    uint64_t *bases = NULL;
+    size_t count = 0;
+    tool_stream_folder(data_dir, stream, folder);
+    uint64_t first = segment_list(disk_posix(), folder, &bases, &count) || !count ? 0 : bases[0];
+    free(bases);
+    return first;
+}
+
+uint64_t tool_known_first(const char *data_dir, const char *stream)
+{
+    struct format_ends ends;
+    return ends_read(disk_posix(), data_dir, &ends) ? FORMAT_BEGINNING_UNKNOWN : ends_first_of(&ends, stream);
 }
 
 const char *tool_reading_advice(int error)

@@ -21,6 +21,13 @@ int tool_stream_folder(const char *data_dir, const char *stream, char folder[TOO
  * to be asked before the stream's end is looked for. */
 uint64_t tool_known_end(const char *data_dir, const char *stream);
 
+/* The offset with which the first file of a stream begins; 0 also when there is none. */
+uint64_t tool_first_offset(const char *data_dir, const char *stream);
+
+/* The offset before which records of a stream may have been removed (journal/ends.h); where nothing is known FORMAT_BEGINNING_UNKNOWN,
+ * which is greater than all others. Beside a running server to be asked after the stream's first file is looked for. */
+uint64_t tool_known_first(const char *data_dir, const char *stream);
+
 /* What to do about an error of reading, as the end of a sentence; "" when there is nothing to say. */
 const char *tool_reading_advice(int error);
 

@@ -15,6 +15,7 @@
 #include "cli/journal/when.h"
 #include "cli/server_ask.h"
 #include "control/pages.h"
+#include "journal/ends.h"
 #include "journal/inspect.h"
 #include "queue/ledger.h"
 
@@ -183,6 +184,8 @@ static int remove_segments(struct trimming *trimming)
     int error = 0;
     for (unsigned i = 0; i < 3 && !error && done->count; i++)
         error = sync_stream(trimming->arguments->data_dir, books[i]);
+    if (!error && done->count)
+        error = ends_note_first(disk, trimming->arguments->data_dir, trimming->arguments->stream, first_left(trimming));
     size_t chosen = done->count;
     done->count = 0;
     done->bytes = 0;

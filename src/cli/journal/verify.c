@@ -257,6 +257,20 @@ static int check_unknown(struct verification *verification)
 
 /* ---- the streams ---- */
 
+/* What neither retention nor `trim` has removed from the beginning of the stream, and is gone with its files. */
+static void check_beginning(struct verification *verification, struct inspect_end *end, uint64_t known)
+{
+    if (!end->segments || end->first_offset <= known)
+        return;
+    struct reader_damage damage = {.first_offset = known, .next_offset = end->first_offset};
+    char text[ENDS_TEXT_MAX];
+    segment_name(end->first_offset, damage.segment);
+    ends_lost_beginning_text(known, end->first_offset, text);
+    verification->findings++;
+    print_finding(verification, kind_word(INSPECT_MISSING), true, &damage, text);
+    end->lost += end->first_offset - known;
+}
+
 /* What was written and is gone from the end of the stream, with its files. */
 static void check_end(struct verification *verification, struct inspect_end *end, uint64_t known)
 {
@@ -335,8 +349,10 @@ static int verify_stream(struct verification *verification, const char *stream)
         error = salvage_begin_stream(verification->salvage, stream);
     if (!error && !gone)
         error = inspect_stream(disk_posix(), folder, stream, 0, &visitor, &end);
-    if (!error)
+    if (!error) {
+        check_beginning(verification, &end, tool_known_first(data_dir, stream));
         check_end(verification, &end, known);
+    }
     if (!error)
         error = check_unknown(verification);
     if (!error && verification->salvage)
