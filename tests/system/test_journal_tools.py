@@ -390,12 +390,18 @@ def test_salvage_of_a_stream_whose_folder_is_gone(copy, tmp_path):
     assert tool('journal ls', tmp_path / 'to', '--stream', 'bus')[1][0]['next_offset'] == lost
 
 
+def test_salvage_into_a_place_that_cannot_be_written(copy, tmp_path):
+    (tmp_path / 'file').touch()
+    for place, words in (('file/below', 'something on this path is a file'), ('above/below', 'the folder above it does not exist')):
+        done = run_cli('journal', 'verify', '--data-dir', copy, '--salvage', tmp_path / place, check=False)
+        assert done.returncode == 1 and 'cannot be made' in done.stderr and words in done.stderr
+
+
 def test_salvage_refuses_a_folder_that_is_not_empty(copy, tmp_path):
     (tmp_path / 'taken').mkdir()
     (tmp_path / 'taken' / 'file').touch()
     status, lines, stderr = tool('journal verify', copy, '--salvage', tmp_path / 'taken')
     assert (status, lines) == (2, []) and 'not empty' in stderr
-    assert tool('journal verify', copy, '--salvage', tmp_path / 'a' / 'b')[0] == 2
     assert tool('journal verify', copy, '--stream', 'bus', '--salvage', tmp_path / 'c')[0] == 2
 
 
@@ -585,6 +591,13 @@ def test_cat_refuses(copy, arguments, words):
     assert done.returncode == 2 and words in done.stderr and done.stdout == ''
 
 
+@pytest.mark.parametrize('name', ['../copy/bus', 'bus/', '.', 'nonsense', 'Bus'])
+def test_what_is_no_stream_is_refused_with_those_there_are(copy, name):
+    done = run_cli('journal', 'cat', '--data-dir', copy, '--stream', name, check=False)
+    assert done.returncode == 2 and done.stdout == ''
+    assert 'no stream `%s`' % name in done.stderr and 'there are ingest, bus, results, dead-letters, outcomes' in done.stderr
+
+
 def test_cat_follows(spindle, connect):
     """Across the segments of a server, its end and its next start."""
     server = spindle(settings=SETTINGS).start()
@@ -656,6 +669,8 @@ def test_prove_finds_a_loss_and_keeps_the_folder(tmp_path):
 def test_prove_where_nothing_can_be_written(tmp_path):
     (tmp_path / 'file').touch()
     status, lines, stderr = tool('journal prove', tmp_path / 'file' / 'below')
-    assert (status, lines) == (2, []) and 'cannot be made' in stderr
+    assert (status, lines) == (1, []) and 'cannot make' in stderr and 'something on this path is a file' in stderr
+    status, lines, stderr = tool('journal prove', tmp_path / 'above' / 'below')
+    assert (status, lines) == (1, []) and 'the folder above it does not exist' in stderr
     status, lines, stderr = tool('journal prove', tmp_path / 'file')
-    assert (status, lines) == (2, []) and 'no folder can be made' in stderr
+    assert (status, lines) == (1, []) and 'no folder can be made' in stderr

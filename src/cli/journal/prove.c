@@ -62,16 +62,23 @@ static void on_interrupt(int number)
 
 /* ---- the folder ---- */
 
+static int refuse_folder(const char *what, const char *folder, int number)
+{
+    char text[TOOL_FOLDER_MAX + 64];
+    snprintf(text, sizeof text, "%s %s", what, folder);
+    return tool_refuse_writing(command, text, error_from_errno(number));
+}
+
 static int make_folder(struct proof *proof)
 {
     const char *parent = proof->arguments->data_dir;
     proof->made_parent = mkdir(parent, 0750) == 0;
     if (!proof->made_parent && errno != EEXIST)
-        return tool_refuse(command, "%s cannot be made: %s", parent, strerror(errno));
+        return refuse_folder("cannot make", parent, errno);
     if ((size_t)snprintf(proof->folder, sizeof proof->folder, "%s/spindle-prove-XXXXXX", parent) >= sizeof proof->folder)
         return tool_refuse(command, "the name of the folder is too long");
     if (!mkdtemp(proof->folder))
-        return tool_refuse(command, "no folder can be made in %s: %s", parent, strerror(errno));
+        return refuse_folder("no folder can be made in", parent, errno);
     snprintf(proof->data_dir, sizeof proof->data_dir, "%s/data", proof->folder);
     snprintf(proof->log_path, sizeof proof->log_path, "%s/server.log", proof->folder);
     return COMMAND_OK;

@@ -32,8 +32,10 @@ struct salvage {
 /* Says what went wrong, once. Returns 0 or ERR_CLOSED. */
 static int fail(const struct salvage *salvage, int error)
 {
+    char what[TOOL_FOLDER_MAX + 64];
+    snprintf(what, sizeof what, "%s cannot be written", salvage->to);
     if (error)
-        fprintf(stderr, "%s: %s cannot be written: %s\n", salvage->command, salvage->to, error_text(error));
+        tool_refuse_writing(salvage->command, what, error);
     return error ? ERR_CLOSED : 0;
 }
 
@@ -96,8 +98,11 @@ static int make_folder(const char *command, const char *to)
     int failed = disk->ops->make_folder(disk, to);
     if (!failed)
         failed = disk->ops->list(disk, to, count_name, &names);
-    if (failed)
-        return tool_refuse(command, "--salvage: %s cannot be made: %s", to, strerror(-failed));
+    if (failed) {
+        char what[TOOL_FOLDER_MAX + 64];
+        snprintf(what, sizeof what, "--salvage: %s cannot be made", to);
+        return tool_refuse_writing(command, what, error_from_errno(-failed));
+    }
     if (names)
         return tool_refuse(command, "--salvage: %s is not empty; name a new folder", to);
     return COMMAND_OK;

@@ -16,10 +16,19 @@
 
 const char *const tool_streams[] = {"ingest", "bus", "results", "dead-letters", "outcomes", NULL};
 
+/* Letters, digits and dashes: nothing that leads out of the data folder. */
+static bool is_stream_name(const char *name)
+{
+    size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
+    return length > 0 && length <= FORMAT_STREAM_NAME_MAX && !name[length];
+}
+
 int tool_stream_folder(const char *data_dir, const char *stream, char folder[TOOL_FOLDER_MAX])
 {
     snprintf(folder, TOOL_FOLDER_MAX, "%s/%s", data_dir, stream);
     struct stat status;
+    if (!is_stream_name(stream))
+        return ERR_NOT_FOUND;
     if (stat(folder, &status))
         return error_from_errno(errno);
     return S_ISDIR(status.st_mode) ? 0 : ERR_NOT_FOLDER;
@@ -62,11 +71,46 @@ const char *tool_reading_advice(int error)
     }
 }
 
+/* Ends the line with the streams that there are, or with what to do when there are none. */
+static void say_streams(const char *data_dir)
+{
+    char folder[TOOL_FOLDER_MAX];
+    unsigned count = 0;
+    for (const char *const *stream = tool_streams; *stream; stream++)
+        if (tool_stream_folder(data_dir, *stream, folder) == 0)
+            fprintf(stderr, "%s%s", count++ ? ", " : "; there are ", *stream);
+    fputs(count ? "\n" : "; --data-dir names the folder that `spindle run` was given (data.dir)\n", stderr);
+}
+
+static const char *writing_advice(int error)
+{
+    switch (error) {
+    case ERR_PERMISSION:
+        return "; this user may not write there: give it the folder (chown), or name another";
+    case ERR_READ_ONLY:
+        return "; mount it for writing, or name another folder";
+    case ERR_NOT_FOLDER:
+        return "; something on this path is a file: name another folder";
+    case ERR_NOT_FOUND:
+        return "; the folder above it does not exist: make it, or name another";
+    case ERR_NO_SPACE:
+        return "; free some, or name a folder elsewhere";
+    default:
+        return "; look at the disk (dmesg), or name another folder";
+    }
+}
+
+int tool_refuse_writing(const char *command, const char *what, int error)
+{
+    fprintf(stderr, "%s: %s: %s%s\n", command, what, error_text(error), writing_advice(error));
+    return COMMAND_FAILED;
+}
+
 int tool_refuse_folder(const char *command, const char *data_dir, const char *stream, int error)
 {
     if (error == ERR_NOT_FOUND) {
-        fprintf(stderr, "%s: there is no stream `%s` in %s; --data-dir names the folder that `spindle run` was given (data.dir)\n", command,
-                stream, data_dir);
+        fprintf(stderr, "%s: there is no stream `%s` in %s", command, stream, data_dir);
+        say_streams(data_dir);
         return COMMAND_USAGE;
     }
     fprintf(stderr, "%s: %s/%s cannot be read: %s%s\n", command, data_dir, stream, error_text(error), tool_reading_advice(error));

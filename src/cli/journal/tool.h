@@ -14,7 +14,8 @@ enum { TOOL_LINE_MAX = 1 << 30, TOOL_FOLDER_MAX = 4400, TOOL_SIZE_TEXT_MAX = 32 
 /* Every stream of a data folder, in the order in which a group is written. NULL behind the last. */
 extern const char *const tool_streams[];
 
-/* The folder of a stream. 0 when there is one, else ERR_NOT_FOUND and the like; `folder` is set in any case. */
+/* The folder of a stream. 0 when there is one, else ERR_NOT_FOUND and the like; `folder` is set in any case. What is no name of a stream,
+ * but a path, is not found. */
 int tool_stream_folder(const char *data_dir, const char *stream, char folder[TOOL_FOLDER_MAX]);
 
 /* The offset behind the last that is known to have been written to a stream (journal/ends.h); 0: nothing is known. Beside a running server
@@ -33,6 +34,10 @@ const char *tool_reading_advice(int error);
 
 /* Says why a stream's folder cannot be read. Returns the exit status. */
 int tool_refuse_folder(const char *command, const char *data_dir, const char *stream, int error);
+
+/* Says that something cannot be written, and what to do. `what` is the path, with words around it if that helps. Returns the exit status.
+ */
+int tool_refuse_writing(const char *command, const char *what, int error);
 
 /* Says on standard error what is wrong with the command's arguments. Returns the exit status. */
 int tool_refuse(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
