@@ -146,7 +146,7 @@ void tool_begin_output(void)
 
 bool tool_emit(const struct buffer *line)
 {
-    return fwrite(line->data, 1, line->length, stdout) == line->length;
+    return line->length == 0 || fwrite(line->data, 1, line->length, stdout) == line->length;
 }
 
 void tool_append_bytes_json(struct buffer *line, const char *name, const uint8_t *bytes, size_t length)
