@@ -6,6 +6,10 @@
 #include "base/error.h"
 #include "cli/command.h"
 
+/* What jemalloc reads at its start (docs/decisions/jemalloc.md). */
+extern const char *malloc_conf;
+const char *malloc_conf = "oversize_threshold:0,background_thread:true";
+
 /* After a mistake: the whole help when no command was named at all, else where it is found. */
 static void point_to_help(const struct command_line *line, int argc)
 {
