@@ -20,18 +20,16 @@ struct bus_options {
     unsigned loop_count; /* 1 .. BUS_LOOPS_MAX */
     uint32_t connections_max;
     uint32_t subscriptions_max;
-    uint32_t packet_size_max;  /* bytes */
-    uint16_t receive_maximum;  /* publishes of QoS 1 and 2 a client may have unacknowledged (announced in MQTT 5) */
-    uint16_t keep_alive_max_s; /* 0: any; a longer wish is shortened to it (MQTT 5), 3.1.1 clients are told nothing */
-    size_t outgoing_soft_max;  /* bytes queued for one subscriber, beyond which QoS 0 is dropped and publishers are held back */
-    uint64_t stall_timeout_ns; /* a client beyond that limit which makes no progress for so long is disconnected */
-    size_t memory_max;         /* bytes of unfinished packets and outgoing queues of all connections */
-    size_t
-        journal_backlog_max; /* bytes on their way to the disk, beyond which publishes of QoS 1 and 2 wait and those of QoS 0 are dropped */
-    size_t mail_soft_max;    /* bytes on their way from one loop to another, beyond which senders wait; 0: LOOP_MAIL_SOFT_MAX */
-    size_t mail_hard_max;    /* beyond which deliveries are dropped; 0: LOOP_MAIL_HARD_MAX */
-    struct queue
-        *queue; /* takes publishes of QoS 1 and 2, and of any QoS those whose topic matches one of ingest_filters, to be consumed */
+    uint32_t packet_size_max;   /* bytes */
+    uint16_t receive_maximum;   /* publishes of QoS 1 and 2 a client may have unacknowledged (announced in MQTT 5) */
+    uint16_t keep_alive_max_s;  /* 0: any; a longer wish is shortened to it (MQTT 5), 3.1.1 clients are told nothing */
+    size_t outgoing_soft_max;   /* bytes queued for one subscriber, beyond which QoS 0 is dropped and publishers are held back */
+    uint64_t stall_timeout_ns;  /* a client beyond that limit which makes no progress for so long is disconnected */
+    size_t memory_max;          /* bytes of unfinished packets and outgoing queues of all connections */
+    size_t journal_backlog_max; /* bytes on their way to the disk, beyond which publishes wait; those of QoS 0 are dropped */
+    size_t mail_soft_max;       /* bytes on their way from one loop to another, beyond which senders wait; 0: LOOP_MAIL_SOFT_MAX */
+    size_t mail_hard_max;       /* beyond which deliveries are dropped; 0: LOOP_MAIL_HARD_MAX */
+    struct queue *queue;        /* gets publishes of QoS 1 and 2; to be consumed, of any QoS, those that match one of ingest_filters */
     const char *ingest_filters[BUS_INGEST_FILTERS_MAX]; /* topic filters, for example "OPCPUBSUB/#"; NULL: none; copied */
     bool acknowledge_at_once;                           /* durability "memory": PUBACK and PUBREC do not wait for the journal */
 };

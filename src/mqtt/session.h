@@ -114,11 +114,15 @@ void mqtt_session_fini(struct mqtt_session *session);
  *
  * Errors: those of the decoders, and
  *   ERR_PROTOCOL              first packet not CONNECT, second CONNECT, AUTH, a packet only a server sends, an answer that does not
- *                             belong to the message, PUBREL before PUBREC, anything behind DISCONNECT, session expiry set by DISCONNECT
- * after 0 in CONNECT ERR_PACKET_TOO_LARGE      above limits.packet_size_max, known before the body has arrived ERR_QOS_NOT_SUPPORTED above
- * limits.qos_max ERR_RETAIN_NOT_SUPPORTED  MQTT 5 only ERR_RECEIVE_MAXIMUM       MQTT 5 only: more publishes of QoS 1 and 2 without PUBACK
- * or PUBCOMP than announced ERR_NO_MEMORY             (not class PEER) for what QoS 2 has to remember ERR_TOPIC_ALIAS           any alias:
- * the server announces a maximum of 0 ERR_AUTHENTICATION_METHOD CONNECT with an authentication method */
+ *                             belong to the message, PUBREL before PUBREC, anything behind DISCONNECT, session expiry set by
+ *                             DISCONNECT after 0 in CONNECT
+ *   ERR_PACKET_TOO_LARGE      above limits.packet_size_max, known before the body has arrived
+ *   ERR_QOS_NOT_SUPPORTED     above limits.qos_max
+ *   ERR_RETAIN_NOT_SUPPORTED  MQTT 5 only
+ *   ERR_RECEIVE_MAXIMUM       MQTT 5 only: more publishes of QoS 1 and 2 without PUBACK or PUBCOMP than announced
+ *   ERR_NO_MEMORY             (not class PEER) for what QoS 2 has to remember
+ *   ERR_TOPIC_ALIAS           any alias: the server announces a maximum of 0
+ *   ERR_AUTHENTICATION_METHOD CONNECT with an authentication method */
 void mqtt_session_next(struct mqtt_session *session, const uint8_t *bytes, size_t length, uint64_t now_ns, size_t *consumed,
                        struct mqtt_event *event);
 
