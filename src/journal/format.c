@@ -26,7 +26,7 @@ struct record_header {
 };
 _Static_assert(sizeof(struct record_header) == FORMAT_RECORD_HEADER_SIZE, "the record header has no padding");
 _Static_assert(((MESSAGE_QOS_MASK | MESSAGE_RETAIN | MESSAGE_REQUEUED | MESSAGE_WITHHELD) &
-                (FORMAT_FLAG_PACKED | FORMAT_FLAG_SEAL | FORMAT_FLAG_GROUP_START)) == 0,
+                (FORMAT_FLAG_PACKED | FORMAT_FLAG_MARK | FORMAT_FLAG_GROUP_START)) == 0,
                "the flags of a message and those of its record share a byte");
 
 enum {
@@ -284,7 +284,7 @@ void format_record_decode(const uint8_t *record, struct message *message)
         .topic_length = header->topic_length,
         .properties_length = header->properties_length,
         .payload_length = header->payload_length,
-        .flags = header->flags & (uint8_t) ~(FORMAT_FLAG_GROUP_START | FORMAT_FLAG_SEAL),
+        .flags = header->flags & (uint8_t) ~(FORMAT_FLAG_GROUP_START | FORMAT_FLAG_MARK),
     };
 }
 
@@ -296,14 +296,41 @@ size_t format_unpacked_length(const struct message *message)
     return length <= FORMAT_RECORD_SIZE_MAX ? length : 0;
 }
 
-bool format_record_is_group_start(const uint8_t *record)
+void format_mark_encode(uint8_t *out, uint64_t durable_offset)
 {
-    return ((const struct record_header *)(const void *)record)->flags & FORMAT_FLAG_GROUP_START;
+    struct message mark = {.flags = FORMAT_FLAG_MARK, .payload = (const uint8_t *)&durable_offset, .payload_length = sizeof durable_offset};
+    format_record_encode(out, &mark, NULL, 0);
+}
+
+void format_seal_encode(uint8_t *out, uint64_t time_ns)
+{
+    format_record_encode(out, &(struct message){.time_ns = time_ns, .flags = FORMAT_FLAG_MARK}, NULL, 0);
+}
+
+static const struct record_header *header_of(const uint8_t *record)
+{
+    return (const struct record_header *)(const void *)record;
+}
+
+bool format_record_is_message(const uint8_t *record)
+{
+    return !(header_of(record)->flags & FORMAT_FLAG_MARK);
 }
 
 bool format_record_is_seal(const uint8_t *record)
 {
-    return ((const struct record_header *)(const void *)record)->flags & FORMAT_FLAG_SEAL;
+    return !format_record_is_message(record) && header_of(record)->length == FORMAT_RECORD_HEADER_SIZE;
+}
+
+bool format_record_begins_group(const uint8_t *record, uint64_t *durable_offset)
+{
+    const struct record_header *header = header_of(record);
+    if (!(header->flags & FORMAT_FLAG_GROUP_START))
+        return false;
+    *durable_offset = header->offset;
+    if (header->flags & FORMAT_FLAG_MARK && header->length == FORMAT_MARK_SIZE)
+        memcpy(durable_offset, record + FORMAT_RECORD_HEADER_SIZE, sizeof *durable_offset);
+    return true;
 }
 
 size_t format_record_sources(const uint8_t *record, const uint64_t **sources)

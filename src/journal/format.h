@@ -33,7 +33,7 @@
  *
  *    0  u32  length of the whole record, padding included
  *    4  u16  length of the topic
- *    6  u8   flags: QoS (bits 0-1), retained (bit 2), requeued (bit 3), packed (bit 4), withheld (bit 5), seal (bit 6), first record of
+ *    6  u8   flags: QoS (bits 0-1), retained (bit 2), requeued (bit 3), packed (bit 4), withheld (bit 5), mark (bit 6), first record of
  *             its group (bit 7)
  *    7  u8   number of sources
  *    8  u64  checksum
@@ -55,15 +55,20 @@
  * and the salt; the checksum is XXH3-64 of content sum, header sum and salt. The header sum is looked at first: what merely looks like a
  * record (a sender may put that into a payload) is told apart without reading as much as it claims to be long.
  *
- * Groups and recovery. Records reach the disk in groups: one write, one sync; the next group is written only after the sync of the
- * last one has returned. So when the machine stops, at most one group is torn, the last, and none of its records was
- * acknowledged. Recovery reads the last segment forward to the first record that does not check out, and looks further for records that
- * do. If one of them is the first of a group, then the bad one lay in an earlier group, which had been synced: that is damage, it is
- * reported with its place and passed over. If none is, the bad one lay in the last group: the segment is cut there. Writing goes on in a
- * new segment, so that what is left of a torn group can never be taken for part of the next. A stream that is closed in order ends with a
- * seal: a record without content, a group of its own, that takes no offset (it has the one of the record that would follow). So damage in
- * the last group before it is not mistaken for a torn end. The last group is written once more by recovery, since a sync that failed may
- * have left it in memory only.
+ * Groups and recovery. Records reach the disk in groups: one write, one sync. Up to four groups of a stream may be on their way at once:
+ * they are written one after the other, their syncs overlap, and they are acknowledged in order. So when the machine stops, any parts of
+ * these may be on disk, of a later one perhaps more than of an earlier one, and none of their records was acknowledged. To tell such a torn
+ * end from damage every group says what was durable when it was written. A group that was written while all before it was durable says so
+ * by the flag of its first record alone. Any other begins with a mark: a record with the bits 6 and 7 set, without a topic, that takes no
+ * offset (it has the one of the record behind it), and whose payload is a u64: the offset before which all records were durable.
+ *
+ * Recovery reads the last segment forward to the first record that does not check out, and looks further for records that do. If one of
+ * them begins a group that knows the bad one to have been durable, that is damage: it is reported with its place and passed over. If none
+ * does, the bad one was on its way when the machine stopped: the segment is cut there, whatever stands behind. Writing goes on in a
+ * new segment, so that what is left of a torn group can never be taken for part of the next; and a segment is begun only when all of the
+ * one before is durable, so that only the last one can be torn. A stream that is closed in order ends with a seal: a mark without content,
+ * a group of its own. So damage in the last groups before it is not mistaken for a torn end. The groups of which nothing tells that they
+ * were durable are written once more by recovery, since a sync that failed may have left them in memory only.
  *
  * What damage has taken. The offsets lost are those between the last record that checks out and the next one that does, in this segment or,
  * as its name, the next. At the end of the last segment nothing tells how many there were; then none is counted, and offsets go on
@@ -74,7 +79,8 @@
  * another number, and behind it the records of such a segment compressed: frames.h. A program that does not know a segment's version
  * refuses its stream, and changes nothing in it. A number that cannot be told from damage to it is damage: one beyond 255, one that leaves
  * the header whole when one of ours is put in its place, and one beside another copy of ours; then the header is lost (above). A flag that
- * says what a message is (bits 3 and 5) makes no new version: where the parts of a record lie does not depend on it. */
+ * says what a message is (bits 3 and 5) makes no new version: where the parts of a record lie does not depend on it. Nor did marks: who
+ * does not know them passes over them as over a seal, and at worst takes a torn end for damage. */
 #ifndef JOURNAL_FORMAT_H
 #define JOURNAL_FORMAT_H
 
@@ -97,9 +103,11 @@ enum {
     FORMAT_ENDS_SIZE = 4096,
     FORMAT_ENDS_MAX = 16,               /* streams in it */
     FORMAT_RECORD_SIZE_MAX = 512 << 20, /* bytes; no longer record is ever written, so a longer length is damage */
+    FORMAT_OPEN_GROUPS_MAX = 4,         /* groups of a stream that are ever on their way to the disk at once */
     FORMAT_PACKED_PREFIX = 4,           /* bytes before the frame of a packed payload: its unpacked length */
+    FORMAT_MARK_SIZE = FORMAT_RECORD_HEADER_SIZE + 8,
     FORMAT_FLAG_PACKED = 0x10,
-    FORMAT_FLAG_SEAL = 0x40,
+    FORMAT_FLAG_MARK = 0x40,
     FORMAT_FLAG_GROUP_START = 0x80
 };
 
@@ -168,8 +176,16 @@ void format_record_decode(const uint8_t *record, struct message *message);
 /* The length of a decoded message's packed payload when it is unpacked; 0 when it is not packed, or is no such thing. */
 size_t format_unpacked_length(const struct message *message);
 
-bool format_record_is_group_start(const uint8_t *record);
+/* Makes a mark (of FORMAT_MARK_SIZE) or a seal (of FORMAT_RECORD_HEADER_SIZE), to be sealed as a record. `out` is 8-byte aligned. */
+void format_mark_encode(uint8_t *out, uint64_t durable_offset);
+void format_seal_encode(uint8_t *out, uint64_t time_ns);
+
+bool format_record_is_message(const uint8_t *record); /* neither a mark nor a seal: it takes an offset */
 bool format_record_is_seal(const uint8_t *record);
+
+/* Whether the record is the first of its group; *durable_offset gets the offset before which all records of the stream were durable when it
+ * was written. */
+bool format_record_begins_group(const uint8_t *record, uint64_t *durable_offset);
 size_t format_record_sources(const uint8_t *record, const uint64_t **sources);
 
 #endif

@@ -250,8 +250,9 @@ static int take_record(struct inspection *in, const uint8_t *bytes, uint32_t len
     if (message.offset >= in->end.next_offset) {
         if (message.offset > in->end.next_offset)
             report_here(in, INSPECT_MISSING, 0, message.offset);
-        in->end.next_offset = message.offset + !in->end.sealed;
-        if (!in->end.sealed) {
+        bool is_message = format_record_is_message(bytes);
+        in->end.next_offset = message.offset + is_message;
+        if (is_message) {
             in->end.records++;
             if (in->visitor->record)
                 error = in->visitor->record(in->visitor->context, &message, bytes, &place);

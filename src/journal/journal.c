@@ -400,6 +400,8 @@ int journal_open(struct journal **out, const struct journal_options *options)
     journal->options = *options;
     if (options->group_bytes_max == 0)
         journal->options.group_bytes_max = JOURNAL_GROUP_BYTES_MAX;
+    if (options->writers == 0)
+        journal->options.writers = options->stepped ? 1 : JOURNAL_WRITERS;
     journal->lock_handle = -1;
     pthread_mutex_init(&journal->shared.lock, NULL);
     pthread_mutex_init(&journal->keeper_lock, NULL);
@@ -412,6 +414,7 @@ int journal_open(struct journal **out, const struct journal_options *options)
     for (unsigned i = 0; i < JOURNAL_SCRIBES; i++) {
         journal->scribes[i] = (struct scribe){
             .options = &journal->options, .wake_keeper = journal_wake_keeper, .journal = journal, .shared = &journal->shared};
+        journal->scribes[i].writer_count = i == 0 ? journal->options.writers : 1;
         journal->scribes[i].disk_free_min = i == 0 ? options->disk_free_min : 0;
         int failed = scribe_init(&journal->scribes[i]);
         error = error ? error : failed;
@@ -476,6 +479,7 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
     if (stream->known_first == FORMAT_BEGINNING_UNKNOWN)
         ends_raise_first(&journal->ends, stream->name, stream->segment_count ? stream->segments[0].base_offset : stream->next_offset);
     struct scribe *scribe = &journal->scribes[stream->scribe];
+    stream->place = scribe->stream_count;
     scribe->streams[scribe->stream_count++] = stream;
     journal->streams[journal->stream_count++] = stream;
     *out = stream;

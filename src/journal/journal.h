@@ -3,16 +3,20 @@
  *   journal_open -> journal_stream_add (each stream, in the order in which a group is to become durable) -> journal_start
  *
  * A thread that appends has a producer of its own. It encodes records straight into the producer's open chunk (no lock, no
- * allocation), and sends the chunk off once a turn. A scribe, the thread that writes, takes all chunks that have arrived, gives the records
+ * allocation), and sends the chunk off once a turn. A scribe takes all chunks that have arrived, gives the records
  * their offsets, writes each stream's part with one call, syncs, and then tells each producer. While it does, the next group gathers; so
- * nobody waits for a timer, and a group is as large as what arrived during the last sync.
- *
- * Within a group streams are written and synced in the order in which they were added, each before the next: what a later stream says of an
- * earlier one is true on disk at every instant. A chunk is told durable as soon as the last of its own streams is, and every chunk that its
- * producer has sent off before it: a producer is told in the order of submission.
+ * nobody waits for a timer, and a group is as large as what arrived meanwhile.
  *
  * There are two scribes, with streams, producers and groups of their own; neither waits for the other. So messages that arrive do not wait
- * for the syncs of what is written about older ones. A producer appends to streams of one scribe only. */
+ * for the syncs of what is written about older ones. A producer appends to streams of one scribe only.
+ *
+ * The first scribe has several groups on their way at once (scribe.h): the next is written while the last is synced. Nothing tells which of
+ * them reaches the disk first, so its streams must not speak of each other. The second has one: within a group streams are written and
+ * synced in the order in which they were added, each before the next, and the next group is written after the last one's syncs. So what a
+ * later stream says of an earlier one is true on disk at every instant.
+ *
+ * Groups are told durable in their order. A chunk is as soon as the last of its own streams is, and every chunk that its producer has sent
+ * off before it: a producer is told in the order of submission. */
 #ifndef JOURNAL_JOURNAL_H
 #define JOURNAL_JOURNAL_H
 
@@ -33,7 +37,14 @@ enum journal_durability {
     JOURNAL_DURABLE_MEMORY /* as OS here; whoever appends does not wait to be told */
 };
 
-enum { JOURNAL_SCRIBES = 2, JOURNAL_STREAMS_MAX = 16, JOURNAL_GROUP_BYTES_MAX = 32 << 20, JOURNAL_PATH_MAX = 4096 };
+enum {
+    JOURNAL_SCRIBES = 2,
+    JOURNAL_WRITERS = 3,
+    JOURNAL_WRITERS_MAX = FORMAT_OPEN_GROUPS_MAX,
+    JOURNAL_STREAMS_MAX = 16,
+    JOURNAL_GROUP_BYTES_MAX = 32 << 20,
+    JOURNAL_PATH_MAX = 4096
+};
 
 /* For tests that move the time. */
 struct journal_clock {
@@ -43,8 +54,9 @@ struct journal_clock {
 
 struct journal_options {
     struct disk *disk;
-    const char *folder;     /* made when missing; locked for this process */
-    uint64_t segment_size;  /* bytes of a segment file, >= 64 KiB */
+    const char *folder;    /* made when missing; locked for this process */
+    uint64_t segment_size; /* bytes of a segment file, >= 64 KiB */
+    unsigned writers;      /* groups of the first scribe that may be on their way to the disk at once; 0: JOURNAL_WRITERS, 1 when stepped */
     size_t group_bytes_max; /* a group ends before the chunk that would make it larger; 0: JOURNAL_GROUP_BYTES_MAX */
     enum journal_durability durability;
     const struct journal_clock *clock; /* for retention and for looks at the disk's space; NULL: the system's */
@@ -75,7 +87,7 @@ struct journal_stream_options {
 /* Opens and recovers a stream. Damage that recovery passes over is reported by diagnostics. */
 int journal_stream_add(struct journal *journal, const struct journal_stream_options *options, struct journal_stream **stream);
 
-/* Starts the threads. What was sent off before is a group of its own, durable before anything else of its scribe. */
+/* Starts the threads. What was sent off before is a group of its own, the first. */
 int journal_start(struct journal *journal);
 
 /* The turns of the scribes and the keeper, for tests that must run the same way each time: a stepped journal does on the caller's thread

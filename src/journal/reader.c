@@ -267,7 +267,7 @@ static int take_record(struct reader *reader, struct filling *filling, uint32_t 
     format_record_decode(record, message);
     if (message->offset >= until)
         return ERR_TRUNCATED;
-    bool is_next = message->offset >= reader->next_offset && !format_record_is_seal(record);
+    bool is_next = message->offset >= reader->next_offset && format_record_is_message(record);
     bool wanted = is_next && message->offset >= reader->skip_until;
     int error = 0;
     if (wanted && message->flags & FORMAT_FLAG_PACKED) {

@@ -65,7 +65,7 @@ uint64_t reader_offset(const struct reader *reader);
 
 struct segment_end {
     uint64_t position;    /* behind the last record that checks out and may stand */
-    uint64_t last_group;  /* where its group begins */
+    uint64_t open_from;   /* where the first group begins of which nothing tells that it was durable */
     uint64_t next_offset; /* of the record that would follow */
     uint64_t records;
     bool torn; /* bytes of an unfinished group lay behind */
@@ -111,7 +111,7 @@ struct segment_found {
     bool any;          /* a record that checks out, with an offset >= least_offset */
     uint64_t position; /* of the first such */
     uint64_t offset;
-    bool later_group; /* one of them is the first of its group, so what lay before had been synced */
+    bool later_group; /* one of them tells that the record of least_offset had been synced */
     bool unreadable;  /* some of what was looked at could not be read, so more may be there */
 };
 

@@ -148,8 +148,7 @@ static int write_end(struct restore *restore, uint64_t next_offset)
         int error = reserve(restore, FORMAT_RECORD_HEADER_SIZE);
         if (error)
             return error;
-        format_record_encode(restore->block + restore->length, &(struct message){.time_ns = clock_wall_ns(), .flags = FORMAT_FLAG_SEAL},
-                             NULL, 0);
+        format_seal_encode(restore->block + restore->length, clock_wall_ns());
         restore->length += format_record_seal(restore->block + restore->length, restore->next_offset, restore->salt, true);
     }
     return gap ? begin_segment(restore, next_offset, clock_wall_ns()) : 0;

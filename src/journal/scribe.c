@@ -175,30 +175,49 @@ static bool write_parts(struct scribe *scribe, struct journal_stream *stream, st
     return true;
 }
 
-enum commit { COMMIT_NOTHING, COMMIT_DONE, COMMIT_ABANDONED };
-
-/* Writes and syncs what the group's chunks hold for one stream. */
-static enum commit commit_stream(struct scribe *scribe, struct journal_stream *stream, const struct chunk_list *group, bool *care)
+/* Whether the syncs of this writer may overlap with those of others: it has a handle of its own of the stream's segment. The first writer
+ * has the one that is written to. */
+static bool has_own_file(struct writer *writer, const struct journal_stream *stream, struct writer_stream *mine)
 {
-    uint64_t bytes = 0;
-    for (const struct journal_chunk *chunk = group->first; chunk; chunk = chunk->next)
-        for (size_t i = 0; i < chunk->run_count; i++)
-            if (chunk->runs[i].stream == stream)
-                bytes += chunk->runs[i].bytes;
-    if (bytes == 0)
-        return COMMIT_NOTHING;
-    int error;
-    while ((error = stream_make_room(stream, bytes))) {
-        if (error_class(error) != ERROR_CLASS_RETRY)
-            fatal(scribe, "a new segment", stream, error_text(error));
-        if (!stall(scribe, stream, error_text(error)))
-            return COMMIT_ABANDONED;
-    }
-    *care = stream_claim(stream, bytes) || *care;
+    if (writer == writer->scribe->writers)
+        return true;
+    if (mine->file >= 0 && mine->file_salt == stream->salt)
+        return true;
+    if (mine->file >= 0)
+        stream->disk->ops->close(stream->disk, mine->file);
+    mine->file = stream->disk->ops->open(stream->disk, stream->path, DISK_WRITE);
+    mine->file_salt = stream->salt;
+    return mine->file >= 0;
+}
+
+static void finish_group(struct writer *writer);
+
+/* Waits until all earlier groups have ended. */
+static void await_earlier(struct writer *writer)
+{
+    struct scribe *scribe = writer->scribe;
+    while (scribe->options->stepped && scribe->ended != writer->number)
+        finish_group(&scribe->writers[scribe->ended % scribe->writer_count]);
+    pthread_mutex_lock(&scribe->lock);
+    while (scribe->ended != writer->number)
+        pthread_cond_wait(&scribe->told, &scribe->lock);
+    pthread_mutex_unlock(&scribe->lock);
+}
+
+/* Gives the records their offsets and writes them, with a mark before them when what they follow is not durable yet (format.h). */
+static bool write_records(struct writer *writer, struct journal_stream *stream, uint64_t bytes, uint64_t mark_size)
+{
+    struct scribe *scribe = writer->scribe;
+    struct writer_stream *mine = &writer->streams[stream->place];
     uint64_t position = stream->position, offset = stream->next_offset;
-    bool group_start = true;
     size_t part_count = 0;
-    for (struct journal_chunk *chunk = group->first; chunk; chunk = chunk->next) {
+    if (mark_size) {
+        format_mark_encode(mine->mark, atomic_load_explicit(&stream->durable, memory_order_relaxed));
+        format_record_seal(mine->mark, offset, stream->salt, true);
+        scribe->parts[part_count++] = (struct iovec){mine->mark, mark_size};
+    }
+    bool group_start = !mark_size;
+    for (struct journal_chunk *chunk = writer->group.first; chunk; chunk = chunk->next) {
         for (size_t i = 0; i < chunk->run_count; i++) {
             const struct chunk_run *run = &chunk->runs[i];
             if (run->stream != stream)
@@ -212,29 +231,71 @@ static enum commit commit_stream(struct scribe *scribe, struct journal_stream *s
             scribe->parts[part_count++] = (struct iovec){chunk->bytes + run->start, run->bytes};
             if (part_count == SCRIBE_PARTS_MAX) {
                 if (!write_parts(scribe, stream, scribe->parts, part_count, &position))
-                    return COMMIT_ABANDONED;
+                    return false;
                 part_count = 0;
             }
         }
     }
     static uint8_t zeros[STREAM_PAGE_SIZE];
-    uint64_t padding = stream_padding(stream, bytes);
+    uint64_t padding = stream_padding(stream, mark_size + bytes);
     if (padding)
         scribe->parts[part_count++] = (struct iovec){zeros, padding};
     if (!write_parts(scribe, stream, scribe->parts, part_count, &position))
-        return COMMIT_ABANDONED;
+        return false;
+    assert(position == stream->position + mark_size + bytes + padding);
+    stream->position += mark_size + bytes;
+    stream->next_offset = offset;
+    mine->end_offset = offset;
+    return true;
+}
+
+/* Writes what the group holds for one stream. False: waiting for space is to end. *alone: it must be synced before another group is
+ * written. */
+static bool write_stream(struct writer *writer, struct journal_stream *stream, bool *alone)
+{
+    struct scribe *scribe = writer->scribe;
+    struct writer_stream *mine = &writer->streams[stream->place];
+    uint64_t bytes = 0;
+    for (const struct journal_chunk *chunk = writer->group.first; chunk; chunk = chunk->next)
+        for (size_t i = 0; i < chunk->run_count; i++)
+            if (chunk->runs[i].stream == stream)
+                bytes += chunk->runs[i].bytes;
+    mine->bytes = bytes;
+    if (bytes == 0)
+        return true;
+    if (!stream_has_room(stream, FORMAT_MARK_SIZE + bytes)) {
+        await_earlier(writer); /* a segment is left when all of it is durable */
+        int error;
+        while ((error = stream_begin_segment(stream))) {
+            if (error_class(error) != ERROR_CLASS_RETRY)
+                fatal(scribe, "a new segment", stream, error_text(error));
+            if (!stall(scribe, stream, error_text(error)))
+                return false;
+        }
+    }
+    if (!*alone && !has_own_file(writer, stream, mine)) {
+        await_earlier(writer);
+        *alone = true;
+    }
+    bool behind = atomic_load_explicit(&stream->durable, memory_order_relaxed) < stream->next_offset;
+    uint64_t mark_size = behind ? FORMAT_MARK_SIZE : 0;
+    writer->care = stream_claim(stream, mark_size + bytes) || writer->care;
+    if (!write_records(writer, stream, bytes, mark_size))
+        return false;
+    atomic_fetch_add_explicit(&scribe->byte_count, mark_size + bytes, memory_order_relaxed);
+    return true;
+}
+
+static void sync_stream(struct writer *writer, struct journal_stream *stream)
+{
+    struct scribe *scribe = writer->scribe;
+    const struct writer_stream *mine = &writer->streams[stream->place];
     if (scribe->options->durability == JOURNAL_DURABLE_DISK) {
-        int failed = stream->disk->ops->sync(stream->disk, stream->file);
+        int failed = stream->disk->ops->sync(stream->disk, mine->file >= 0 ? mine->file : stream->file);
         if (failed)
             fatal(scribe, "a sync", stream, strerror(-failed));
     }
     check_in_place(scribe, stream);
-    assert(position == stream->position + bytes + padding);
-    stream->position += bytes;
-    stream->next_offset = offset;
-    atomic_store_explicit(&stream->durable, offset, memory_order_release);
-    atomic_fetch_add_explicit(&scribe->byte_count, bytes, memory_order_relaxed);
-    return COMMIT_DONE;
 }
 
 /* Hands the chunks back to their producers and tells each producer once. */
@@ -338,9 +399,10 @@ static bool has_to_look(struct scribe *scribe, uint64_t now_ns, uint64_t written
 }
 
 /* Waits until there is room for a group (space.h). False when waiting is to end. */
-static bool wait_for_room(struct scribe *scribe)
+static bool wait_for_room(struct writer *writer)
 {
-    const struct journal_stream *stream = scribe->group.first->runs[0].stream;
+    struct scribe *scribe = writer->scribe;
+    const struct journal_stream *stream = writer->group.first->runs[0].stream;
     uint64_t written = atomic_load_explicit(&scribe->byte_count, memory_order_relaxed);
     if (!scribe->disk_free_min || !has_to_look(scribe, journal_monotonic_ns(scribe->options->clock), written))
         return true;
@@ -356,81 +418,136 @@ static bool wait_for_room(struct scribe *scribe)
     }
 }
 
-static void commit_group(struct scribe *scribe)
+/* Tells everybody that what the group holds for the stream is durable. */
+static void tell_stream(struct writer *writer, struct journal_stream *stream)
 {
-    struct chunk_list *group = &scribe->group;
-    if (scribe->gave_up || !wait_for_room(scribe)) {
-        discard_group(group);
-        return;
-    }
-    uint64_t started = clock_monotonic_ns();
-    bool care = false;
-    plan_release(group);
-    for (unsigned i = 0; i < scribe->stream_count && group->first; i++) {
-        struct journal_stream *stream = scribe->streams[i];
-        enum commit done = commit_stream(scribe, stream, group, &care);
-        if (done == COMMIT_ABANDONED) {
-            discard_group(group);
-            return;
-        }
-        if (done == COMMIT_NOTHING)
-            continue;
-        if (stream->on_record)
-            show_records(stream, group);
-        release_after(group, stream->index);
-        if (stream->notify)
-            stream->notify(stream->notify_context);
-    }
-    assert(!group->first); /* every chunk has a run, and was released after the last stream of its runs */
-    pthread_mutex_lock(&scribe->shared->lock);
-    histogram_record(&scribe->shared->sync, clock_monotonic_ns() - started);
-    pthread_mutex_unlock(&scribe->shared->lock);
-    atomic_fetch_add_explicit(&scribe->group_count, 1, memory_order_relaxed);
-    end_stall(scribe);
-    if (!atomic_load(&scribe->shared->ends_behind)) {
-        atomic_store(&scribe->shared->ends_behind, true);
-        care = true;
-    }
-    if (care)
-        scribe->wake_keeper(scribe->journal);
+    atomic_store_explicit(&stream->durable, writer->streams[stream->place].end_offset, memory_order_release);
+    if (stream->on_record)
+        show_records(stream, &writer->group);
+    release_after(&writer->group, stream->index);
+    if (stream->notify)
+        stream->notify(stream->notify_context);
 }
 
-/* Makes a group of what has arrived; `wait`: until something has, or the scribe stops. Whether there is one. */
-static bool gather_group(struct scribe *scribe, bool wait)
+static void pass_turn(struct scribe *scribe)
 {
-    struct chunk_list *group = &scribe->group;
-    if (group->first)
-        return true; /* what was sent off before the start */
+    pthread_mutex_lock(&scribe->lock);
+    scribe->writing = false;
+    bool wake = scribe->sleeping && scribe->submitted.first;
+    pthread_mutex_unlock(&scribe->lock);
+    if (wake)
+        pthread_cond_signal(&scribe->arrived);
+}
+
+/* The first half: all that is done in turn. What has to be alone is finished stream by stream. */
+static void write_group(struct writer *writer)
+{
+    struct scribe *scribe = writer->scribe;
+    bool alone = scribe->writer_count == 1;
+    writer->started_ns = clock_monotonic_ns();
+    writer->care = false;
+    writer->abandoned = scribe->gave_up || !wait_for_room(writer);
+    plan_release(&writer->group);
+    for (unsigned i = 0; i < scribe->stream_count && !writer->abandoned; i++) {
+        struct journal_stream *stream = scribe->streams[i];
+        writer->abandoned = !write_stream(writer, stream, &alone);
+        if (!alone || writer->abandoned || !writer->streams[i].bytes)
+            continue;
+        sync_stream(writer, stream);
+        tell_stream(writer, stream);
+        writer->streams[i].bytes = 0;
+    }
+    if (!writer->abandoned)
+        end_stall(scribe);
+    pass_turn(scribe);
+}
+
+/* The second half, beside the writing of the next group. */
+static void finish_group(struct writer *writer)
+{
+    struct scribe *scribe = writer->scribe;
+    bool first = true;
+    for (unsigned i = 0; i < scribe->stream_count && !writer->abandoned; i++) {
+        if (!writer->streams[i].bytes)
+            continue;
+        sync_stream(writer, scribe->streams[i]);
+        if (first)
+            await_earlier(writer);
+        first = false;
+        tell_stream(writer, scribe->streams[i]);
+    }
+    await_earlier(writer);
+    if (writer->abandoned)
+        discard_group(&writer->group);
+    assert(!writer->group.first); /* every chunk has a run, and was released after the last stream of its runs */
+    pthread_mutex_lock(&scribe->shared->lock);
+    if (!writer->abandoned)
+        histogram_record(&scribe->shared->sync, clock_monotonic_ns() - writer->started_ns);
+    pthread_mutex_unlock(&scribe->shared->lock);
+    atomic_fetch_add_explicit(&scribe->group_count, !writer->abandoned, memory_order_relaxed);
+    if (!writer->abandoned && !atomic_load(&scribe->shared->ends_behind)) {
+        atomic_store(&scribe->shared->ends_behind, true);
+        writer->care = true;
+    }
+    if (writer->care)
+        scribe->wake_keeper(scribe->journal);
+    pthread_mutex_lock(&scribe->lock);
+    scribe->ended++;
+    pthread_cond_broadcast(&scribe->told);
+    pthread_mutex_unlock(&scribe->lock);
+}
+
+/* Makes a group of what has arrived, and takes the turn to write it; `wait`: until something has, or the scribe stops. Whether there is
+ * one. */
+static bool gather_group(struct writer *writer, bool wait)
+{
+    struct scribe *scribe = writer->scribe;
+    struct chunk_list *group = &writer->group;
     size_t bytes = 0;
     pthread_mutex_lock(&scribe->lock);
-    while (wait && !scribe->submitted.first && !scribe->stopping) {
-        scribe->sleeping = true;
+    while (wait && (scribe->writing || (!scribe->submitted.first && !scribe->stopping))) {
+        scribe->sleeping++;
         pthread_cond_wait(&scribe->arrived, &scribe->lock);
+        scribe->sleeping--;
     }
-    scribe->sleeping = false;
-    while (scribe->submitted.first && (bytes == 0 || bytes + scribe->submitted.first->length <= scribe->options->group_bytes_max)) {
+    bool early = scribe->sent_before_start > 0;
+    size_t most = early ? SIZE_MAX : scribe->options->group_bytes_max;
+    while (scribe->submitted.first && early == (scribe->sent_before_start > 0) &&
+           (bytes == 0 || bytes + scribe->submitted.first->length <= most)) {
         struct journal_chunk *chunk = chunk_list_pop(&scribe->submitted);
+        scribe->sent_before_start -= early;
         bytes += chunk->length;
         chunk_list_push(group, chunk);
     }
+    scribe->writing = group->first;
+    writer->number = scribe->begun;
+    scribe->begun += group->first != NULL;
+    bool end = !group->first;
     pthread_mutex_unlock(&scribe->lock);
-    return group->first;
+    if (end)
+        pthread_cond_broadcast(&scribe->arrived); /* the others end too */
+    return !end;
 }
-
 static void *write_groups(void *context)
 {
-    struct scribe *scribe = context;
-    while (gather_group(scribe, true))
-        commit_group(scribe);
+    struct writer *writer = context;
+    while (gather_group(writer, true)) {
+        write_group(writer);
+        finish_group(writer);
+    }
     return NULL;
 }
 
 bool scribe_step(struct scribe *scribe)
 {
-    bool any = gather_group(scribe, false);
+    struct writer *writer = &scribe->writers[scribe->begun % scribe->writer_count];
+    bool any = gather_group(writer, false);
     if (any)
-        commit_group(scribe);
-    return any;
+        write_group(writer);
+    bool all_under_way = scribe->begun - scribe->ended == scribe->writer_count, finish = scribe->begun > scribe->ended && !any;
+    if (all_under_way || finish)
+        finish_group(&scribe->writers[scribe->ended % scribe->writer_count]);
+    return any || finish;
 }
 
 /* ---- open and close ---- */
@@ -439,6 +556,12 @@ int scribe_init(struct scribe *scribe)
 {
     pthread_mutex_init(&scribe->lock, NULL);
     pthread_cond_init(&scribe->arrived, NULL);
+    pthread_cond_init(&scribe->told, NULL);
+    for (unsigned i = 0; i < scribe->writer_count; i++) {
+        scribe->writers[i].scribe = scribe;
+        for (unsigned s = 0; s < JOURNAL_STREAMS_MAX; s++)
+            scribe->writers[i].streams[s].file = -1;
+    }
     scribe->parts = calloc(SCRIBE_PARTS_MAX, sizeof *scribe->parts);
     return scribe->parts ? 0 : ERR_NO_MEMORY;
 }
@@ -446,8 +569,14 @@ int scribe_init(struct scribe *scribe)
 void scribe_fini(struct scribe *scribe)
 {
     scribe_stop(scribe);
-    chunk_list_destroy(&scribe->group);
+    for (unsigned i = 0; i < scribe->writer_count; i++) {
+        chunk_list_destroy(&scribe->writers[i].group);
+        for (unsigned s = 0; s < scribe->stream_count; s++)
+            if (scribe->writers[i].streams[s].file >= 0)
+                scribe->streams[s]->disk->ops->close(scribe->streams[s]->disk, scribe->writers[i].streams[s].file);
+    }
     chunk_list_destroy(&scribe->submitted);
+    pthread_cond_destroy(&scribe->told);
     pthread_cond_destroy(&scribe->arrived);
     pthread_mutex_destroy(&scribe->lock);
     free(scribe->parts);
@@ -455,34 +584,33 @@ void scribe_fini(struct scribe *scribe)
 
 int scribe_start(struct scribe *scribe)
 {
-    scribe->group = scribe->submitted;
-    scribe->submitted = (struct chunk_list){0};
-    if (scribe->options->stepped)
-        return 0;
-    if (pthread_create(&scribe->thread, NULL, write_groups, scribe))
-        return ERR_NO_MEMORY;
-    scribe->running = true;
+    scribe->sent_before_start = scribe->submitted.count;
+    for (unsigned i = 0; i < scribe->writer_count && !scribe->options->stepped; i++) {
+        if (pthread_create(&scribe->writers[i].thread, NULL, write_groups, &scribe->writers[i]))
+            return ERR_NO_MEMORY;
+        scribe->writers[i].running = true;
+    }
     return 0;
 }
 
 void scribe_stop(struct scribe *scribe)
 {
-    if (!scribe->running)
-        return;
     pthread_mutex_lock(&scribe->lock);
     scribe->stopping = true;
-    pthread_cond_signal(&scribe->arrived);
+    pthread_cond_broadcast(&scribe->arrived);
     pthread_mutex_unlock(&scribe->lock);
-    pthread_join(scribe->thread, NULL);
-    scribe->running = false;
+    for (unsigned i = 0; i < scribe->writer_count; i++) {
+        if (scribe->writers[i].running)
+            pthread_join(scribe->writers[i].thread, NULL);
+        scribe->writers[i].running = false;
+    }
 }
 
 void scribe_submit(struct scribe *scribe, struct journal_chunk *chunk)
 {
     pthread_mutex_lock(&scribe->lock);
     chunk_list_push(&scribe->submitted, chunk);
-    bool wake = scribe->sleeping;
-    scribe->sleeping = false;
+    bool wake = scribe->sleeping && !scribe->writing;
     pthread_mutex_unlock(&scribe->lock);
     if (wake)
         pthread_cond_signal(&scribe->arrived);

@@ -1,7 +1,12 @@
-/* A scribe: the thread that writes the groups of some of the streams (journal.h tells what a group is).
+/* A scribe: the threads that write the groups of some of the streams (journal.h tells what a group is).
  *
- * There are two, so that what waits for its acknowledgement does not wait for the syncs of what the pipeline writes about older messages.
- * They share nothing but counters. A producer belongs to one of them: that of the stream to which it appends first. */
+ * There are two scribes, so that what waits for its acknowledgement does not wait for the syncs of what the pipeline writes about older
+ * messages. They share nothing but counters. A producer belongs to one of them: that of the stream to which it appends first.
+ *
+ * A scribe has one writer or several. A writer is a thread that takes a group from its beginning to its end: gathers it, writes it, syncs
+ * it, and tells the producers. They write one after the other, in the order of the groups, and tell in that order; only their syncs
+ * overlap, for a disk takes the next write while it flushes the last. Each writer syncs through a handle of its own, since the system tells
+ * each handle, once, that pages could not be written: a sync that another one has told cannot pass as a success. */
 #ifndef JOURNAL_SCRIBE_H
 #define JOURNAL_SCRIBE_H
 
@@ -65,6 +70,29 @@ struct scribe_shared {
     atomic_bool ends_behind; /* something became durable since the keeper noted how far the streams have come (ends.h) */
 };
 
+enum { SCRIBE_PARTS_MAX = 1024 };
+
+/* What a writer has to do with one stream. */
+struct writer_stream {
+    uint64_t bytes;      /* of the group's records; 0: it has none of this stream */
+    uint64_t end_offset; /* behind them */
+    int file;            /* its own handle of the stream's segment, -1: none */
+    uint64_t file_salt;  /* of that segment */
+    _Alignas(8) uint8_t mark[FORMAT_MARK_SIZE];
+};
+
+struct writer {
+    struct scribe *scribe;
+    pthread_t thread;
+    bool running;
+    struct chunk_list group; /* at first what was submitted before the start */
+    uint64_t number;         /* of the group, from 0 */
+    uint64_t started_ns;
+    bool care;                                         /* the keeper has something to do */
+    bool abandoned;                                    /* the group is given up */
+    struct writer_stream streams[JOURNAL_STREAMS_MAX]; /* as scribe.streams */
+};
+
 struct scribe {
     const struct journal_options *options;
     struct journal_stream *streams[JOURNAL_STREAMS_MAX]; /* in the order in which a group is written */
@@ -72,27 +100,31 @@ struct scribe {
     void (*wake_keeper)(struct journal *journal);
     struct journal *journal;
 
-    pthread_mutex_t lock;
-    pthread_cond_t arrived;
-    struct chunk_list submitted;
-    struct chunk_list group; /* the thread's: what it writes, at first what was submitted before the start */
-    bool sleeping, stopping, running;
+    struct writer writers[JOURNAL_WRITERS_MAX]; /* [writer_count] */
+    unsigned writer_count;
 
-    pthread_t thread;
-    struct iovec *parts; /* [SCRIBE_PARTS_MAX] */
+    pthread_mutex_t lock;
+    pthread_cond_t arrived; /* there is something to write, and nobody writes */
+    pthread_cond_t told;    /* `ended` has gone on */
+    struct chunk_list submitted;
+    size_t sent_before_start; /* of these: chunks that make a group of their own */
+    unsigned sleeping;        /* writers that wait for `arrived` */
+    bool writing, stopping;   /* a writer has the turn to write */
+    uint64_t begun, ended;    /* groups */
+    struct iovec *parts;      /* [SCRIBE_PARTS_MAX], whose turn it is to write */
     _Atomic uint64_t group_count, byte_count;
-    atomic_bool abandoned;         /* it is not to wait for space any more */
-    bool gave_up;                  /* thread: it has not */
-    atomic_bool stalled;           /* it waits for the disk */
-    atomic_uint_fast64_t stalls;   /* how often that has begun or ended */
-    uint64_t disk_free_min;        /* 0: it writes whatever is left */
-    uint64_t looked_ns, looked_at; /* thread: when it last asked how much is free (monotonic; 0: never), byte_count then */
+    atomic_bool abandoned;       /* it is not to wait for space any more */
+    bool gave_up;                /* whose turn it is to write: it has not */
+    atomic_bool stalled;         /* it waits for the disk */
+    atomic_uint_fast64_t stalls; /* how often that has begun or ended */
+    uint64_t disk_free_min;      /* 0: it writes whatever is left */
+    uint64_t looked_ns,
+        looked_at; /* whose turn it is to write: when it last asked how much is free (monotonic; 0: never), byte_count then */
     struct scribe_shared *shared;
 };
 
-enum { SCRIBE_PARTS_MAX = 1024 };
-
-/* In zeroed memory. fini throws away what was submitted and never written; start and stop may be left out before it. */
+/* In zeroed memory with writer_count set. fini throws away what was submitted and never written; start and stop may be left out before it.
+ */
 int scribe_init(struct scribe *scribe);
 void scribe_fini(struct scribe *scribe);
 int scribe_start(struct scribe *scribe);

@@ -343,7 +343,9 @@ static int resynchronise(struct window *window, uint64_t from, uint64_t least_of
             result.position = position;
             result.offset = message.offset;
         }
-        result.later_group = format_record_is_group_start(bytes) || window->segment->frames; /* all of that had been synced */
+        uint64_t durable;
+        bool tells = format_record_begins_group(bytes, &durable) && (durable == message.offset || durable > least_offset);
+        result.later_group = tells || window->segment->frames; /* what is bad had been synced */
         position += length;
     }
     result.unreadable = window->unreadable_to > from;
@@ -372,12 +374,35 @@ void segment_report(const struct segment_file *segment, reader_on_damage on_dama
         on_damage(context, &damage);
 }
 
+/* The groups behind which some may not have been durable, oldest first: as many as are ever on their way to the disk at once. */
+struct open_groups {
+    unsigned count;
+    struct open_group {
+        uint64_t position, offset;
+    } groups[FORMAT_OPEN_GROUPS_MAX];
+};
+
+/* Takes a record; the oldest group left is the one with which recovery has to begin. */
+static void note_group(struct open_groups *open, const uint8_t *record, uint64_t position, uint64_t offset)
+{
+    uint64_t durable;
+    if (!format_record_begins_group(record, &durable))
+        return;
+    unsigned gone = open->count == FORMAT_OPEN_GROUPS_MAX;
+    while (gone < open->count && (gone + 1 < open->count ? open->groups[gone + 1].offset : offset) <= durable)
+        gone++;
+    memmove(open->groups, open->groups + gone, (open->count - gone) * sizeof *open->groups);
+    open->count -= gone;
+    open->groups[open->count++] = (struct open_group){position, offset};
+}
+
 static int scan(struct window *window, const struct segment_file *segment, reader_on_damage on_damage, void *context,
                 struct segment_end *end)
 {
     struct segment_end result = {
-        .position = FORMAT_SEGMENT_HEADER_SIZE, .last_group = FORMAT_SEGMENT_HEADER_SIZE, .next_offset = segment->base_offset};
+        .position = FORMAT_SEGMENT_HEADER_SIZE, .open_from = FORMAT_SEGMENT_HEADER_SIZE, .next_offset = segment->base_offset};
     struct segment_found found = {0};
+    struct open_groups open = {0};
     uint64_t looked_behind = 0; /* the position behind which `found` was found */
     for (;;) {
         const uint8_t *record;
@@ -394,12 +419,11 @@ static int scan(struct window *window, const struct segment_file *segment, reade
                 segment_report(
                     segment, on_damage, context,
                     (struct reader_damage){.position = result.position, .first_offset = result.next_offset, .next_offset = message.offset});
-            bool seal = format_record_is_seal(record);
-            if (format_record_is_group_start(record))
-                result.last_group = result.position;
+            bool is_message = format_record_is_message(record);
+            note_group(&open, record, result.position, message.offset);
             result.position += length;
-            result.next_offset = message.offset + !seal;
-            result.records += !seal;
+            result.next_offset = message.offset + is_message;
+            result.records += is_message;
             continue;
         }
         if (looked_behind != result.position) {
@@ -424,6 +448,8 @@ static int scan(struct window *window, const struct segment_file *segment, reade
         result.next_offset = found.offset;
     }
     result.torn = found.any;
+    if (open.count)
+        result.open_from = open.groups[0].position;
     if (result.next_offset < segment_known_end(segment)) {
         segment_report(segment, on_damage, context,
                        (struct reader_damage){.position = result.position,

@@ -243,7 +243,7 @@ static int gather(struct shrink *shrink, size_t limit, size_t *size, uint32_t *r
         format_record_decode(shrink->raw + at, &message);
         if (message.offset != shrink->next_offset + count)
             return ERR_CORRUPT;
-        count += !format_record_is_seal(shrink->raw + at);
+        count += format_record_is_message(shrink->raw + at);
         at += length;
     }
     bool full = check == FORMAT_CUT && have == limit;

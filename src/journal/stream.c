@@ -223,7 +223,7 @@ void stream_close(struct journal_stream *stream)
     if (stream->file >= 0) {
         /* The next start begins a new segment: this one is sealed, and what was zeroed ahead is given back. */
         _Alignas(8) uint8_t seal[FORMAT_RECORD_HEADER_SIZE];
-        format_record_encode(seal, &(struct message){.time_ns = clock_wall_ns(), .flags = FORMAT_FLAG_SEAL}, NULL, 0);
+        format_seal_encode(seal, clock_wall_ns());
         format_record_seal(seal, stream->next_offset, stream->salt, true);
         if (stream->position > FORMAT_SEGMENT_HEADER_SIZE &&
             disk_write_fully(stream->disk, stream->file, seal, sizeof seal, stream->position) == 0)
@@ -245,15 +245,18 @@ void stream_close(struct journal_stream *stream)
     pthread_mutex_destroy(&stream->lock);
 }
 
-int stream_make_room(struct journal_stream *stream, uint64_t bytes)
+bool stream_has_room(struct journal_stream *stream, uint64_t bytes)
 {
     bool empty = stream->position == FORMAT_SEGMENT_HEADER_SIZE;
     uint64_t now_ns = stream->retention.age_ns ? journal_monotonic_ns(stream->clock) : 0;
     if (empty)
         stream->begun_ns = now_ns; /* with this group */
     bool old = stream->retention.age_ns && now_ns - stream->begun_ns >= stream->retention.age_ns;
-    if (stream->file >= 0 && (empty || (!old && stream->position + bytes <= stream->segment_size)))
-        return 0;
+    return stream->file >= 0 && (empty || (!old && stream->position + bytes <= stream->segment_size));
+}
+
+int stream_begin_segment(struct journal_stream *stream)
+{
     return start_segment(stream, 0);
 }
 

@@ -39,7 +39,8 @@ struct journal_stream {
     uint64_t known_end;    /* offset behind the last that was written by what "ends" says (ends.h); 0: nothing is known */
     bool guarded, stepped; /* as in journal_options */
     struct journal *journal;
-    unsigned index, scribe;
+    unsigned index, scribe; /* of the stream in the journal; who writes it */
+    unsigned place;         /* of the stream in its scribe */
     void (*notify)(void *context);
     void *notify_context;
     void (*on_record)(void *context, const struct message *record);
@@ -90,9 +91,10 @@ void stream_close(struct journal_stream *stream);
 /* Between open and the first group: goes on at an offset behind the end (journal_stream_skip). */
 int stream_skip(struct journal_stream *stream, uint64_t offset);
 
-/* Scribe. Makes room for a group of `bytes`: rolls to a new segment when it does not fit, or when this one has been written to for as long
- * as a record is to be kept. Negative error: nothing changed. */
-int stream_make_room(struct journal_stream *stream, uint64_t bytes);
+/* Scribe. Whether a group of `bytes` goes into the segment: it fits, and this one has not been written to for as long as a record is to be
+ * kept. Otherwise it is to begin a new one, once all that was written is durable. A negative error: nothing has changed. */
+bool stream_has_room(struct journal_stream *stream, uint64_t bytes);
+int stream_begin_segment(struct journal_stream *stream);
 
 /* Scribe. Zeros to be written behind a group of `bytes`, up to the end of its last page: only a page that is written whole need not be
  * read first when the file was used before. The next group is written over them. */

@@ -97,7 +97,7 @@ static int recover_last(struct journal_stream *stream, uint64_t base_offset, uin
     error = segment_scan(stream->disk, &segment, stream_say_damage, stream, &end);
     bool readable = end.position > FORMAT_SEGMENT_HEADER_SIZE;
     if (!error && readable)
-        error = write_again(stream, segment.file, end.last_group, end.position);
+        error = write_again(stream, segment.file, end.open_from, end.position);
     if (error == ERR_NO_SPACE)
         error = 0; /* a full file system that copies what is written over: it is read as it is */
     if (!error && readable) {

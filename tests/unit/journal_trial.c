@@ -228,7 +228,8 @@ static void take_disk(struct trial *trial, struct simulated_disk *disk)
 
 void trial_init(struct trial *trial, uint64_t seed)
 {
-    *trial = (struct trial){.random = {seed}, .segment_size = TRIAL_SEGMENT_SIZE, .keeper_one_in = 4};
+    *trial = (struct trial){
+        .random = {seed}, .segment_size = TRIAL_SEGMENT_SIZE, .keeper_one_in = 4, .writers = 1 + (unsigned)(seed % JOURNAL_WRITERS_MAX)};
     take_disk(trial, simulated_disk_create(random_u64(&trial->random)));
 }
 
@@ -238,7 +239,8 @@ void trial_init_crashed(struct trial *crashed, const struct trial *trial, uint64
                               .segment_size = trial->segment_size,
                               .keeper_one_in = trial->keeper_one_in,
                               .readings = trial->readings,
-                              .compression_level = trial->compression_level};
+                              .compression_level = trial->compression_level,
+                              .writers = trial->writers};
     for (unsigned i = 0; i < TRIAL_STREAMS; i++) {
         struct trial_stream *stream = &crashed->streams[i];
         *stream = trial->streams[i];
@@ -287,6 +289,7 @@ int trial_open(struct trial *trial)
                                       .segment_size = trial->segment_size,
                                       .fatal = on_fatal,
                                       .compression_level = trial->compression_level,
+                                      .writers = trial->writers,
                                       .stepped = true};
     int error = journal_open(&trial->journal, &options);
     if (error)

@@ -41,6 +41,7 @@ struct trial {
     uint64_t segment_size;
     uint32_t keeper_one_in; /* of the group thread's writes and syncs one has the keeper at work beside it */
     int compression_level;  /* 0: none */
+    unsigned writers;       /* groups that may be under way at once */
     bool with_large;        /* some records are larger than a chunk of the journal */
 
     struct journal *journal;

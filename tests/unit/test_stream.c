@@ -87,12 +87,13 @@ static void a_roll_waits_for_the_zeroing_of_the_old_segment(void **state)
     assert_int_equal(stream_open(&stream), 0);
 
     uint64_t bytes = (1 << 20) + 4096; /* less than half of a segment, so that no next one is prepared */
-    assert_int_equal(stream_make_room(&stream, bytes), 0);
+    assert_true(stream_has_room(&stream, bytes));
     stream_claim(&stream, bytes);
     stream.position += bytes;
     stream.next_offset = 1;
     slow.armed = true;
-    assert_int_equal(stream_make_room(&stream, stream.segment_size - bytes), 0);
+    assert_false(stream_has_room(&stream, stream.segment_size - bytes));
+    assert_int_equal(stream_begin_segment(&stream), 0);
     pthread_mutex_lock(&slow.lock);
     slow.rolled = true;
     pthread_cond_signal(&slow.changed);
