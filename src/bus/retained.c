@@ -16,21 +16,31 @@ struct retained {
     struct retained_options options;
     pthread_mutex_t lock; /* guards all that follows */
     struct retained_tree *tree;
+    uint32_t passing, swept;           /* messages that are passing; the slot at which retained_expire goes on */
     struct journal_producer *producer; /* NULL: in memory only */
     uint64_t next_offset;              /* of the next record of the stream */
     size_t written;                    /* bytes of the stream's records from `valid_from` on */
-    uint64_t valid_from;               /* nothing before it is needed */
 
-    /* Writing again what was there when it began: the pass ends when all of it is written or has been replaced. */
-    struct retained_list rewriting;
-    size_t rewriting_at;
-    uint64_t rewriting_from; /* next_offset then */
-    size_t rewriting_before; /* `written` then */
+    /* Writing again what was written before a pass began. It ends when every slot was looked at; when the last of what it wrote is durable,
+     * nothing is needed of what lay before. */
+    bool rewriting;
+    uint32_t rewriting_at;    /* slot */
+    uint64_t rewriting_from;  /* next_offset when it began */
+    size_t rewriting_before;  /* `written` then */
+    uint64_t guard, guard_at; /* the guard may be set to the former when the latter is durable; 0: there is nothing to set */
 };
 
 static size_t record_size(const struct message *message)
 {
     return format_record_size(message, 0);
+}
+
+/* Whether there is room for one more; what is passing does not count. */
+static bool fits(struct retained *retained, const struct message *message)
+{
+    const struct retained_options *options = &retained->options;
+    return message->payload_length == 0 || retained_tree_count(retained->tree) - retained->passing < options->messages_max ||
+           retained_tree_holds(retained->tree, message);
 }
 
 /* ---- the start ---- */
@@ -45,12 +55,15 @@ static int load(struct retained *retained)
     uint64_t end = journal_stream_durable(options->stream), left_out = 0;
     struct message message;
     while (!(error = reader_next(reader, end, &message, NULL))) {
-        int taken = retained_tree_put(retained->tree, &message);
+        struct retained_message *made = NULL;
+        int taken = fits(retained, &message) ? retained_tree_put(retained->tree, &message, &made) : ERR_LIMIT;
         if (taken < 0 && taken != ERR_LIMIT) {
             error = taken;
             break;
         }
         left_out += taken == ERR_LIMIT;
+        if (taken > 0 && made)
+            made->offset = message.offset;
         retained->written += record_size(&message);
     }
     reader_close(reader);
@@ -79,7 +92,7 @@ int retained_open(const struct retained_options *options, struct retained **out)
     own->bytes_max = own->bytes_max ? own->bytes_max : RETAINED_BYTES_MAX_DEFAULT;
     own->backlog_max = own->backlog_max ? own->backlog_max : RETAINED_BACKLOG_MAX_DEFAULT;
     own->slack = own->slack ? own->slack : RETAINED_SLACK_DEFAULT;
-    int error = retained_tree_create(own->messages_max, own->bytes_max, &retained->tree);
+    int error = retained_tree_create(own->messages_max + RETAINED_PASSING_MAX, own->bytes_max, &retained->tree);
     if (!error && own->journal) {
         error = load(retained);
         if (!error)
@@ -98,7 +111,6 @@ void retained_close(struct retained *retained)
     if (!retained)
         return;
     journal_producer_close(retained->producer);
-    retained_list_fini(&retained->rewriting);
     retained_tree_destroy(retained->tree);
     pthread_mutex_destroy(&retained->lock);
     free(retained);
@@ -106,23 +118,24 @@ void retained_close(struct retained *retained)
 
 /* ---- the stream ---- */
 
-static int append(struct retained *retained, const struct message *message)
+static int append(struct retained *retained, const struct message *message, struct retained_message *made)
 {
     int error = journal_append(retained->producer, retained->options.stream, message, NULL, 0, 0);
     if (error)
         return error;
+    if (made)
+        made->offset = retained->next_offset;
     retained->next_offset++;
     retained->written += record_size(message);
     return 0;
 }
 
-/* Begins a pass when the stream holds more in vain than it may. Without memory for it a later message does. */
+/* Begins a pass when the stream holds more in vain than it may. */
 static void begin_rewriting(struct retained *retained)
 {
-    if (retained->rewriting.messages || retained->written < 2 * retained_tree_bytes(retained->tree) + retained->options.slack)
+    if (retained->rewriting || retained->guard || retained->written < 2 * retained_tree_bytes(retained->tree) + retained->options.slack)
         return;
-    if (retained_tree_find(retained->tree, NULL, 0, &retained->rewriting))
-        return;
+    retained->rewriting = true;
     retained->rewriting_at = 0;
     retained->rewriting_from = retained->next_offset;
     retained->rewriting_before = retained->written;
@@ -132,21 +145,23 @@ static void begin_rewriting(struct retained *retained)
 static void rewrite_some(struct retained *retained, size_t arrived)
 {
     begin_rewriting(retained);
-    struct retained_list *list = &retained->rewriting;
-    size_t budget = 2 * arrived > REWRITE_STEP ? 2 * arrived : REWRITE_STEP, from = retained->written;
-    while (retained->rewriting_at < list->count && retained->written - from < budget) {
-        struct retained_message *kept = list->messages[retained->rewriting_at];
-        struct message message = retained_message_view(kept);
-        if (retained_tree_has(retained->tree, kept) && append(retained, &message))
-            return; /* a later one goes on here */
-        retained->rewriting_at++;
-    }
-    if (retained->rewriting_from <= retained->valid_from || retained->rewriting_at < list->count)
+    if (!retained->rewriting || journal_producer_backlog(retained->producer) > retained->options.backlog_max)
         return;
-    retained_list_fini(list);
-    retained->valid_from = retained->rewriting_from;
+    size_t budget = 2 * arrived > REWRITE_STEP ? 2 * arrived : REWRITE_STEP, from = retained->written;
+    for (; retained->rewriting_at < retained_tree_slots(retained->tree) && retained->written - from < budget; retained->rewriting_at++) {
+        struct retained_message *kept = retained_tree_at(retained->tree, retained->rewriting_at);
+        if (!kept || kept->passing || kept->offset >= retained->rewriting_from)
+            continue;
+        struct message message = retained_message_view(kept);
+        if (append(retained, &message, kept))
+            return; /* a later one goes on here */
+    }
+    if (retained->rewriting_at < retained_tree_slots(retained->tree))
+        return;
+    retained->rewriting = false;
     retained->written -= retained->rewriting_before;
-    /* The guard may pass what is written again only when that is durable; see put(). */
+    retained->guard = retained->rewriting_from;
+    retained->guard_at = retained->next_offset;
 }
 
 static void discard(void *context, const struct journal_batch *batch)
@@ -155,24 +170,29 @@ static void discard(void *context, const struct journal_batch *batch)
     (void)batch;
 }
 
+static void move_guard(struct retained *retained)
+{
+    struct journal_stream *stream = retained->options.stream;
+    if (!retained->guard || journal_stream_durable(stream) < retained->guard_at)
+        return;
+    journal_stream_set_guard(stream, retained->guard);
+    retained->guard = 0;
+}
+
 static int put(struct retained *retained, const struct message *message)
 {
-    if (!retained->producer) {
-        int changed = retained_tree_put(retained->tree, message);
-        return changed < 0 ? changed : 0;
-    }
-    journal_producer_poll(retained->producer, discard, NULL);
-    if (journal_producer_backlog(retained->producer) == 0)
-        journal_stream_set_guard(retained->options.stream, retained->valid_from);
-    if (journal_producer_backlog(retained->producer) > retained->options.backlog_max)
+    if (!fits(retained, message))
         return ERR_LIMIT;
-    int changed = retained_tree_put(retained->tree, message);
-    if (changed <= 0)
-        return changed;
-    int error = append(retained, message);
+    if (retained->producer && (message->flags & MESSAGE_QOS_MASK) == 0 &&
+        journal_producer_backlog(retained->producer) > retained->options.backlog_max)
+        return ERR_BUSY;
+    struct retained_message *made;
+    int changed = retained_tree_put(retained->tree, message, &made);
+    if (changed <= 0 || !retained->producer)
+        return changed < 0 ? changed : 0;
+    int error = append(retained, message, made);
     if (!error)
         rewrite_some(retained, record_size(message));
-    journal_submit(retained->producer);
     return error;
 }
 
@@ -182,6 +202,50 @@ int retained_put(struct retained *retained, const struct message *message)
     int error = put(retained, message);
     pthread_mutex_unlock(&retained->lock);
     return error;
+}
+
+int retained_put_passing(struct retained *retained, const struct message *message)
+{
+    pthread_mutex_lock(&retained->lock);
+    bool there = retained_tree_holds(retained->tree, message);
+    struct retained_message *made = NULL;
+    int changed = !there && retained->passing == RETAINED_PASSING_MAX ? ERR_LIMIT : retained_tree_put(retained->tree, message, &made);
+    if (changed >= 0 && made) {
+        made->passing = true;
+        retained->passing += !there;
+    }
+    pthread_mutex_unlock(&retained->lock);
+    return changed < 0 ? changed : 0;
+}
+
+void retained_flush(struct retained *retained)
+{
+    if (!retained->producer)
+        return;
+    pthread_mutex_lock(&retained->lock);
+    journal_producer_poll(retained->producer, discard, NULL);
+    move_guard(retained);
+    journal_submit(retained->producer);
+    pthread_mutex_unlock(&retained->lock);
+}
+
+uint32_t retained_expire(struct retained *retained, uint64_t wall_ns)
+{
+    uint32_t removed = 0;
+    pthread_mutex_lock(&retained->lock);
+    uint32_t slots = retained_tree_slots(retained->tree), looked = 0;
+    if (retained_tree_expiring(retained->tree) == 0)
+        looked = slots;
+    for (; looked < slots && looked < RETAINED_SWEEP; looked++) {
+        retained->swept = retained->swept + 1 < slots ? retained->swept + 1 : 0;
+        const struct retained_message *kept = retained_tree_at(retained->tree, retained->swept);
+        if (kept && kept->expires_ns <= wall_ns) {
+            retained_tree_remove(retained->tree, retained->swept);
+            removed++;
+        }
+    }
+    pthread_mutex_unlock(&retained->lock);
+    return removed;
 }
 
 /* ---- asking ---- */
@@ -194,9 +258,24 @@ int retained_find(struct retained *retained, const char *filter, size_t length, 
     return error;
 }
 
+void retained_take(struct retained *retained, const struct retained_handle *handles, size_t count, uint64_t wall_ns,
+                   struct retained_message **messages)
+{
+    pthread_mutex_lock(&retained->lock);
+    for (size_t i = 0; i < count; i++) {
+        struct retained_message *message = retained_tree_get(retained->tree, handles[i]);
+        if (message && message->expires_ns <= wall_ns)
+            message = NULL; /* retained_expire removes it */
+        if (message)
+            atomic_fetch_add(&message->references, 1);
+        messages[i] = message;
+    }
+    pthread_mutex_unlock(&retained->lock);
+}
+
 void retained_status(struct retained *retained, struct retained_status *status)
 {
     pthread_mutex_lock(&retained->lock);
-    *status = (struct retained_status){retained_tree_count(retained->tree), retained_tree_bytes(retained->tree)};
+    *status = (struct retained_status){retained_tree_count(retained->tree) - retained->passing, retained_tree_bytes(retained->tree)};
     pthread_mutex_unlock(&retained->lock);
 }

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "bus/table.h"
+#include "mqtt/packet.h"
 #include "mqtt/topic.h"
 
 /* One level of one or more topics. */
@@ -16,16 +17,27 @@ struct node {
     struct node *first;           /* child */
     struct node *next, *previous; /* of the same parent */
     struct retained_message *message;
+    uint32_t slot; /* of the message */
     uint16_t level_length;
     char level[]; /* [level_length] */
 };
 
+enum { SLOTS_FIRST = 64, NO_SLOT = UINT32_MAX };
+
+struct slot {
+    struct node *node; /* NULL: free */
+    uint32_t generation;
+    uint32_t next_free;
+};
+
 struct retained_tree {
     uint64_t seed;
-    uint32_t messages_max, count;
+    uint32_t messages_max, count, expiring;
     size_t bytes_max, bytes; /* without the table's */
     struct table nodes;      /* but the root, by parent and level */
     struct node *root;
+    struct slot *slots; /* [slot_count] */
+    uint32_t slot_count, slot_capacity, free_slot;
 };
 
 struct level {
@@ -48,6 +60,7 @@ int retained_tree_create(uint32_t messages_max, size_t bytes_max, struct retaine
     tree->root = root;
     tree->messages_max = messages_max;
     tree->bytes_max = bytes_max;
+    tree->free_slot = NO_SLOT;
     *out = tree;
     return 0;
 }
@@ -69,6 +82,7 @@ void retained_tree_destroy(struct retained_tree *tree)
         free(node);
     }
     table_fini(&tree->nodes);
+    free(tree->slots);
     free(tree->root);
     free(tree);
 }
@@ -180,18 +194,65 @@ static int open_node(struct retained_tree *tree, const struct message *message, 
     return 0;
 }
 
-static void replace(struct retained_tree *tree, struct node *node, struct retained_message *message)
+static int reserve_slot(struct retained_tree *tree)
 {
-    if (node->message) {
-        tree->bytes -= message_size(node->message);
-        tree->count--;
-    }
+    if (tree->free_slot != NO_SLOT || tree->slot_count < tree->slot_capacity)
+        return 0;
+    uint32_t capacity = tree->slot_capacity ? tree->slot_capacity * 2 : SLOTS_FIRST;
+    size_t more = (capacity - tree->slot_capacity) * sizeof *tree->slots;
+    if (more > bytes_left(tree))
+        return ERR_LIMIT;
+    struct slot *slots = realloc(tree->slots, capacity * sizeof *slots);
+    if (!slots)
+        return ERR_NO_MEMORY;
+    tree->slots = slots;
+    tree->slot_capacity = capacity;
+    tree->bytes += more;
+    return 0;
+}
+
+static uint32_t take_slot(struct retained_tree *tree, struct node *node)
+{
+    uint32_t slot = tree->free_slot;
+    if (slot != NO_SLOT)
+        tree->free_slot = tree->slots[slot].next_free;
+    else
+        tree->slots[slot = tree->slot_count++].generation = 0;
+    tree->slots[slot].node = node;
+    return slot;
+}
+
+static void drop(struct retained_tree *tree, struct node *node)
+{
+    struct slot *slot = &tree->slots[node->slot];
+    tree->bytes -= message_size(node->message);
+    tree->count--;
+    tree->expiring -= node->message->expires_ns != UINT64_MAX;
     retained_release(node->message);
+    node->message = NULL;
+    *slot = (struct slot){.generation = slot->generation + 1, .next_free = tree->free_slot};
+    tree->free_slot = node->slot;
+}
+
+static void place(struct retained_tree *tree, struct node *node, struct retained_message *message)
+{
+    if (node->message)
+        drop(tree, node);
     node->message = message;
-    if (message) {
-        tree->bytes += message_size(message);
-        tree->count++;
-    }
+    node->slot = take_slot(tree, node);
+    tree->bytes += message_size(message);
+    tree->count++;
+    tree->expiring += message->expires_ns != UINT64_MAX;
+}
+
+/* When a message expires, as its properties say. */
+static uint64_t expiry_of(const struct message *message)
+{
+    struct mqtt_slice raw = {message->properties, message->properties_length};
+    uint32_t interval_s, at;
+    if (raw.length == 0 || !mqtt_properties_expiry(raw, &interval_s, &at))
+        return UINT64_MAX;
+    return message->time_ns + interval_s * UINT64_C(1000000000);
 }
 
 static int copy(struct retained_tree *tree, const struct node *node, const struct message *message, struct retained_message **out)
@@ -199,15 +260,17 @@ static int copy(struct retained_tree *tree, const struct node *node, const struc
     struct retained_message head = {.references = 1,
                                     .qos = message->flags & MESSAGE_QOS_MASK,
                                     .time_ns = message->time_ns,
+                                    .expires_ns = expiry_of(message),
                                     .topic_length = message->topic_length,
                                     .properties_length = message->properties_length,
                                     .payload_length = message->payload_length};
     size_t size = message_size(&head), freed = node->message ? message_size(node->message) : 0;
-    if (size > bytes_left(tree) + freed || (!node->message && tree->count >= tree->messages_max))
-        return ERR_LIMIT;
-    struct retained_message *made = malloc(size);
+    int error = node->message ? 0 : reserve_slot(tree);
+    if (!error && (size > bytes_left(tree) + freed || (!node->message && tree->count >= tree->messages_max)))
+        error = ERR_LIMIT;
+    struct retained_message *made = error ? NULL : malloc(size);
     if (!made)
-        return ERR_NO_MEMORY;
+        return error ? error : ERR_NO_MEMORY;
     memcpy(made, &head, sizeof head);
     uint8_t *at = made->bytes;
     memcpy(at, message->topic, message->topic_length);
@@ -219,31 +282,54 @@ static int copy(struct retained_tree *tree, const struct node *node, const struc
     return 0;
 }
 
-int retained_tree_put(struct retained_tree *tree, const struct message *message)
-{
-    struct retained_message *made = NULL;
-    struct node *node;
-    int error = open_node(tree, message, &node);
-    if (error)
-        return error;
-    bool changes = node->message || message->payload_length;
-    if (message->payload_length)
-        error = copy(tree, node, message, &made);
-    if (!error)
-        replace(tree, node, made);
-    prune(tree, node);
-    return error ? error : changes;
-}
-
-bool retained_tree_has(const struct retained_tree *tree, const struct retained_message *message)
+static const struct node *find_node(const struct retained_tree *tree, const struct message *message)
 {
     const struct node *node = tree->root;
-    const char *at = (const char *)message->bytes, *end = at + message->topic_length;
+    const char *at = message->topic, *end = at + message->topic_length;
     while (at && node) {
         struct level level = next_level(&at, end);
         node = find_child(tree, node, &level);
     }
-    return node && node->message == message;
+    return node;
+}
+
+bool retained_tree_holds(const struct retained_tree *tree, const struct message *message)
+{
+    const struct node *node = find_node(tree, message);
+    return node && node->message;
+}
+
+int retained_tree_put(struct retained_tree *tree, const struct message *message, struct retained_message **out)
+{
+    struct retained_message *made = NULL;
+    if (message->payload_length == 0) {
+        const struct node *node = find_node(tree, message);
+        bool found = node && node->message;
+        if (found)
+            retained_tree_remove(tree, node->slot);
+        if (out)
+            *out = NULL;
+        return found;
+    }
+    struct node *node;
+    int error = open_node(tree, message, &node);
+    if (error)
+        return error;
+    error = copy(tree, node, message, &made);
+    if (!error)
+        place(tree, node, made);
+    else
+        prune(tree, node);
+    if (!error && out)
+        *out = made;
+    return error ? error : 1;
+}
+
+void retained_tree_remove(struct retained_tree *tree, uint32_t slot)
+{
+    struct node *node = tree->slots[slot].node;
+    drop(tree, node);
+    prune(tree, node);
 }
 
 /* ---- what a filter asks for ---- */
@@ -253,7 +339,6 @@ struct search {
     const char *end; /* of the filter */
     struct retained_list *list;
     size_t capacity;
-    bool hidden; /* the server's own topics are wanted too */
 };
 
 static int add(struct search *search, const struct node *node)
@@ -263,28 +348,27 @@ static int add(struct search *search, const struct node *node)
     struct retained_list *list = search->list;
     if (list->count == search->capacity) {
         size_t capacity = search->capacity ? search->capacity * 2 : 16;
-        struct retained_message **messages = realloc(list->messages, capacity * sizeof *messages);
-        if (!messages)
+        struct retained_handle *handles = realloc(list->handles, capacity * sizeof *handles);
+        if (!handles)
             return ERR_NO_MEMORY;
-        list->messages = messages;
+        list->handles = handles;
         search->capacity = capacity;
     }
-    atomic_fetch_add(&node->message->references, 1);
-    list->messages[list->count++] = node->message;
+    list->handles[list->count++] = (struct retained_handle){node->slot, search->tree->slots[node->slot].generation};
     return 0;
 }
 
 /* A wildcard at the first level does not stand for the server's own topics (MQTT-4.7.2-1). */
-static bool is_hidden(const struct search *search, const struct node *child)
+static bool is_hidden(const struct node *child)
 {
-    return !search->hidden && !child->parent->parent && child->level_length && child->level[0] == '$';
+    return !child->parent->parent && child->level_length && child->level[0] == '$';
 }
 
 static int add_all(struct search *search, const struct node *node)
 {
     int error = add(search, node);
     for (const struct node *child = node->first; child && !error; child = child->next)
-        if (!is_hidden(search, child))
+        if (!is_hidden(child))
             error = add_all(search, child); /* as deep as a topic has levels: MQTT_TOPIC_LEVELS_MAX */
     return error;
 }
@@ -302,7 +386,7 @@ static int search_below(struct search *search, const struct node *node, const ch
     }
     int error = 0;
     for (const struct node *child = node->first; child && !error; child = child->next)
-        if (!is_hidden(search, child))
+        if (!is_hidden(child))
             error = search_below(search, child, at);
     return error;
 }
@@ -310,8 +394,8 @@ static int search_below(struct search *search, const struct node *node, const ch
 int retained_tree_find(const struct retained_tree *tree, const char *filter, size_t length, struct retained_list *list)
 {
     *list = (struct retained_list){0};
-    struct search search = {.tree = tree, .end = filter + length, .list = list, .hidden = !filter};
-    int error = filter ? search_below(&search, tree->root, filter) : add_all(&search, tree->root);
+    struct search search = {.tree = tree, .end = filter + length, .list = list};
+    int error = search_below(&search, tree->root, filter);
     if (error)
         retained_list_fini(list);
     return error;
@@ -319,16 +403,31 @@ int retained_tree_find(const struct retained_tree *tree, const char *filter, siz
 
 void retained_list_fini(struct retained_list *list)
 {
-    for (size_t i = 0; i < list->count; i++)
-        retained_release(list->messages[i]);
-    free(list->messages);
+    free(list->handles);
     *list = (struct retained_list){0};
+}
+
+struct retained_message *retained_tree_get(const struct retained_tree *tree, struct retained_handle handle)
+{
+    const struct slot *slot = &tree->slots[handle.slot];
+    return slot->node && slot->generation == handle.generation ? slot->node->message : NULL;
+}
+
+uint32_t retained_tree_slots(const struct retained_tree *tree)
+{
+    return tree->slot_count;
+}
+
+struct retained_message *retained_tree_at(const struct retained_tree *tree, uint32_t slot)
+{
+    const struct node *node = tree->slots[slot].node;
+    return node ? node->message : NULL;
 }
 
 struct message retained_message_view(const struct retained_message *message)
 {
     const uint8_t *properties = message->bytes + message->topic_length;
-    return (struct message){.offset = UINT64_MAX,
+    return (struct message){.offset = message->offset,
                             .time_ns = message->time_ns,
                             .topic = (const char *)message->bytes,
                             .topic_length = message->topic_length,
@@ -342,6 +441,11 @@ struct message retained_message_view(const struct retained_message *message)
 uint32_t retained_tree_count(const struct retained_tree *tree)
 {
     return tree->count;
+}
+
+uint32_t retained_tree_expiring(const struct retained_tree *tree)
+{
+    return tree->expiring;
 }
 
 size_t retained_tree_bytes(const struct retained_tree *tree)

@@ -132,6 +132,12 @@ int mqtt_properties_decode(struct mqtt_slice raw, enum mqtt_packet_type type, st
  * the walk where they stop making sense. */
 bool mqtt_properties_next_user(struct mqtt_slice raw, uint32_t *position, struct mqtt_slice *name, struct mqtt_slice *value);
 
+/* Whether `raw` holds a message expiry interval; *interval_s gets it and *at where its four bytes lie in raw. */
+bool mqtt_properties_expiry(struct mqtt_slice raw, uint32_t *interval_s, uint32_t *at);
+
+/* Appends the properties of `raw` to `out` as they are, but for those of one identifier. 0, ERR_LIMIT or ERR_NO_MEMORY. */
+int mqtt_properties_without(struct mqtt_slice raw, enum mqtt_property property, struct buffer *out);
+
 /* ---- packets ---- */
 
 struct mqtt_connect {

@@ -213,20 +213,26 @@ int mqtt_properties_decode(struct mqtt_slice raw, enum mqtt_packet_type type, st
     return wire_properties_decode(raw, type, out);
 }
 
+/* The next property, whatever it may stand in; false at the end, and where bytes stop making sense. */
+static bool walk(struct wire_reader *reader, struct wire_property *property)
+{
+    if (!wire_left(reader))
+        return false;
+    uint8_t identifier = *reader->at++;
+    if (identifier > PROPERTY_IDENTIFIER_MAX || rules[identifier].kind == KIND_UNKNOWN)
+        return false;
+    property->identifier = identifier;
+    return read_value(reader, &rules[identifier], property) == 0;
+}
+
 bool mqtt_properties_next_user(struct mqtt_slice raw, uint32_t *position, struct mqtt_slice *name, struct mqtt_slice *value)
 {
     if (*position >= raw.length)
         return false;
     struct wire_reader reader = wire_reader_of(raw.data + *position, raw.length - *position);
-    while (wire_left(&reader)) {
-        struct wire_property property;
-        uint8_t identifier = *reader.at++;
-        if (identifier > PROPERTY_IDENTIFIER_MAX || rules[identifier].kind == KIND_UNKNOWN)
-            break;
-        const struct property_rule *rule = &rules[identifier];
-        if (read_value(&reader, rule, &property))
-            break;
-        if (rule->kind != KIND_PAIR)
+    struct wire_property property;
+    while (walk(&reader, &property)) {
+        if (property.identifier != MQTT_PROPERTY_USER)
             continue;
         *position = (uint32_t)(reader.at - raw.data);
         *name = property.value;
@@ -235,6 +241,34 @@ bool mqtt_properties_next_user(struct mqtt_slice raw, uint32_t *position, struct
     }
     *position = raw.length;
     return false;
+}
+
+bool mqtt_properties_expiry(struct mqtt_slice raw, uint32_t *interval_s, uint32_t *at)
+{
+    struct wire_reader reader = wire_reader_of(raw.data, raw.length);
+    struct wire_property property;
+    while (walk(&reader, &property)) {
+        if (property.identifier != MQTT_PROPERTY_MESSAGE_EXPIRY)
+            continue;
+        *interval_s = property.number;
+        *at = (uint32_t)(reader.at - raw.data) - 4;
+        return true;
+    }
+    return false;
+}
+
+int mqtt_properties_without(struct mqtt_slice raw, enum mqtt_property unwanted, struct buffer *out)
+{
+    struct wire_reader reader = wire_reader_of(raw.data, raw.length);
+    struct wire_property property;
+    size_t before = out->length;
+    int error = 0;
+    for (const uint8_t *start = reader.at; !error && walk(&reader, &property); start = reader.at)
+        if (property.identifier != unwanted)
+            error = buffer_append(out, start, (size_t)(reader.at - start));
+    if (error)
+        out->length = before;
+    return error;
 }
 
 /* ---- writing ---- */

@@ -32,7 +32,17 @@ static struct retained *open_store(uint32_t messages_max, size_t bytes_max)
 static int put(struct retained *retained, const char *topic, const char *payload)
 {
     struct message message = make(topic, payload);
-    return retained_put(retained, &message);
+    int error = retained_put(retained, &message);
+    retained_flush(retained);
+    return error;
+}
+
+/* The message of a handle, with a reference; NULL: it is gone. */
+static struct retained_message *take(struct retained *retained, struct retained_handle handle, uint64_t wall_ns)
+{
+    struct retained_message *message;
+    retained_take(retained, &handle, 1, wall_ns, &message);
+    return message;
 }
 
 static struct retained_status status_of(struct retained *retained)
@@ -49,11 +59,13 @@ static void assert_kept(struct retained *retained, const char *topic, const char
     assert_int_equal(retained_find(retained, topic, strlen(topic), &list), 0);
     assert_int_equal(list.count, payload != NULL);
     if (payload) {
-        const struct retained_message *message = list.messages[0];
+        struct retained_message *message = take(retained, list.handles[0], 0);
+        assert_non_null(message);
         assert_int_equal(message->payload_length, strlen(payload));
         assert_memory_equal(message->bytes, topic, strlen(topic));
         assert_memory_equal(message->bytes + message->topic_length + message->properties_length, payload, strlen(payload));
         assert_int_equal(message->qos, 1);
+        retained_release(message);
     }
     retained_list_fini(&list);
 }
@@ -73,7 +85,7 @@ static void an_empty_payload_removes(void **state)
     assert_int_equal(put(retained, "a/c", ""), 0);
     assert_kept(retained, "a/b", NULL);
     assert_int_equal(status_of(retained).count, 0);
-    assert_true(status_of(retained).bytes <= empty + 64 * 16); /* the table's slots stay */
+    assert_true(status_of(retained).bytes <= empty + 2 * 64 * 16); /* the slots stay, and the table's */
     retained_close(retained);
 }
 
@@ -89,11 +101,14 @@ static void properties_and_times_are_kept(void **state)
     assert_int_equal(retained_put(retained, &message), 0);
     struct retained_list list;
     assert_int_equal(retained_find(retained, "t", 1, &list), 0);
-    assert_int_equal(list.messages[0]->time_ns, 77);
-    assert_int_equal(list.messages[0]->qos, 2);
-    assert_memory_equal(list.messages[0]->bytes, "t\x01\x01x", 4);
+    struct retained_message *taken = take(retained, list.handles[0], 0);
+    assert_int_equal(taken->time_ns, 77);
+    assert_int_equal(taken->qos, 2);
+    assert_memory_equal(taken->bytes, "t\x01\x01x", 4);
     assert_int_equal(put(retained, "t", "other"), 0);
-    assert_memory_equal(list.messages[0]->bytes, "t\x01\x01x", 4); /* whoever has it keeps it */
+    assert_memory_equal(taken->bytes, "t\x01\x01x", 4); /* whoever has it keeps it */
+    assert_null(take(retained, list.handles[0], 0));    /* and it is not the topic's message any more */
+    retained_release(taken);
     retained_list_fini(&list);
     retained_close(retained);
 }
@@ -145,8 +160,11 @@ static void filters_find_what_a_list_says(void **state)
         assert_int_equal(retained_find(retained, filter, strlen(filter), &list), 0);
         if (list.count != expected)
             fail_msg("filter %s: %zu found, %zu expected", filter, list.count, expected);
-        for (size_t i = 0; i < list.count; i++)
-            assert_true(mqtt_topic_matches(filter, strlen(filter), (const char *)list.messages[i]->bytes, list.messages[i]->topic_length));
+        for (size_t i = 0; i < list.count; i++) {
+            struct retained_message *found = take(retained, list.handles[i], 0);
+            assert_true(mqtt_topic_matches(filter, strlen(filter), (const char *)found->bytes, found->topic_length));
+            retained_release(found);
+        }
         retained_list_fini(&list);
     }
     retained_close(retained);
@@ -186,7 +204,7 @@ static void what_does_not_fit_changes_nothing(void **state)
     assert_kept(retained, "a", "2");
     retained_close(retained);
 
-    enum { ROOM = 8192 };
+    enum { ROOM = 16384 };
     retained = open_store(0, ROOM);
     static char large[ROOM];
     memset(large, 'x', sizeof large - 1);
@@ -198,6 +216,48 @@ static void what_does_not_fit_changes_nothing(void **state)
         count++;
     assert_in_range(count, 20, 200);
     assert_true(status_of(retained).bytes <= ROOM);
+    retained_close(retained);
+}
+
+static void what_is_passing_has_a_limit_of_its_own(void **state)
+{
+    (void)state;
+    struct retained *retained = open_store(1, 0);
+    assert_int_equal(put(retained, "a", "1"), 0);
+    char topic[16];
+    for (int i = 0; i < RETAINED_PASSING_MAX + 1; i++) {
+        snprintf(topic, sizeof topic, "$SYS/%d", i);
+        struct message message = make(topic, "value");
+        assert_int_equal(retained_put_passing(retained, &message), i < RETAINED_PASSING_MAX ? 0 : ERR_LIMIT);
+        assert_int_equal(retained_put_passing(retained, &message), i < RETAINED_PASSING_MAX ? 0 : ERR_LIMIT);
+    }
+    assert_int_equal(status_of(retained).count, 1);
+    assert_int_equal(put(retained, "b", "1"), ERR_LIMIT);
+    assert_int_equal(put(retained, "a", "2"), 0);
+    retained_close(retained);
+}
+
+static void what_has_expired_goes(void **state)
+{
+    (void)state;
+    struct retained *retained = open_store(0, 0);
+    struct message message = make("t", "x");
+    message.properties = (const uint8_t *)"\x01\x01\x02\x00\x00\x00\x05";
+    message.properties_length = 7;
+    message.time_ns = 1000000000;
+    assert_int_equal(retained_put(retained, &message), 0);
+    assert_int_equal(put(retained, "u", "x"), 0);
+    struct retained_list list;
+    assert_int_equal(retained_find(retained, "t", 1, &list), 0);
+    retained_release(take(retained, list.handles[0], 5999999999));
+    assert_null(take(retained, list.handles[0], 6000000000));
+    retained_list_fini(&list);
+    assert_int_equal(retained_expire(retained, 5999999999), 0);
+    assert_int_equal(status_of(retained).count, 2);
+    assert_int_equal(retained_expire(retained, 6000000000), 1);
+    assert_int_equal(retained_expire(retained, 6000000000), 0);
+    assert_int_equal(status_of(retained).count, 1);
+    assert_kept(retained, "t", NULL);
     retained_close(retained);
 }
 
@@ -215,8 +275,14 @@ static void *put_and_find(void *context)
         const char *payload = random_u64(&random) % 4 ? "payload" : "";
         put(retained, topic, payload);
         struct retained_list list;
-        if (i % 16 == 0 && retained_find(retained, "t/#", 3, &list) == 0)
+        if (i % 16 == 0 && retained_find(retained, "t/#", 3, &list) == 0) {
+            struct retained_message *taken[10];
+            size_t count = list.count < 10 ? list.count : 10;
+            retained_take(retained, list.handles, count, 0, taken);
+            for (size_t j = 0; j < count; j++)
+                retained_release(taken[j]);
             retained_list_fini(&list);
+        }
     }
     return NULL;
 }
@@ -339,6 +405,8 @@ int main(void)
         cmocka_unit_test(filters_find_what_a_list_says),
         cmocka_unit_test(the_deepest_topic_is_found),
         cmocka_unit_test(what_does_not_fit_changes_nothing),
+        cmocka_unit_test(what_is_passing_has_a_limit_of_its_own),
+        cmocka_unit_test(what_has_expired_goes),
         cmocka_unit_test(threads_share_it),
         cmocka_unit_test_setup_teardown(a_start_finds_what_was_there, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(the_stream_does_not_grow_with_time, test_folder_make, test_folder_remove),
