@@ -25,7 +25,9 @@ static uint64_t sum(const struct bus *bus, size_t counter_at)
 
 static void collect(void *owner, struct metrics_writer *writer)
 {
-    static const char *const drops[] = {"queue_full", "packet_too_large", "overloaded", "no_memory", "memory"};
+    static const char *const drops[] = {"queue_full", "packet_too_large", "overloaded", "no_memory", "memory", "expired"};
+    static const char *const retained_drops[] = {"limit", "overloaded"};
+    static const char *const refusals[] = {"reserved"};
     static const char *const closes[] = {"protocol", "keep_alive", "taken_over", "slow", "limit", "shutdown"};
     static const char *const pauses[] = {"journal", "subscriber", "overloaded", "unread", "memory", "packet"};
     static const char *const levels[] = {"0", "1", "2"};
@@ -43,6 +45,15 @@ static void collect(void *owner, struct metrics_writer *writer)
     }
     for (unsigned i = 0; i < DROP_REASONS; i++)
         metrics_sample_u64(writer, METRIC_BUS_DROPPED, sum(bus, COUNTER_AT(dropped) + i * 8), "reason", drops[i], NULL);
+    struct retained_status retained;
+    retained_status(bus->retained, &retained);
+    metrics_sample_u64(writer, METRIC_BUS_RETAINED, retained.count, NULL);
+    metrics_sample_u64(writer, METRIC_BUS_RETAINED_BYTES, retained.bytes, NULL);
+    for (unsigned i = 0; i < RETAINED_DROPS; i++)
+        metrics_sample_u64(writer, METRIC_BUS_RETAINED_DROPPED, sum(bus, COUNTER_AT(retained_dropped) + i * 8), "reason", retained_drops[i],
+                           NULL);
+    for (unsigned i = 0; i < REFUSED_REASONS; i++)
+        metrics_sample_u64(writer, METRIC_BUS_REFUSED, sum(bus, COUNTER_AT(refused) + i * 8), "reason", refusals[i], NULL);
     for (unsigned i = 0; i < CLOSE_REASONS; i++)
         metrics_sample_u64(writer, METRIC_BUS_DISCONNECTS, sum(bus, COUNTER_AT(closed) + i * 8), "reason", closes[i], NULL);
     for (unsigned i = 0; i < PAUSE_REASONS; i++)
@@ -59,6 +70,19 @@ static int copy_filters(struct bus *bus, const struct bus_options *options)
     return 0;
 }
 
+static int open_retained(struct bus *bus)
+{
+    const struct bus_options *options = &bus->options;
+    struct retained_options retained = {.messages_max = options->retained_max,
+                                        .bytes_max = options->retained_size_max,
+                                        .journal = options->journal,
+                                        .stream = options->retained};
+    int error = retained_open(&retained, &bus->retained);
+    if (error)
+        diagnostics(DIAGNOSTICS_ERROR, "bus", "the retained messages cannot be taken up again: %s", error_text(error));
+    return error;
+}
+
 int bus_start(struct bus **out, const struct bus_options *options)
 {
     struct bus *bus = calloc(1, sizeof *bus);
@@ -67,6 +91,7 @@ int bus_start(struct bus **out, const struct bus_options *options)
     bus->options = *options;
     bus->options.mail_soft_max = options->mail_soft_max ? options->mail_soft_max : LOOP_MAIL_SOFT_MAX;
     bus->options.mail_hard_max = options->mail_hard_max ? options->mail_hard_max : LOOP_MAIL_HARD_MAX;
+    bus->options.retained_max = options->retained_max ? options->retained_max : RETAINED_MESSAGES_MAX_DEFAULT;
     bus->loops = calloc(options->loop_count, sizeof *bus->loops);
     pthread_mutex_init(&bus->clients_lock, NULL);
     pthread_mutex_init(&bus->publish_lock, NULL);
@@ -75,6 +100,8 @@ int bus_start(struct bus **out, const struct bus_options *options)
     int error = bus->loops ? copy_filters(bus, options) : ERR_NO_MEMORY;
     if (!error)
         error = router_create(&(struct router_options){.subscriptions_max = options->subscriptions_max}, &bus->router);
+    if (!error)
+        error = open_retained(bus);
     if (!error)
         error = router_cache_create(NULL, &bus->publish_cache);
     if (!error)
@@ -122,6 +149,7 @@ void bus_stop(struct bus *bus)
         loop_join(&bus->loops[i]);
     for (unsigned i = 0; bus->loops && i < bus->options.loop_count; i++)
         loop_fini(&bus->loops[i]); /* after all have ended: they write to one another */
+    retained_close(bus->retained);
     router_cache_destroy(bus->publish_cache);
     router_destroy(bus->router);
     pthread_mutex_destroy(&bus->publish_lock);

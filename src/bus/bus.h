@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/message.h"
+#include "journal/journal.h"
 #include "queue/queue.h"
 
 enum { BUS_LOOPS_MAX = 64, BUS_INGEST_FILTERS_MAX = 2 };
@@ -32,6 +33,12 @@ struct bus_options {
     struct queue *queue;        /* gets publishes of QoS 1 and 2; to be consumed, of any QoS, those that match one of ingest_filters */
     const char *ingest_filters[BUS_INGEST_FILTERS_MAX]; /* topic filters, for example "OPCPUBSUB/#"; NULL: none; copied */
     bool acknowledge_at_once;                           /* durability "memory": PUBACK and PUBREC do not wait for the journal */
+    uint32_t retained_max;                              /* retained messages; 0: RETAINED_MESSAGES_MAX_DEFAULT */
+    size_t retained_size_max;                           /* bytes of memory for them; 0: RETAINED_BYTES_MAX_DEFAULT */
+    struct journal *journal;                            /* started; NULL: retained messages live as long as the bus */
+    struct journal_stream *retained;                    /* of the journal, for them (retained.h) */
+    uint16_t topic_alias_max;                           /* topic aliases of each direction of a connection; 0: none */
+    const char *response_information;                   /* for clients that ask for it (MQTT 5); NULL or empty: none; it stays */
 };
 
 struct bus;

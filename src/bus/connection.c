@@ -9,7 +9,7 @@
 #include "base/diagnostics.h"
 #include "base/error.h"
 
-enum { ACKNOWLEDGEMENT_SIZE = 4 }; /* PUBACK and PUBREC without a reason */
+enum { CONNACK_PROPERTIES_MAX = 256 << 10 };
 
 /* What the socket has not taken. */
 static size_t unwritten(const struct connection *connection)
@@ -21,7 +21,7 @@ static size_t unwritten(const struct connection *connection)
  * limit alone: all of them together are few, as the journal's backlog bounds the messages that they answer. */
 static size_t owed(const struct connection *connection)
 {
-    return unwritten(connection) + (size_t)connection->session.inbound_unacknowledged * ACKNOWLEDGEMENT_SIZE;
+    return unwritten(connection) + (size_t)connection->session.inbound_unacknowledged * CONNECTION_ACKNOWLEDGEMENT;
 }
 
 void connection_note_queue(struct connection *connection)
@@ -64,6 +64,8 @@ static void fini(struct connection *connection)
     buffer_fini(&connection->out);
     buffer_fini(&connection->sending);
     buffer_fini(&connection->waiting);
+    buffer_fini(&connection->refusals);
+    aliases_destroy(connection->aliases);
     buffer_fini(&connection->will_topic);
     buffer_fini(&connection->will_payload);
     free(connection);
@@ -88,10 +90,11 @@ static void publish_will(struct connection *connection)
     connection->will = false;
     struct mqtt_publish will = {
         .qos = connection->will_qos,
+        .retain = connection->will_retain,
         .topic = {connection->will_topic.data, (uint32_t)connection->will_topic.length},
         .payload = {connection->will_payload.data, (uint32_t)connection->will_payload.length},
     };
-    deliver_publish(connection, &will, true);
+    deliver_will(connection->loop, &will);
 }
 
 void connection_drop(struct connection *connection)
@@ -105,6 +108,7 @@ void connection_drop(struct connection *connection)
     router_remove_connection(loop->bus->router, loop->index, connection->slot, connection->generation);
     counter_add(&loop->counters.subscriptions, (uint64_t) - (int64_t)connection->subscriptions);
     clients_release(connection);
+    handout_end(connection);
     connection_note_queue(connection);
     memory_note_in(connection);
     loop_forget(connection);
@@ -138,6 +142,14 @@ void connection_end(struct connection *connection)
     connection_drop(connection);
 }
 
+/* Without memory, or where the client takes no packet of this size, it is closed without a word. */
+static void put_disconnect(struct connection *connection, uint8_t reason)
+{
+    const struct mqtt_session *session = &connection->session;
+    (void)mqtt_refusal_encode(&connection->out, MQTT_DISCONNECT, 0, &reason, 1, mqtt_session_reason(session, reason, NULL),
+                              session->peer_packet_size_max);
+}
+
 void connection_close(struct connection *connection, enum close_reason reason, int mqtt_reason)
 {
     if (connection->closing)
@@ -150,7 +162,7 @@ void connection_close(struct connection *connection, enum close_reason reason, i
     uv_read_stop((uv_stream_t *)&connection->handle);
     connection->goodbye = reason != CLOSE_SLOW && connection_queued(connection) <= connection->loop->bus->options.outgoing_soft_max;
     if (connection->goodbye && connection->session.version == MQTT_VERSION_5_0 && connection->session.state == MQTT_SESSION_ACTIVE)
-        mqtt_disconnect_encode(&connection->out, MQTT_VERSION_5_0, (uint8_t)mqtt_reason);
+        put_disconnect(connection, (uint8_t)mqtt_reason);
     connection->progress_ns = uv_now(&connection->loop->uv) * 1000000u;
     loop_watch(connection->loop);
     loop_mark_dirty(connection); /* ended at the end of the turn: whoever called may be walking a list that this would change */
@@ -176,6 +188,8 @@ static void on_written(uv_write_t *request, int status)
         connection_flush(connection);
     connection_note_queue(connection);
     connection_retry(connection);
+    if (connection->handouts)
+        handout_resume(connection);
 }
 
 void connection_flush(struct connection *connection)
@@ -200,6 +214,8 @@ void connection_flush(struct connection *connection)
         connection_note_queue(connection);
         if (connection->out.capacity > CONNECTION_KEEP_BUFFER)
             loop_watch(connection->loop); /* given back when it turns out to be idle */
+        if (connection->handouts)
+            handout_resume(connection);
         return;
     }
     struct buffer rest = connection->out;
@@ -219,42 +235,23 @@ void connection_flush(struct connection *connection)
     connection_note_queue(connection);
 }
 
-/* Appends an acknowledgement without a reason; whether it could. */
-static bool put_acknowledgement(struct connection *connection, enum mqtt_packet_type type, uint16_t packet_id)
-{
-    struct buffer *out = &connection->out;
-    if (connection->closing || buffer_reserve(out, ACKNOWLEDGEMENT_SIZE))
-        return false; /* a connection that cannot take four bytes is closed by its limits */
-    uint8_t *at = out->data + out->length;
-    at[0] = (uint8_t)(type << 4);
-    at[1] = 2;
-    at[2] = (uint8_t)(packet_id >> 8);
-    at[3] = (uint8_t)packet_id;
-    out->length += ACKNOWLEDGEMENT_SIZE;
-    loop_mark_dirty(connection);
-    return true;
-}
-
-void connection_acknowledge(struct connection *connection, uint16_t packet_id, bool exactly_once)
-{
-    if (!put_acknowledgement(connection, exactly_once ? MQTT_PUBREC : MQTT_PUBACK, packet_id))
-        return;
-    if (exactly_once)
-        mqtt_session_recorded(&connection->session, packet_id);
-    else
-        mqtt_session_acknowledged(&connection->session);
-}
-
 /* ---- events ---- */
+
+static struct mqtt_slice text(const char *zero_terminated)
+{
+    return (struct mqtt_slice){(const uint8_t *)zero_terminated, (uint32_t)strlen(zero_terminated)};
+}
 
 static int connack_properties(struct connection *connection, const struct mqtt_connect *connect, struct mqtt_slice assigned,
                               uint16_t keep_alive_s, struct buffer *out)
 {
     const struct bus_options *options = &connection->loop->bus->options;
     int error = mqtt_property_u16(out, MQTT_PROPERTY_RECEIVE_MAXIMUM, options->receive_maximum);
-    error = error ? error : mqtt_property_byte(out, MQTT_PROPERTY_RETAIN_AVAILABLE, 0);
     error = error ? error : mqtt_property_u32(out, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE, options->packet_size_max);
-    error = error ? error : mqtt_property_byte(out, MQTT_PROPERTY_SUBSCRIPTION_IDENTIFIER_AVAILABLE, 0);
+    if (options->topic_alias_max)
+        error = error ? error : mqtt_property_u16(out, MQTT_PROPERTY_TOPIC_ALIAS_MAXIMUM, options->topic_alias_max);
+    if (connect->properties.request_response_information && options->response_information && *options->response_information)
+        error = error ? error : mqtt_property_text(out, MQTT_PROPERTY_RESPONSE_INFORMATION, text(options->response_information));
     error = error ? error : mqtt_property_byte(out, MQTT_PROPERTY_SHARED_AVAILABLE, 0);
     if (connect->properties.session_expiry_interval)
         error = error ? error : mqtt_property_u32(out, MQTT_PROPERTY_SESSION_EXPIRY, 0);
@@ -269,12 +266,11 @@ static int keep_will(struct connection *connection, const struct mqtt_connect *c
 {
     if (!connect->will)
         return 0;
-    if (connect->will_retain && connect->version == MQTT_VERSION_5_0)
-        return ERR_RETAIN_NOT_SUPPORTED;
     int error = buffer_append(&connection->will_topic, connect->will_topic.data, connect->will_topic.length);
     error = error ? error : buffer_append(&connection->will_payload, connect->will_payload.data, connect->will_payload.length);
     connection->will = !error;
     connection->will_qos = connect->will_qos;
+    connection->will_retain = connect->will_retain;
     return error;
 }
 
@@ -301,7 +297,7 @@ static void on_connect(struct connection *connection, const struct mqtt_connect 
     if (connect->version == MQTT_VERSION_5_0 && most && (keep_alive_s == 0 || keep_alive_s > most))
         keep_alive_s = most;
     struct buffer properties;
-    buffer_init(&properties, 1024);
+    buffer_init(&properties, CONNACK_PROPERTIES_MAX);
     if (connect->version == MQTT_VERSION_5_0)
         error = connack_properties(connection, connect, assigned, keep_alive_s, &properties);
     if (!error)
@@ -313,69 +309,9 @@ static void on_connect(struct connection *connection, const struct mqtt_connect 
         return;
     }
     mqtt_session_accept(&connection->session, keep_alive_s);
+    uint16_t aliases = connect->properties.topic_alias_maximum, aliases_max = bus->options.topic_alias_max;
+    connection->aliases = aliases_create(aliases < aliases_max ? aliases : aliases_max);
     loop_watch(connection->loop);
-}
-
-static void on_subscribe(struct connection *connection, const struct mqtt_subscribe *subscribe)
-{
-    struct loop *loop = connection->loop;
-    bool modern = connection->session.version == MQTT_VERSION_5_0;
-    if (subscribe->properties.present & (uint64_t)1 << MQTT_PROPERTY_SUBSCRIPTION_IDENTIFIER) {
-        connection_close(connection, CLOSE_PROTOCOL, 0xa1);
-        return;
-    }
-    struct buffer codes;
-    buffer_init(&codes, MQTT_REMAINING_LENGTH_MAX);
-    struct mqtt_subscription wanted;
-    int error = 0;
-    for (uint32_t position = 0; !error && mqtt_subscribe_next(subscribe, false, &position, &wanted);) {
-        struct router_subscription subscription = {
-            .loop = loop->index,
-            .connection = connection->slot,
-            .generation = connection->generation,
-            .qos = wanted.qos,
-            .options = wanted.no_local ? ROUTER_NO_LOCAL : 0,
-        };
-        int added = router_subscribe(loop->bus->router, (const char *)wanted.filter.data, wanted.filter.length, &subscription);
-        if (added == 0) {
-            connection->subscriptions++;
-            counter_add(&loop->counters.subscriptions, 1);
-        }
-        uint8_t code = subscription.qos;
-        if (added < 0)
-            code = !modern ? 0x80 : added == ERR_NOT_SUPPORTED ? 0x9e : (uint8_t)error_mqtt_reason(added);
-        error = buffer_append(&codes, &code, 1);
-    }
-    if (!error)
-        error = mqtt_suback_encode(&connection->out, connection->session.version, subscribe->packet_id, codes.data, codes.length);
-    buffer_fini(&codes);
-    if (error)
-        connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
-}
-
-static void on_unsubscribe(struct connection *connection, const struct mqtt_subscribe *unsubscribe)
-{
-    struct loop *loop = connection->loop;
-    struct buffer codes;
-    buffer_init(&codes, MQTT_REMAINING_LENGTH_MAX);
-    struct mqtt_subscription named;
-    int error = 0;
-    for (uint32_t position = 0; !error && mqtt_subscribe_next(unsubscribe, true, &position, &named);) {
-        struct router_subscription subscription = {
-            .loop = loop->index, .connection = connection->slot, .generation = connection->generation};
-        bool found = router_unsubscribe(loop->bus->router, (const char *)named.filter.data, named.filter.length, &subscription);
-        if (found) {
-            connection->subscriptions--;
-            counter_add(&loop->counters.subscriptions, (uint64_t)-1);
-        }
-        uint8_t code = found ? 0x00 : 0x11;
-        error = buffer_append(&codes, &code, 1);
-    }
-    if (!error)
-        error = mqtt_unsuback_encode(&connection->out, connection->session.version, unsubscribe->packet_id, codes.data, codes.length);
-    buffer_fini(&codes);
-    if (error)
-        connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
 }
 
 static void on_error(struct connection *connection, int error)
@@ -400,7 +336,7 @@ static void act(struct connection *connection, struct mqtt_event *event, uint64_
     case MQTT_EVENT_REPEAT:
         counter_add(&connection->loop->counters.received[2], 1);
         if (event->recorded)
-            put_acknowledgement(connection, MQTT_PUBREC, event->publish.packet_id);
+            acknowledge_put(connection, MQTT_PUBREC, event->publish.packet_id);
         break;
     case MQTT_EVENT_PUBREL:
         answer(connection, MQTT_PUBCOMP, event);
@@ -417,10 +353,10 @@ static void act(struct connection *connection, struct mqtt_event *event, uint64_
         on_connect(connection, &event->connect);
         break;
     case MQTT_EVENT_SUBSCRIBE:
-        on_subscribe(connection, &event->subscribe);
+        subscribe_add(connection, &event->subscribe);
         break;
     case MQTT_EVENT_UNSUBSCRIBE:
-        on_unsubscribe(connection, &event->subscribe);
+        subscribe_remove(connection, &event->subscribe);
         break;
     case MQTT_EVENT_PING:
         if (mqtt_empty_encode(&connection->out, MQTT_PINGRESP))
@@ -450,7 +386,7 @@ static size_t process(struct connection *connection, const uint8_t *bytes, size_
     while (!connection->closing && !connection->paused) {
         size_t consumed;
         mqtt_session_next(&connection->session, bytes + done, length - done, now_ns, &consumed, &event);
-        if (event.type == MQTT_EVENT_PUBLISH && !deliver_publish(connection, &event.publish, false)) {
+        if (event.type == MQTT_EVENT_PUBLISH && !deliver_publish(connection, &event.publish)) {
             mqtt_session_forget(&connection->session, &event.publish); /* it will be offered again */
             break;
         }
@@ -465,6 +401,8 @@ static size_t process(struct connection *connection, const uint8_t *bytes, size_
         return length;
     if (connection->waiting.length)
         deliver_waiting(connection);
+    if (connection->handouts)
+        handout_resume(connection);
     if (connection->out.length)
         loop_mark_dirty(connection);
     return done;
@@ -600,12 +538,16 @@ void connection_open(struct loop *loop, int socket)
     buffer_init(&connection->out, hard_max);
     buffer_init(&connection->sending, hard_max);
     buffer_init(&connection->waiting, hard_max * 2);
+    buffer_init(&connection->refusals, CONNECTION_REFUSALS_SIZE);
     buffer_init(&connection->will_topic, 65536);
     buffer_init(&connection->will_payload, 65536);
     uv_tcp_init(&loop->uv, &connection->handle);
     connection->handle.data = connection;
-    struct mqtt_session_limits limits = {
-        .packet_size_max = options->packet_size_max, .receive_maximum = options->receive_maximum, .qos_max = 2};
+    struct mqtt_session_limits limits = {.packet_size_max = options->packet_size_max,
+                                         .receive_maximum = options->receive_maximum,
+                                         .qos_max = 2,
+                                         .retain_available = true,
+                                         .topic_alias_max = options->topic_alias_max};
     uint64_t now_ns = uv_now(&loop->uv) * 1000000u;
     mqtt_session_init(&connection->session, &limits, now_ns);
     connection->progress_ns = now_ns;

@@ -1,4 +1,8 @@
-/* Where a publish goes: into the queue, and to the subscribers that live on this loop and on others. */
+/* Where a publish goes: into the queue, to the retained messages, and to the subscribers that live on this loop and on others.
+ *
+ * A retained message is put before its subscribers are looked up, and a subscription is made before it looks for retained messages
+ * (subscribe.c): so whoever subscribes meanwhile gets it one way or the other. It goes to the disk before the publish itself does, and so
+ * is there when that is acknowledged. */
 #include "bus/loop.h"
 
 #include <string.h>
@@ -24,15 +28,10 @@ static bool journal_is_full(const struct loop *loop)
     return loop->producer->ops->backlog(loop->producer) > loop->bus->options.journal_backlog_max;
 }
 
-static void append(struct connection *from, const struct mqtt_publish *publish, enum queue_destination to)
+static struct message message_of(struct loop *loop, const struct mqtt_publish *publish)
 {
-    struct loop *loop = from->loop;
-    const struct bus_options *options = &loop->bus->options;
-    if (publish->qos == 0 && journal_is_full(loop)) {
-        counter_add(&loop->counters.ingest_dropped[INGEST_JOURNAL], 1);
-        return;
-    }
-    struct message message = {
+    return (struct message){
+        .offset = UINT64_MAX,
         .time_ns = loop_wall_ns(loop),
         .topic = (const char *)publish->topic.data,
         .payload = publish->payload.data,
@@ -40,185 +39,79 @@ static void append(struct connection *from, const struct mqtt_publish *publish, 
         .topic_length = publish->topic.length,
         .payload_length = publish->payload.length,
         .properties_length = publish->properties_raw.length,
-        .flags = publish->qos,
+        .flags = (uint8_t)(publish->qos | (publish->retain ? MESSAGE_RETAIN : 0)),
     };
+}
+
+/* The producer sends off by itself what would grow beyond QUEUE_GATHERED_MIN; what was retained is to be on its way by then. */
+static void flush_retained_before(struct loop *loop, const struct message *message)
+{
+    size_t size = (size_t)message->topic_length + message->properties_length + message->payload_length + QUEUE_RECORD_OVERHEAD;
+    if (loop->producer->ops->gathered(loop->producer) + size > QUEUE_GATHERED_MIN)
+        loop_flush_retained(loop);
+}
+
+/* A message of QoS 1 or 2 that cannot be taken is not acknowledged, and its sender has to offer it again. */
+static void give_up(struct connection *from, const struct mqtt_publish *publish, int error)
+{
+    DIAG_LIMITED(DIAGNOSTICS_ERROR, "bus",
+                 CONNECTION_NAME " is disconnected and may send again: its message of %u bytes on %.*s could not be taken: %s",
+                 CONNECTION_NAMED(from), publish->payload.length, (int)publish->topic.length, (const char *)publish->topic.data,
+                 error_text(error));
+    connection_close(from, CLOSE_LIMIT, error_mqtt_reason(error));
+}
+
+/* A message without a sender is a will. */
+static void append(struct loop *loop, struct connection *from, const struct mqtt_publish *publish, enum queue_destination to)
+{
+    const struct bus_options *options = &loop->bus->options;
+    if (publish->qos == 0 && journal_is_full(loop)) {
+        counter_add(&loop->counters.ingest_dropped[INGEST_JOURNAL], 1);
+        return;
+    }
+    struct message message = message_of(loop, publish);
     uint64_t token = 0;
-    if (publish->qos > 0 && !options->acknowledge_at_once)
+    if (loop->retains)
+        flush_retained_before(loop, &message);
+    if (from && publish->qos > 0 && !options->acknowledge_at_once)
         token = connection_token(from, publish->packet_id, publish->qos == 2);
     int error = loop->producer->ops->append(loop->producer, to, &message, token);
     loop->needs_submit = true;
-    if (error && publish->qos > 0) {
-        DIAG_LIMITED(DIAGNOSTICS_ERROR, "bus",
-                     CONNECTION_NAME " is disconnected and may send again: its message of %u bytes on %.*s could not be taken: %s",
-                     CONNECTION_NAMED(from), publish->payload.length, (int)publish->topic.length, (const char *)publish->topic.data,
-                     error_text(error));
-        connection_close(from, CLOSE_LIMIT, error_mqtt_reason(error));
+    if (error && from && publish->qos > 0) {
+        give_up(from, publish, error);
     } else if (error) {
         counter_add(&loop->counters.ingest_dropped[INGEST_NO_MEMORY], 1);
-    } else if (publish->qos > 0 && options->acknowledge_at_once) {
+    } else if (from && publish->qos > 0 && options->acknowledge_at_once) {
         connection_acknowledge(from, publish->packet_id, publish->qos == 2);
-    }
-}
-
-static void note_drop(struct loop *loop, enum drop_reason reason)
-{
-    atomic_fetch_add_explicit(&loop->counters.dropped[reason], 1, memory_order_relaxed); /* publishers on other threads count here too */
-}
-
-static int encode_waiting(struct connection *to, const struct mqtt_publish *outgoing, size_t size)
-{
-    int error = buffer_reserve(&to->waiting, sizeof(struct waiting_head) + size);
-    if (error)
-        return error;
-    size_t head_at = to->waiting.length, id_position;
-    to->waiting.length += sizeof(struct waiting_head);
-    error = mqtt_publish_encode(&to->waiting, to->session.version, outgoing, &id_position);
-    if (error) {
-        to->waiting.length = head_at;
-        return error;
-    }
-    size_t packet_at = head_at + sizeof(struct waiting_head);
-    struct waiting_head head = {.size = (uint32_t)(to->waiting.length - packet_at), .id_position = (uint32_t)(id_position - packet_at)};
-    memcpy(to->waiting.data + head_at, &head, sizeof head);
-    if (head_at == 0 && to->paused && to->pause != PAUSE_JOURNAL)
-        to->retry = true; /* from now on it owes acknowledgements */
-    return 0;
-}
-
-/* Bytes by which the memory of `to` grows when `size` more are queued: buffers double. */
-static size_t growth(const struct connection *to, size_t size)
-{
-    const struct buffer *buffer = to->waiting.length ? &to->waiting : &to->out;
-    size_t more = buffer->capacity - buffer->length >= size ? 0 : buffer->capacity > size ? buffer->capacity : size;
-    return buffer->capacity + more - buffer_memory(buffer);
-}
-
-/* Whether a message of `size` bytes may be queued for `to`. If not it was dropped, or its subscriber was. */
-static bool has_room(struct loop *loop, struct connection *to, unsigned qos, size_t size)
-{
-    const struct bus *bus = loop->bus;
-    size_t queued = connection_queued(to), most = bus->options.outgoing_soft_max;
-    enum memory_level level = memory_level(bus);
-    if (level == MEMORY_AMPLE && queued <= most)
-        return true;
-    if (qos == 0 && (level >= MEMORY_FULL || queued > memory_queue_max(bus))) {
-        note_drop(loop, queued > most ? DROP_QUEUE_FULL : DROP_MEMORY);
-        return false;
-    }
-    if (queued > most * LOOP_HARD_FACTOR) {
-        DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus",
-                     CONNECTION_NAME " is disconnected: %zu bytes wait for it, %d times what bus.outgoing_size_max allows",
-                     CONNECTION_NAMED(to), queued, LOOP_HARD_FACTOR);
-        connection_close(to, CLOSE_SLOW, 0x97);
-        return false;
-    }
-    if (level != MEMORY_AMPLE && !memory_has_room(bus, growth(to, size))) {
-        DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus",
-                     CONNECTION_NAME " is disconnected: %zu bytes wait for it, and those of all clients have used up bus.memory_max",
-                     CONNECTION_NAMED(to), queued);
-        connection_close(to, CLOSE_LIMIT, 0x97);
-        return false;
-    }
-    return true;
-}
-
-void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_publish *publish, unsigned qos)
-{
-    if (to->closing || to->session.state != MQTT_SESSION_ACTIVE)
-        return;
-    struct mqtt_publish outgoing = *publish;
-    outgoing.dup = outgoing.retain = false;
-    outgoing.qos = (uint8_t)(qos < publish->qos ? qos : publish->qos);
-    outgoing.packet_id = 0;
-    size_t size = mqtt_publish_size(to->session.version, &outgoing);
-    if (size > to->session.peer_packet_size_max) {
-        note_drop(loop, DROP_PACKET_TOO_LARGE);
-        return;
-    }
-    if (!has_room(loop, to, outgoing.qos, size))
-        return;
-    int error;
-    if (outgoing.qos == 0) {
-        error = mqtt_publish_encode(&to->out, to->session.version, &outgoing, NULL);
-    } else {
-        bool in_turn = to->waiting.length == to->waiting_at;
-        outgoing.packet_id = in_turn ? mqtt_session_take_id(&to->session, outgoing.qos) : 0;
-        error =
-            outgoing.packet_id ? mqtt_publish_encode(&to->out, to->session.version, &outgoing, NULL) : encode_waiting(to, &outgoing, size);
-    }
-    if (error) {
-        connection_close(to, CLOSE_SLOW, 0x97);
-        return;
-    }
-    counter_add(&loop->counters.delivered[outgoing.qos], 1);
-    const struct bus *bus = loop->bus;
-    if (connection_memory(to) != to->counted_out || connection_queued(to) > bus->options.outgoing_soft_max || memory_level(bus))
-        connection_note_queue(to); /* as seldom as may be: this is for every message */
-    loop_mark_dirty(to);
-}
-
-void deliver_waiting(struct connection *connection)
-{
-    struct buffer *waiting = &connection->waiting;
-    while (connection->waiting_at < waiting->length) {
-        struct waiting_head head;
-        memcpy(&head, waiting->data + connection->waiting_at, sizeof head);
-        uint8_t *packet = waiting->data + connection->waiting_at + sizeof head;
-        uint16_t id = mqtt_session_take_id(&connection->session, packet[0] >> 1 & 3); /* the flags of a PUBLISH */
-        if (id == 0)
-            break;
-        packet[head.id_position] = (uint8_t)(id >> 8);
-        packet[head.id_position + 1] = (uint8_t)id;
-        if (buffer_append(&connection->out, packet, head.size)) {
-            connection_close(connection, CLOSE_SLOW, 0x97);
-            return;
-        }
-        connection->waiting_at += sizeof head + head.size;
-        loop_mark_dirty(connection);
-    }
-    if (connection->waiting_at == waiting->length) {
-        buffer_clear(waiting);
-        connection->waiting_at = 0;
-        buffer_shrink(waiting, CONNECTION_KEEP_BUFFER);
-    } else if (connection->waiting_at > waiting->length / 2) {
-        buffer_consume(waiting, connection->waiting_at);
-        connection->waiting_at = 0;
     }
 }
 
 #define NO_LOOP UINT32_MAX
 
+static void note_undelivered(struct loop *to, const struct mqtt_publish *publish, int error, uint32_t count)
+{
+    atomic_fetch_add_explicit(&to->counters.dropped[error == ERR_LIMIT ? DROP_MAIL_FULL : DROP_NO_MEMORY], count, memory_order_relaxed);
+    DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", "%u deliveries on %.*s were dropped: the receiving event loop is overloaded", count,
+                 (int)publish->topic.length, (const char *)publish->topic.data);
+}
+
 /* Sends the message to the subscribers of `match` that live on other loops, one piece of mail a loop. Returns a loop whose mail is full, or
- * NO_LOOP. */
+ * NO_LOOP. The subscribers of a loop follow each other. */
 static unsigned deliver_remote(struct bus *bus, const struct router_match *match, const struct mqtt_publish *publish, unsigned except)
 {
-    enum { TARGETS_A_MAIL = 512 };
     unsigned full = NO_LOOP;
-    for (unsigned i = 0; i < bus->options.loop_count; i++) {
-        if (i == except)
+    for (uint32_t s = 0, next; s < match->count; s = next) {
+        unsigned loop = match->subscribers[s].loop;
+        for (next = s + 1; next < match->count && match->subscribers[next].loop == loop;)
+            next++;
+        if (loop == except)
             continue;
-        struct mail_target targets[TARGETS_A_MAIL];
-        uint32_t count = 0;
-        struct loop *to = &bus->loops[i];
-        for (uint32_t s = 0; s <= match->count; s++) {
-            if (count == TARGETS_A_MAIL || (s == match->count && count)) {
-                int error = mail_deliver(to, publish, targets, count);
-                if (atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > bus->options.mail_soft_max)
-                    full = i;
-                if (error)
-                    atomic_fetch_add_explicit(&to->counters.dropped[error == ERR_LIMIT ? DROP_MAIL_FULL : DROP_NO_MEMORY], count,
-                                              memory_order_relaxed);
-                if (error)
-                    DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", "%u deliveries on %.*s were dropped: the receiving event loop is overloaded",
-                                 count, (int)publish->topic.length, (const char *)publish->topic.data);
-                count = 0;
-            }
-            if (s == match->count)
-                break;
-            const struct router_subscription *subscriber = &match->subscribers[s];
-            if (subscriber->loop == i)
-                targets[count++] = (struct mail_target){subscriber->connection, subscriber->generation, subscriber->qos};
-        }
+        struct loop *to = &bus->loops[loop];
+        int error = mail_deliver(to, publish, match, s, next - s);
+        if (atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > bus->options.mail_soft_max)
+            full = loop;
+        if (error)
+            note_undelivered(to, publish, error, next - s);
     }
     return full;
 }
@@ -251,23 +144,19 @@ static bool must_wait(struct connection *from, const struct router_match *match)
     return false;
 }
 
-bool deliver_publish(struct connection *from, const struct mqtt_publish *publish, bool force)
+/* To its stream and its subscribers. A message without a sender is a will. */
+static void distribute(struct loop *loop, struct connection *from, const struct mqtt_publish *publish, struct router_match *match)
 {
-    struct loop *loop = from->loop;
     struct bus *bus = loop->bus;
-    struct router_match *match = router_match(bus->router, loop->cache, (const char *)publish->topic.data, publish->topic.length);
-    if (publish->qos > 0 && !force && must_wait(from, match))
-        return false;
-    counter_add(&loop->counters.received[publish->qos], 1);
     enum queue_destination destination =
         match && match->user_set ? (enum queue_destination)match->user : choose_destination(bus, publish->topic);
     if (match && !match->user_set)
         router_match_set_user(match, destination);
     if (publish->qos > 0 || destination == QUEUE_CONSUMED)
-        append(from, publish, destination);
+        append(loop, from, publish, destination);
     if (!match) {
-        note_drop(loop, DROP_NO_MEMORY); /* who wanted it cannot be known */
-        return true;
+        deliver_note_drop(loop, DROP_NO_MEMORY); /* who wanted it cannot be known */
+        return;
     }
     uint32_t local = 0;
     for (uint32_t i = 0; i < match->count; i++) {
@@ -277,12 +166,116 @@ bool deliver_publish(struct connection *from, const struct mqtt_publish *publish
         local++;
         struct connection *to = connection_find(loop, subscriber->connection, subscriber->generation);
         if (to && !(to == from && (subscriber->options & ROUTER_NO_LOCAL)))
-            deliver_local(loop, to, publish, subscriber->qos);
+            deliver_local(loop, to, publish, subscriber, match->identifiers);
     }
     unsigned full = local < match->count ? deliver_remote(bus, match, publish, loop->index) : NO_LOOP;
-    if (full != NO_LOOP)
+    if (full != NO_LOOP && from)
         loop_pause(from, PAUSE_MAIL, full);
+}
+
+/* Puts a message among the retained ones, or takes it from there. False when it was refused or its sender was. */
+static bool retain(struct loop *loop, struct connection *from, const struct mqtt_publish *publish)
+{
+    struct message message = message_of(loop, publish);
+    int error = retained_put(loop->bus->retained, &message);
+    if (error == 0) {
+        loop->retains = loop->needs_submit = true;
+        return true;
+    }
+    bool acknowledged = from && publish->qos > 0;
+    if (error == ERR_NO_MEMORY && acknowledged) {
+        give_up(from, publish, error);
+        return false;
+    }
+    counter_add(&loop->counters.retained_dropped[error == ERR_LIMIT ? RETAINED_LIMIT : RETAINED_OVERLOADED], 1);
+    if (error == ERR_LIMIT)
+        DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", "a message on %.*s was not retained: bus.retained_max or bus.retained_size_max is reached",
+                     (int)publish->topic.length, (const char *)publish->topic.data);
+    if (error != ERR_LIMIT || !acknowledged || from->session.version != MQTT_VERSION_5_0)
+        return true; /* nobody could be told */
+    connection_refuse(from, publish, 0x97, "there is no room for another retained message");
+    return false;
+}
+
+/* The message as others get it: a topic alias is between its sender and us. */
+static int without_alias(struct loop *loop, const struct mqtt_publish *publish, struct mqtt_publish *out)
+{
+    buffer_clear(&loop->properties_in);
+    int error = mqtt_properties_without(publish->properties_raw, MQTT_PROPERTY_TOPIC_ALIAS, &loop->properties_in);
+    if (error)
+        return error;
+    *out = *publish;
+    out->topic_alias = 0;
+    out->properties_raw = (struct mqtt_slice){loop->properties_in.data, (uint32_t)loop->properties_in.length};
+    if (publish->has_message_expiry)
+        mqtt_properties_expiry(out->properties_raw, &out->message_expiry_interval, &out->message_expiry_at);
+    return 0;
+}
+
+/* The server's own topics are not for clients to publish to. */
+static bool is_reserved(const struct mqtt_publish *publish)
+{
+    static const char own[] = "$SYS";
+    size_t length = sizeof own - 1;
+    return publish->topic.data[0] == '$' && publish->topic.length >= length && memcmp(publish->topic.data, own, length) == 0 &&
+           (publish->topic.length == length || publish->topic.data[length] == '/');
+}
+
+static void refuse_reserved(struct connection *from, const struct mqtt_publish *publish)
+{
+    counter_add(&from->loop->counters.received[publish->qos], 1);
+    counter_add(&from->loop->counters.refused[REFUSED_RESERVED], 1);
+    if (publish->qos > 0)
+        connection_refuse(from, publish, 0x87, "topics below $SYS are the server's");
+}
+
+bool deliver_publish(struct connection *from, const struct mqtt_publish *publish)
+{
+    struct loop *loop = from->loop;
+    struct bus *bus = loop->bus;
+    const char *topic = (const char *)publish->topic.data;
+    struct mqtt_publish plain;
+    struct router_match *match = router_match(bus->router, loop->cache, topic, publish->topic.length);
+    if (is_reserved(publish)) {
+        refuse_reserved(from, publish);
+        return true;
+    }
+    if (publish->qos > 0 && must_wait(from, match))
+        return false;
+    if (publish->topic_alias) {
+        int error = without_alias(loop, publish, &plain);
+        if (error) {
+            connection_close(from, CLOSE_LIMIT, error_mqtt_reason(error));
+            return true;
+        }
+        publish = &plain;
+    }
+    counter_add(&loop->counters.received[publish->qos], 1);
+    if (publish->retain) {
+        if (!retain(loop, from, publish))
+            return true;
+        match = router_match(bus->router, loop->cache, topic, publish->topic.length);
+    }
+    distribute(loop, from, publish, match);
     return true;
+}
+
+void deliver_will(struct loop *loop, const struct mqtt_publish *will)
+{
+    counter_add(&loop->counters.received[will->qos], 1);
+    if (will->retain)
+        retain(loop, NULL, will);
+    distribute(loop, NULL, will, router_match(loop->bus->router, loop->cache, (const char *)will->topic.data, will->topic.length));
+}
+
+void deliver_from_server(struct bus *bus, const struct mqtt_publish *publish)
+{
+    pthread_mutex_lock(&bus->publish_lock);
+    const struct router_match *match =
+        router_match(bus->router, bus->publish_cache, (const char *)publish->topic.data, publish->topic.length);
+    if (match && match->count)
+        deliver_remote(bus, match, publish, NO_LOOP);
+    pthread_mutex_unlock(&bus->publish_lock);
 }
 
 void bus_publish(struct bus *bus, const struct message *message)
@@ -293,9 +286,5 @@ void bus_publish(struct bus *bus, const struct message *message)
         .payload = {message->payload, message->payload_length},
         .properties_raw = {message->properties, message->properties_length},
     };
-    pthread_mutex_lock(&bus->publish_lock);
-    const struct router_match *match = router_match(bus->router, bus->publish_cache, message->topic, message->topic_length);
-    if (match && match->count)
-        deliver_remote(bus, match, &publish, NO_LOOP);
-    pthread_mutex_unlock(&bus->publish_lock);
+    deliver_from_server(bus, &publish);
 }

@@ -161,6 +161,19 @@ static void release(void *context, const uint64_t *tokens, size_t count)
     }
 }
 
+void loop_flush_retained(struct loop *loop)
+{
+    if (loop->retains)
+        retained_flush(loop->bus->retained);
+    loop->retains = false;
+}
+
+static void submit(struct loop *loop)
+{
+    loop_flush_retained(loop);
+    loop->producer->ops->submit(loop->producer);
+}
+
 static void check_drained(struct loop *loop)
 {
     if (!loop->quiet || loop->producer->ops->backlog(loop->producer))
@@ -178,6 +191,7 @@ static void on_wake(uv_async_t *async)
     if (loop->paused[PAUSE_JOURNAL] && loop->producer->ops->backlog(loop->producer) <= loop->bus->options.journal_backlog_max / 2)
         loop_resume(loop, PAUSE_JOURNAL, 0);
     mail_read(loop);
+    handout_turn(loop);
 }
 
 /* At the end of a turn: what had arrived when it was asked for has been read, in whatever order sockets and mail were reported. */
@@ -202,10 +216,10 @@ static void on_turn_end(uv_check_t *check)
         bool disk_first = loop->producer->ops->gathered(loop->producer) > LOOP_DISK_FIRST;
         loop->needs_submit = false;
         if (disk_first)
-            loop->producer->ops->submit(loop->producer);
+            submit(loop);
         flush_dirty(loop);
         if (!disk_first)
-            loop->producer->ops->submit(loop->producer);
+            submit(loop);
     }
     loop->turn_wall_ns = 0;
     memory_tell(loop);
@@ -332,6 +346,8 @@ int loop_start(struct loop *loop, struct bus *bus, unsigned index)
     pthread_mutex_init(&loop->mail_lock, NULL);
     buffer_init(&loop->mail, (size_t)LOOP_MAIL_HARD_MAX * 2);
     buffer_init(&loop->mail_read, (size_t)LOOP_MAIL_HARD_MAX * 2);
+    buffer_init(&loop->properties_in, MQTT_REMAINING_LENGTH_MAX);
+    buffer_init(&loop->properties_out, (size_t)MQTT_REMAINING_LENGTH_MAX * 2);
     loop->read_buffer = malloc(LOOP_READ_SIZE);
     for (loop->slots_max = LOOP_SLOTS_FIRST; loop->slots_max < bus->options.connections_max && loop->slots_max < 1u << LOOP_SLOT_BITS;)
         loop->slots_max *= 2;
@@ -377,6 +393,8 @@ void loop_fini(struct loop *loop)
     router_cache_destroy(loop->cache);
     buffer_fini(&loop->mail);
     buffer_fini(&loop->mail_read);
+    buffer_fini(&loop->properties_in);
+    buffer_fini(&loop->properties_out);
     pthread_mutex_destroy(&loop->mail_lock);
     free(loop->read_buffer);
     free(loop->congested);

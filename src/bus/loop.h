@@ -31,7 +31,9 @@
 #include <uv.h>
 
 #include "base/metrics.h"
+#include "bus/aliases.h"
 #include "bus/bus.h"
+#include "bus/retained.h"
 #include "bus/router.h"
 #include "mqtt/session.h"
 
@@ -52,11 +54,15 @@ enum {
     LOOP_HARD_FACTOR = 4, /* outgoing_hard_max = outgoing_soft_max * LOOP_HARD_FACTOR */
     CONNECTION_KEEP_BUFFER = 16 << 10,
     CONNECTION_PREFIX_MAX = 16 << 10, /* bytes of an unfinished packet; a larger one is read straight into a buffer of its own */
-    CONNECTION_PEER_SIZE = 64
+    CONNECTION_PEER_SIZE = 64,
+    CONNECTION_ACKNOWLEDGEMENT = 4,     /* bytes of a PUBACK or PUBREC without a reason */
+    CONNECTION_REFUSALS_SIZE = 2 << 20, /* bytes of refusals that wait for acknowledgements: one for each packet identifier fits */
 };
 
 enum pause_reason { PAUSE_JOURNAL, PAUSE_SUBSCRIBER, PAUSE_MAIL, PAUSE_OUTPUT, PAUSE_MEMORY, PAUSE_PACKET, PAUSE_REASONS };
-enum drop_reason { DROP_QUEUE_FULL, DROP_PACKET_TOO_LARGE, DROP_MAIL_FULL, DROP_NO_MEMORY, DROP_MEMORY, DROP_REASONS };
+enum drop_reason { DROP_QUEUE_FULL, DROP_PACKET_TOO_LARGE, DROP_MAIL_FULL, DROP_NO_MEMORY, DROP_MEMORY, DROP_EXPIRED, DROP_REASONS };
+enum retained_drop { RETAINED_LIMIT, RETAINED_OVERLOADED, RETAINED_DROPS };
+enum refused_reason { REFUSED_RESERVED, REFUSED_REASONS };
 enum ingest_drop { INGEST_NO_MEMORY, INGEST_JOURNAL, INGEST_DROPS };
 enum close_reason { CLOSE_PROTOCOL, CLOSE_KEEP_ALIVE, CLOSE_TAKEN_OVER, CLOSE_SLOW, CLOSE_LIMIT, CLOSE_SHUTDOWN, CLOSE_REASONS };
 
@@ -71,8 +77,14 @@ struct connection {
     struct buffer out;     /* to be written at the end of this turn */
     struct buffer sending; /* handed to libuv */
     uv_write_t write;
-    struct buffer waiting; /* messages of QoS 1 and 2 behind the send window: struct waiting_head and the packet, each */
-    size_t waiting_at;     /* what of it was taken already */
+    struct buffer waiting;    /* messages of QoS 1 and 2 behind the send window: struct waiting_head and the packet, each */
+    size_t waiting_at;        /* what of it was taken already */
+    struct buffer refusals;   /* of publishes, which wait for acknowledgements (acknowledge.c) */
+    uint32_t refusals_ahead;  /* the acknowledgements that leave before the last of them */
+    struct handout *handouts; /* retained messages that its subscriptions asked for (handout.c) */
+    size_t handout_bytes;     /* of what these remember */
+    struct connection *handing_before, *handing_next; /* in loop->handing */
+    struct aliases *aliases;                          /* that it knows; NULL: none */
     struct connection *dirty_next;
     struct connection *paused_before, *paused_next; /* in loop->paused[pause] */
     struct client *client;
@@ -86,7 +98,7 @@ struct connection {
     enum pause_reason pause;
     uint32_t prefix; /* bytes of `in` that were copied in front of the read buffer */
     bool large;      /* what is unfinished is read straight into `in` */
-    bool dirty, paused, writing;
+    bool dirty, paused, writing, handing;
     bool retry;        /* paused, and to be tried again at the end of the turn */
     uint8_t congested; /* 1: more is queued for it than it may have, until half of that is gone; 2: more than twice that */
     bool closing;      /* it will end with this turn: nothing more is read or delivered */
@@ -95,12 +107,15 @@ struct connection {
     uint32_t subscriptions;
     bool will; /* a will waits for an end without DISCONNECT */
     uint8_t will_qos;
+    bool will_retain;
     struct buffer will_topic, will_payload;
 };
 
 struct waiting_head {
-    uint32_t size;        /* of the packet */
-    uint32_t id_position; /* of its packet identifier, within the packet */
+    uint32_t size;            /* of the packet */
+    uint32_t id_position;     /* of its packet identifier, within the packet */
+    uint32_t expiry_position; /* of its message expiry interval, within the packet; 0: it has none */
+    uint64_t expires_ns;      /* monotonic; 0: never */
 };
 
 struct loop_counters { /* written by the loop alone; read by anybody */
@@ -110,6 +125,8 @@ struct loop_counters { /* written by the loop alone; read by anybody */
     _Atomic uint64_t closed[CLOSE_REASONS];
     _Atomic uint64_t paused[PAUSE_REASONS], paused_now[PAUSE_REASONS];
     _Atomic uint64_t ingest_dropped[INGEST_DROPS];
+    _Atomic uint64_t retained_dropped[RETAINED_DROPS];
+    _Atomic uint64_t refused[REFUSED_REASONS];
     _Atomic uint64_t bytes_received, bytes_sent;
 };
 
@@ -144,6 +161,9 @@ struct loop {
     bool quiet, stopping;                     /* no more is read; all connections are closed */
     uint8_t *read_buffer;                     /* [LOOP_READ_SIZE] */
     bool needs_submit;
+    bool retains;                                /* messages were put among the retained ones and not sent off yet */
+    struct connection *handing;                  /* those that can go on with handing out */
+    struct buffer properties_in, properties_out; /* of the message at hand, where they are not as they came in */
 
     pthread_mutex_t mail_lock;
     struct buffer mail; /* under lock */
@@ -170,6 +190,7 @@ struct bus {
     char *ingest_filters[BUS_INGEST_FILTERS_MAX];
     uint16_t port;
     struct router *router;
+    struct retained *retained;
     struct loop *loops;                   /* [options.loop_count] */
     _Atomic size_t memory_out, memory_in; /* bytes of the budget in use; written seldom, read for every message, as is what stands above */
     _Atomic uint32_t packets_waiting;     /* connections with PAUSE_PACKET */
@@ -199,13 +220,12 @@ void loop_stop(struct loop *loop);                                              
 void loop_forget(struct connection *connection);                                 /* its slot is free again; the memory is the caller's */
 struct connection *loop_new_connection(struct loop *loop);                       /* NULL: no memory or no slot */
 uint64_t loop_wall_ns(struct loop *loop);
+void loop_flush_retained(struct loop *loop); /* before the producer sends off what was published */
 
 /* mail.c: what other threads ask of a loop */
-struct mail_target {
-    uint32_t slot, generation, qos;
-};
-/* 0, or ERR_LIMIT / ERR_NO_MEMORY when the message was not sent. */
-int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct mail_target *targets, uint32_t target_count);
+/* To `count` subscribers of the match from the one at `first` on, all of them on that loop. 0, or ERR_LIMIT / ERR_NO_MEMORY when the
+ * message was not sent. */
+int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct router_match *match, uint32_t first, uint32_t count);
 void mail_socket(struct loop *to, int socket);
 void mail_close(struct loop *to, uint32_t slot, uint32_t generation, enum close_reason reason);
 void mail_resume_all(struct bus *bus, enum pause_reason reason, uint64_t awaited);
@@ -233,10 +253,10 @@ static inline size_t buffer_memory(const struct buffer *buffer) /* what an empty
 }
 static inline size_t connection_memory(const struct connection *connection) /* bytes of the buffers in which they do */
 {
-    return buffer_memory(&connection->out) + buffer_memory(&connection->sending) + buffer_memory(&connection->waiting);
+    return buffer_memory(&connection->out) + buffer_memory(&connection->sending) + buffer_memory(&connection->waiting) +
+           connection->handout_bytes;
 }
-void connection_acknowledge(struct connection *connection, uint16_t packet_id, bool exactly_once); /* PUBACK, or PUBREC */
-static inline uint64_t connection_key(uint32_t loop, uint32_t slot)                                /* for `awaited` */
+static inline uint64_t connection_key(uint32_t loop, uint32_t slot) /* for `awaited` */
 {
     return (uint64_t)loop << 32 | slot;
 }
@@ -281,10 +301,46 @@ void memory_resume(struct loop *loop);                        /* goes on with th
 
 /* deliver.c */
 /* Takes a publish: to its stream and its subscribers. False when it has to wait: nothing was done but to pause the connection, and the
- * message is to be offered again. With `force` it is taken all the same. */
-bool deliver_publish(struct connection *from, const struct mqtt_publish *publish, bool force);
-void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_publish *publish, unsigned qos);
+ * message is to be offered again. */
+bool deliver_publish(struct connection *from, const struct mqtt_publish *publish);
+void deliver_will(struct loop *loop, const struct mqtt_publish *will);         /* takes it in any case */
+void deliver_from_server(struct bus *bus, const struct mqtt_publish *publish); /* to live subscribers; any thread */
+
+/* send.c */
+void deliver_note_drop(struct loop *loop, enum drop_reason reason);
+/* `how` and `identifiers` are the router's. */
+void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
+                   const uint32_t *identifiers);
+/* Sends what was retained, as it is. False: the send window is closed. */
+bool deliver_retained(struct loop *loop, struct connection *to, struct mqtt_publish *outgoing, uint32_t identifier);
+/* The message gets another expiry interval, in properties of the loop's. */
+int deliver_set_expiry(struct loop *loop, struct mqtt_publish *outgoing, uint32_t interval_s);
+static inline void deliver_put_expiry(uint8_t *at, uint32_t interval_s)
+{
+    for (unsigned i = 0; i < 4; i++)
+        at[i] = (uint8_t)(interval_s >> (24 - 8 * i));
+}
 void deliver_waiting(struct connection *connection);
+
+/* subscribe.c */
+void subscribe_add(struct connection *connection, const struct mqtt_subscribe *subscribe);
+void subscribe_remove(struct connection *connection, const struct mqtt_subscribe *unsubscribe);
+
+/* handout.c: retained messages for new subscriptions */
+int handout_begin(struct connection *connection, const struct mqtt_subscription *wanted,
+                  uint32_t identifier);                                       /* 0, ERR_LIMIT, ERR_NO_MEMORY */
+void handout_forget(struct connection *connection, struct mqtt_slice filter); /* what is left for this filter */
+void handout_end(struct connection *connection);                              /* all that is left */
+void handout_resume(struct connection *connection);                           /* it may be able to go on */
+void handout_turn(struct loop *loop);
+
+/* acknowledge.c */
+void connection_acknowledge(struct connection *connection, uint16_t packet_id, bool exactly_once); /* PUBACK, or PUBREC */
+/* Answers a publish of QoS 1 or 2 that is not taken with a reason of 0x80 and above (MQTT 5), behind the acknowledgements of what arrived
+ * before it. `why`: static, or NULL. */
+void connection_refuse(struct connection *connection, const struct mqtt_publish *publish, uint8_t reason, const char *why);
+bool acknowledge_put(struct connection *connection, enum mqtt_packet_type type,
+                     uint16_t packet_id); /* without a reason; whether it could */
 
 /* listener.c */
 void listener_peer(int socket, char text[CONNECTION_PEER_SIZE]); /* "192.0.2.1:50123", "[2001:db8::1]:50123", or "?" */

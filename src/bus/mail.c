@@ -16,9 +16,11 @@ struct mail_head {
     uint16_t reserved;
     union {
         struct {
-            uint32_t topic_length, payload_length, properties_length, target_count;
+            uint32_t topic_length, payload_length, properties_length, target_count, identifier_count;
+            uint32_t expiry_interval, expiry_at;
             uint8_t qos;
-        } deliver; /* followed by targets, topic, properties, payload */
+            bool retain, expires;
+        } deliver; /* followed by struct router_subscription of each target, their identifiers, topic, properties, payload */
         int socket;
         struct {
             uint32_t slot, generation;
@@ -67,11 +69,19 @@ static void send_small(struct loop *to, const struct mail_head *head)
     mail_send(to, sizeof *head);
 }
 
-int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct mail_target *targets, uint32_t target_count)
+static uint8_t *put(uint8_t *at, const void *bytes, size_t size)
+{
+    if (size)
+        memcpy(at, bytes, size);
+    return at + size;
+}
+
+int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct router_match *match, uint32_t first, uint32_t count)
 {
     if (atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > to->bus->options.mail_hard_max)
         return ERR_LIMIT;
-    size_t content = target_count * sizeof *targets + publish->topic.length + publish->properties_raw.length + publish->payload.length;
+    size_t targets_size = count * sizeof *match->subscribers, identifiers_size = match->identifier_count * sizeof *match->identifiers;
+    size_t content = targets_size + identifiers_size + publish->topic.length + publish->properties_raw.length + publish->payload.length;
     size_t size = round_up(sizeof(struct mail_head) + content);
     uint8_t *at = mail_begin(to, size);
     if (!at)
@@ -80,19 +90,19 @@ int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const stru
     head.deliver.topic_length = publish->topic.length;
     head.deliver.payload_length = publish->payload.length;
     head.deliver.properties_length = publish->properties_raw.length;
-    head.deliver.target_count = target_count;
+    head.deliver.target_count = count;
+    head.deliver.identifier_count = match->identifier_count;
+    head.deliver.expiry_interval = publish->message_expiry_interval;
+    head.deliver.expiry_at = publish->message_expiry_at;
     head.deliver.qos = publish->qos;
-    memcpy(at, &head, sizeof head);
-    at += sizeof head;
-    memcpy(at, targets, target_count * sizeof *targets);
-    at += target_count * sizeof *targets;
-    memcpy(at, publish->topic.data, publish->topic.length);
-    at += publish->topic.length;
-    if (publish->properties_raw.length)
-        memcpy(at, publish->properties_raw.data, publish->properties_raw.length);
-    at += publish->properties_raw.length;
-    if (publish->payload.length)
-        memcpy(at, publish->payload.data, publish->payload.length);
+    head.deliver.retain = publish->retain;
+    head.deliver.expires = publish->has_message_expiry;
+    at = put(at, &head, sizeof head);
+    at = put(at, match->subscribers + first, targets_size);
+    at = put(at, match->identifiers, identifiers_size);
+    at = put(at, publish->topic.data, publish->topic.length);
+    at = put(at, publish->properties_raw.data, publish->properties_raw.length);
+    put(at, publish->payload.data, publish->payload.length);
     mail_send(to, size);
     return 0;
 }
@@ -128,18 +138,23 @@ void mail_stop(struct loop *to)
 
 static void read_deliver(struct loop *loop, const struct mail_head *head, const uint8_t *at)
 {
-    const struct mail_target *targets = (const struct mail_target *)(const void *)at;
-    at += head->deliver.target_count * sizeof *targets;
-    struct mqtt_publish publish = {.qos = head->deliver.qos};
+    const struct router_subscription *targets = (const struct router_subscription *)(const void *)at;
+    const uint32_t *identifiers = (const uint32_t *)(const void *)(targets + head->deliver.target_count);
+    at = (const uint8_t *)(identifiers + head->deliver.identifier_count);
+    struct mqtt_publish publish = {.qos = head->deliver.qos,
+                                   .retain = head->deliver.retain,
+                                   .has_message_expiry = head->deliver.expires,
+                                   .message_expiry_interval = head->deliver.expiry_interval,
+                                   .message_expiry_at = head->deliver.expiry_at};
     publish.topic = (struct mqtt_slice){at, head->deliver.topic_length};
     at += head->deliver.topic_length;
     publish.properties_raw = (struct mqtt_slice){at, head->deliver.properties_length};
     at += head->deliver.properties_length;
     publish.payload = (struct mqtt_slice){at, head->deliver.payload_length};
     for (uint32_t i = 0; i < head->deliver.target_count; i++) {
-        struct connection *to = connection_find(loop, targets[i].slot, targets[i].generation);
+        struct connection *to = connection_find(loop, targets[i].connection, targets[i].generation);
         if (to)
-            deliver_local(loop, to, &publish, targets[i].qos);
+            deliver_local(loop, to, &publish, &targets[i], identifiers);
     }
 }
 

@@ -399,7 +399,7 @@ static int subscribe_new(struct router *router, const struct path *path, const s
 static void replace(struct router *router, struct router_record *record, const struct router_subscription *subscription)
 {
     struct router_subscription *old = &list_of(record)->entries[record->index].subscription;
-    bool same = old->qos == subscription->qos && old->options == subscription->options;
+    bool same = old->qos == subscription->qos && old->options == subscription->options && old->identifier == subscription->identifier;
     *old = *subscription;
     if (!same)
         changed(router);
@@ -458,7 +458,7 @@ static uint32_t remove_batch(struct router *router, const struct router_subscrip
 
 uint32_t router_remove_connection(struct router *router, uint32_t loop, uint32_t connection, uint32_t generation)
 {
-    struct router_subscription subscriber = {.loop = loop, .connection = connection, .generation = generation};
+    struct router_subscription subscriber = {.loop = (uint16_t)loop, .connection = connection, .generation = generation};
     uint32_t removed = 0, batch;
     do {
         batch = remove_batch(router, &subscriber);

@@ -17,16 +17,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ROUTER_NO_LOCAL = 1, ROUTER_RETAIN_AS_PUBLISHED = 2 };
+enum {
+    ROUTER_NO_LOCAL = 1,
+    ROUTER_RETAIN_AS_PUBLISHED = 2,
+    ROUTER_IDENTIFIERS = 4 /* of a match only: it has several identifiers, see router_match */
+};
 
-/* A subscriber and how it subscribes. The first three fields say who it is: number of the event loop, slot of the connection in
+/* A subscriber and how it subscribes. Loop, connection and generation say who it is: number of the event loop, slot of the connection in
  * that loop, generation of the slot. */
 struct router_subscription {
-    uint32_t loop;
-    uint32_t connection;
-    uint32_t generation;
+    uint16_t loop;
     uint8_t qos;     /* 0..2 */
     uint8_t options; /* ROUTER_* */
+    uint32_t connection;
+    uint32_t generation;
+    uint32_t identifier; /* MQTT 5 subscription identifier; 0: none */
 };
 
 struct router_options {
@@ -44,10 +49,12 @@ struct router_cache_options {
 enum { ROUTER_CACHE_TOPICS_MAX_DEFAULT = 65536, ROUTER_CACHE_BYTES_MAX_DEFAULT = 16 << 20 };
 
 /* Who gets a topic: every connection once, in order of loop, connection and generation, with the highest QoS of its matching
- * subscriptions, ROUTER_NO_LOCAL if all of them have it and ROUTER_RETAIN_AS_PUBLISHED if any has. */
+ * subscriptions, ROUTER_NO_LOCAL if all of them have it and ROUTER_RETAIN_AS_PUBLISHED if any has. The identifier is that of the only one
+ * of them that has one; with ROUTER_IDENTIFIERS it is a place in `identifiers`, where their number stands, and behind it each of them. */
 struct router_match {
     const struct router_subscription *subscribers; /* [count] */
-    uint32_t count;
+    const uint32_t *identifiers;                   /* [identifier_count] */
+    uint32_t count, identifier_count;
     bool user_set; /* false after each resolution */
     uint64_t user; /* the caller's, kept as long as the match is cached */
 };

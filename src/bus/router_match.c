@@ -13,7 +13,7 @@
 #include "base/hash.h"
 #include "bus/router_tree.h"
 
-/* Behind it in the arena: the subscribers, then the topic. */
+/* Behind it in the arena: the subscribers, the identifiers, then the topic. */
 struct cached {
     struct router_match match;
     uint32_t topic_length;
@@ -39,6 +39,8 @@ struct router_cache {
     size_t found_count, found_capacity;
     const struct router_subscription *settled; /* [settled_count], within found: sorted, one entry a connection */
     size_t settled_count;
+    uint32_t *identifiers; /* [identifier_capacity], owned; those of connections that have several */
+    uint32_t identifier_count, identifier_capacity;
     bool found_overflow;          /* memory for it was refused */
     struct router_match uncached; /* the last answer when it was too large to keep */
 };
@@ -90,6 +92,7 @@ void router_cache_destroy(struct router_cache *cache)
     free(cache->slots);
     free(cache->arena);
     free(cache->found);
+    free(cache->identifiers);
     free(cache);
 }
 
@@ -209,15 +212,61 @@ static void merge_into(struct router_subscription *kept, const struct router_sub
         kept->qos = other->qos;
 }
 
+static bool reserve_identifiers(struct router_cache *cache, size_t more)
+{
+    size_t needed = cache->identifier_count + more;
+    if (needed <= cache->identifier_capacity)
+        return true;
+    uint32_t *identifiers = realloc(cache->identifiers, 2 * needed * sizeof *identifiers);
+    if (!identifiers)
+        return false;
+    cache->identifiers = identifiers;
+    cache->identifier_capacity = (uint32_t)(2 * needed);
+    return true;
+}
+
+/* Makes one of the `count` subscriptions of a connection. */
+static void merge(struct router_cache *cache, struct router_subscription *kept, const struct router_subscription *others, size_t count)
+{
+    size_t identifiers = 0;
+    uint32_t identifier = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!others[i].identifier)
+            continue;
+        identifiers++;
+        identifier = others[i].identifier;
+    }
+    if (identifiers > 1 && !reserve_identifiers(cache, identifiers + 1)) {
+        cache->found_overflow = true;
+        return;
+    }
+    if (identifiers > 1) {
+        identifier = cache->identifier_count;
+        cache->identifiers[cache->identifier_count++] = (uint32_t)identifiers;
+        for (size_t i = 0; i < count; i++)
+            if (others[i].identifier)
+                cache->identifiers[cache->identifier_count++] = others[i].identifier;
+    }
+    struct router_subscription merged = others[0];
+    for (size_t i = 1; i < count; i++)
+        merge_into(&merged, &others[i]);
+    merged.identifier = identifier;
+    merged.options |= identifiers > 1 ? ROUTER_IDENTIFIERS : 0;
+    *kept = merged;
+}
+
 static void settle(struct router_cache *cache)
 {
     struct router_subscription *found = sort(cache->found, cache->found_count, cache->found + cache->found_count);
-    size_t kept = 0;
-    for (size_t i = 0; i < cache->found_count; i++) {
-        if (kept && same(&found[kept - 1], &found[i]))
-            merge_into(&found[kept - 1], &found[i]);
-        else
+    size_t kept = 0, next;
+    cache->identifier_count = 0;
+    for (size_t i = 0; i < cache->found_count; i = next) {
+        for (next = i + 1; next < cache->found_count && same(&found[i], &found[next]);)
+            next++;
+        if (next == i + 1)
             found[kept++] = found[i];
+        else
+            merge(cache, &found[kept++], &found[i], next - i);
     }
     cache->settled = found;
     cache->settled_count = kept;
@@ -227,7 +276,7 @@ static void settle(struct router_cache *cache)
 
 static const char *topic_of(const struct cached *cached)
 {
-    return (const char *)(cached->match.subscribers + cached->match.count);
+    return (const char *)(cached->match.subscribers + cached->match.count) + cached->match.identifier_count * sizeof(uint32_t);
 }
 
 /* The slot that holds the topic or else the free one where it belongs. */
@@ -246,9 +295,12 @@ static struct cache_slot *find_slot(const struct router_cache *cache, uint64_t h
 /* Puts the answer into the arena; where it cannot be kept, it is lent from where it was made. */
 static struct router_match *keep(struct router_cache *cache, uint64_t hash, const char *topic, size_t length)
 {
-    struct router_match match = {.subscribers = cache->settled, .count = (uint32_t)cache->settled_count};
-    size_t list_size = cache->settled_count * sizeof *cache->settled;
-    size_t size = sizeof(struct cached) + list_size + length;
+    struct router_match match = {.subscribers = cache->settled,
+                                 .identifiers = cache->identifiers,
+                                 .count = (uint32_t)cache->settled_count,
+                                 .identifier_count = cache->identifier_count};
+    size_t list_size = cache->settled_count * sizeof *cache->settled, identifiers_size = cache->identifier_count * sizeof(uint32_t);
+    size_t size = sizeof(struct cached) + list_size + identifiers_size + length;
     size = (size + alignof(struct cached) - 1) / alignof(struct cached) * alignof(struct cached);
     if (size > cache->arena_size) {
         cache->uncached = match;
@@ -261,8 +313,11 @@ static struct router_match *keep(struct router_cache *cache, uint64_t hash, cons
     struct cached *cached = (struct cached *)(void *)(cache->arena + cache->arena_used);
     char *list = (char *)(cached + 1);
     memcpy(list, cache->settled, list_size);
-    memcpy(list + list_size, topic, length);
+    if (identifiers_size)
+        memcpy(list + list_size, cache->identifiers, identifiers_size);
+    memcpy(list + list_size + identifiers_size, topic, length);
     match.subscribers = (const struct router_subscription *)(void *)list;
+    match.identifiers = (const uint32_t *)(void *)(list + list_size);
     cached->match = match;
     cached->topic_length = (uint32_t)length;
     cache->arena_used += size;
@@ -291,6 +346,8 @@ static struct router_match *resolve(struct router *router, struct router_cache *
         cache->generation = generation;
     }
     settle(cache);
+    if (cache->found_overflow)
+        return NULL;
     return keep(cache, hash, topic, length);
 }
 

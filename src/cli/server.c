@@ -36,13 +36,15 @@ enum {
     SERVER_QUIESCE_MS = 5000,
     SERVER_DRAIN_MS = 15000,
     SERVER_OUTCOMES_SEGMENT = 8 << 20,
+    SERVER_RETAINED_SEGMENT = 8 << 20,
     SERVER_FILES_KEPT = HTTP_CONNECTIONS_MAX + 64, /* file descriptors that MQTT connections may not take */
     SERVER_FILES_SHARE = 4,                        /* where there are not so many: this part of them is for MQTT connections */
     SERVER_SUBSCRIPTIONS_MAX = 1000000
 };
 
-enum stream_index { STREAM_INGEST, STREAM_BUS, STREAM_RESULTS, STREAM_DEAD_LETTERS, STREAM_OUTCOMES, STREAM_COUNT };
-static const char *const stream_names[STREAM_COUNT] = {"ingest", "bus", "results", "dead-letters", "outcomes"};
+/* In the order in which a group becomes durable: a publish is acknowledged when it is in the last of its streams. */
+enum stream_index { STREAM_RETAINED, STREAM_INGEST, STREAM_BUS, STREAM_RESULTS, STREAM_DEAD_LETTERS, STREAM_OUTCOMES, STREAM_COUNT };
+static const char *const stream_names[STREAM_COUNT] = {"retained", "ingest", "bus", "results", "dead-letters", "outcomes"};
 
 enum server_state { SERVER_STARTING, SERVER_SERVING, SERVER_STOPPING };
 
@@ -140,6 +142,12 @@ static void say_stream(struct journal_stream *stream, uint64_t since_ns)
         diagnostics(DIAGNOSTICS_INFO, "journal", "stream %s: no messages", journal_stream_name(stream));
 }
 
+/* What the server keeps for itself is written again or summed up, and needs few bytes; retention is not for that. 0: as configured. */
+static uint64_t own_segment(unsigned stream)
+{
+    return stream == STREAM_OUTCOMES ? SERVER_OUTCOMES_SEGMENT : stream == STREAM_RETAINED ? SERVER_RETAINED_SEGMENT : 0;
+}
+
 static int open_streams(struct server *server)
 {
     const struct config *config = server->config;
@@ -149,12 +157,12 @@ static int open_streams(struct server *server)
         uint64_t since_ns = clock_monotonic_ns();
         struct journal_stream_options stream = {
             .name = stream_names[i],
-            .segment_size = i == STREAM_OUTCOMES ? SERVER_OUTCOMES_SEGMENT : 0,
-            .retention_size = i == STREAM_OUTCOMES ? SERVER_OUTCOMES_SEGMENT : config->journal_retention_size,
-            .retention_age_ns = i == STREAM_OUTCOMES ? 0 : config_ns(config->journal_retention_age_s),
+            .segment_size = own_segment(i),
+            .retention_size = own_segment(i) ? own_segment(i) : config->journal_retention_size,
+            .retention_age_ns = own_segment(i) ? 0 : config_ns(config->journal_retention_age_s),
             .pack_from = i == STREAM_INGEST || i == STREAM_BUS || i == STREAM_DEAD_LETTERS ? config->journal_pack_from : 0,
             .scribe = i >= STREAM_RESULTS, /* what waits for its PUBACK does not wait for those */
-            .guarded = i == STREAM_INGEST || i == STREAM_OUTCOMES,
+            .guarded = i == STREAM_RETAINED || i == STREAM_INGEST || i == STREAM_OUTCOMES,
         };
         error = journal_stream_add(server->journal, &stream, &server->streams[i]);
         if (error)
@@ -255,6 +263,12 @@ static int start_bus(struct server *server)
         .queue = server->queue,
         .ingest_filters = {config->drilling_enabled ? filter : NULL, config->drilling_enabled ? replay_filter : NULL},
         .acknowledge_at_once = config->data_durability == CONFIG_DURABILITY_MEMORY,
+        .retained_max = (uint32_t)config->bus_retained_max,
+        .retained_size_max = config->bus_retained_size_max,
+        .journal = server->journal,
+        .retained = server->streams[STREAM_RETAINED],
+        .topic_alias_max = (uint16_t)config->bus_topic_alias_max,
+        .response_information = config->bus_response_information,
     };
     return bus_start(&server->bus, &options);
 }
@@ -427,7 +441,7 @@ static void collect(void *owner, struct metrics_writer *writer)
 {
     struct server *server = owner;
     journal_collect(server->journal, writer);
-    for (unsigned i = 0; i < STREAM_OUTCOMES; i++) {
+    for (unsigned i = STREAM_INGEST; i < STREAM_OUTCOMES; i++) {
         struct queue_counts counts;
         uint64_t reasons[REASON_COUNT] = {0};
         if (i == STREAM_INGEST) {
@@ -459,14 +473,14 @@ static int streams_status(void *owner, struct buffer *json)
 {
     struct server *server = owner;
     int error = buffer_append_text(json, "{");
-    for (unsigned i = 0; !error && i < STREAM_OUTCOMES; i++) {
+    for (unsigned i = STREAM_INGEST; !error && i < STREAM_OUTCOMES; i++) {
         struct queue_counts counts;
         stream_counts(server, (enum stream_index)i, &counts);
         error = buffer_printf(json,
                               "%s\"%s\":{\"accepted\":%" PRIu64 ",\"completed\":%" PRIu64 ",\"duplicates\":%" PRIu64
                               ",\"dead_lettered\":%" PRIu64 ",\"pending\":%" PRIu64 "}",
-                              i ? "," : "", stream_names[i], counts.accepted, counts.completed, counts.duplicates, counts.dead_lettered,
-                              counts.pending);
+                              i > STREAM_INGEST ? "," : "", stream_names[i], counts.accepted, counts.completed, counts.duplicates,
+                              counts.dead_lettered, counts.pending);
     }
     return error ? error : buffer_append_text(json, "}");
 }

@@ -21,7 +21,7 @@
 #include "journal/stream.h"
 #include "journal/trim.h"
 
-enum { CHUNK_SIZE = 1 << 20, CHUNK_FREE_MAX = 16, PACK_LEVEL = 1, PACK_KEEP_MAX = 4 << 20 };
+enum { CHUNK_FREE_MAX = 16, PACK_LEVEL = 1, PACK_KEEP_MAX = 4 << 20 };
 
 struct journal {
     struct journal_options options;
@@ -65,19 +65,19 @@ static struct journal_chunk *chunk_create(struct journal_producer *producer, siz
 
 static struct journal_chunk *chunk_take(struct journal_producer *producer, size_t bytes)
 {
-    if (bytes > CHUNK_SIZE)
+    if (bytes > JOURNAL_CHUNK_SIZE)
         return chunk_create(producer, bytes);
     pthread_mutex_lock(&producer->lock);
     struct journal_chunk *chunk = chunk_list_pop(&producer->idle);
     pthread_mutex_unlock(&producer->lock);
-    return chunk ? chunk : chunk_create(producer, CHUNK_SIZE);
+    return chunk ? chunk : chunk_create(producer, JOURNAL_CHUNK_SIZE);
 }
 
 static void chunk_give_back(struct journal_producer *producer, struct journal_chunk *chunk)
 {
     chunk->length = chunk->token_count = chunk->run_count = 0;
     pthread_mutex_lock(&producer->lock);
-    bool keep = chunk->capacity == CHUNK_SIZE && producer->idle.count < CHUNK_FREE_MAX;
+    bool keep = chunk->capacity == JOURNAL_CHUNK_SIZE && producer->idle.count < CHUNK_FREE_MAX;
     if (keep)
         chunk_list_push(&producer->idle, chunk);
     pthread_mutex_unlock(&producer->lock);

@@ -42,6 +42,7 @@ enum {
     JOURNAL_WRITERS = 3,
     JOURNAL_WRITERS_MAX = FORMAT_OPEN_GROUPS_MAX,
     JOURNAL_STREAMS_MAX = 16,
+    JOURNAL_CHUNK_SIZE = 1 << 20, /* bytes of records that an open chunk takes before it goes off by itself */
     JOURNAL_GROUP_BYTES_MAX = 32 << 20,
     JOURNAL_PATH_MAX = 4096
 };

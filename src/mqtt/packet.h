@@ -159,6 +159,7 @@ struct mqtt_publish {
     struct mqtt_slice properties_raw; /* MQTT 5 property bytes without their length; empty for 3.1.1 */
     uint16_t topic_alias;             /* 0: none */
     uint32_t message_expiry_interval; /* seconds; valid when has_message_expiry */
+    uint32_t message_expiry_at;       /* where its four bytes lie in properties_raw */
     bool has_message_expiry;
     bool has_subscription_identifier; /* one or more; only a server sends them */
 };
@@ -242,6 +243,15 @@ int mqtt_unsuback_encode(struct buffer *out, uint8_t version, uint16_t packet_id
 int mqtt_empty_encode(struct buffer *out, enum mqtt_packet_type type); /* PINGREQ, PINGRESP */
 /* In 3.1.1 only a client sends DISCONNECT, without a reason. */
 int mqtt_disconnect_encode(struct buffer *out, uint8_t version, uint8_t reason);
+
+/* A reason code in a few words; never NULL. */
+const char *mqtt_reason_text(uint8_t reason);
+
+/* MQTT 5 only: a CONNACK, PUBACK, PUBREC, SUBACK, UNSUBACK or DISCONNECT with its reason codes (one, but for SUBACK and UNSUBACK) and
+ * `text` (NULL: none) as reason string, which is left out where the packet would be larger than packet_size_max with it. ERR_LIMIT as well
+ * when it is larger without. packet_id: 0 where the type has none. */
+int mqtt_refusal_encode(struct buffer *out, enum mqtt_packet_type type, uint16_t packet_id, const uint8_t *codes, size_t count,
+                        const char *text, uint32_t packet_size_max);
 
 /* Bytes that mqtt_publish_encode will append. */
 size_t mqtt_publish_size(uint8_t version, const struct mqtt_publish *publish);

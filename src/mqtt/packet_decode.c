@@ -107,8 +107,10 @@ static int read_publish_properties(struct wire_reader *reader, struct mqtt_publi
             return error;
         if (property.identifier == MQTT_PROPERTY_TOPIC_ALIAS)
             publish->topic_alias = (uint16_t)property.number;
-        else if (property.identifier == MQTT_PROPERTY_MESSAGE_EXPIRY)
+        else if (property.identifier == MQTT_PROPERTY_MESSAGE_EXPIRY) {
             publish->message_expiry_interval = property.number;
+            publish->message_expiry_at = (uint32_t)(set.at - publish->properties_raw.data) - 4;
+        }
     }
     publish->has_message_expiry = present & (UINT64_C(1) << MQTT_PROPERTY_MESSAGE_EXPIRY);
     publish->has_subscription_identifier = present & (UINT64_C(1) << MQTT_PROPERTY_SUBSCRIPTION_IDENTIFIER);

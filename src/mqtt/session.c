@@ -6,6 +6,7 @@
 #include "mqtt/session.h"
 
 #include <assert.h>
+#include <stdlib.h>
 
 #include "mqtt/wire.h"
 
@@ -28,6 +29,10 @@ void mqtt_session_fini(struct mqtt_session *session)
 {
     mqtt_id_map_fini(&session->inbound);
     mqtt_id_map_fini(&session->outbound);
+    for (unsigned i = 0; session->aliases && i < session->limits.topic_alias_max; i++)
+        free((void *)(uintptr_t)session->aliases[i].data);
+    free(session->aliases);
+    session->aliases = NULL;
 }
 
 static void fail(struct mqtt_session *session, int error, struct mqtt_event *event)
@@ -169,9 +174,38 @@ static int take_connect(struct mqtt_session *session, const struct mqtt_frame *f
     session->keep_alive_s = connect->keep_alive_s;
     session->session_expiry_interval_s = connect->properties.session_expiry_interval;
     session->peer_packet_size_max = connect->properties.maximum_packet_size;
+    session->no_reasons = !connect->properties.request_problem_information;
     if (connect->version == MQTT_VERSION_5_0 && connect->properties.receive_maximum < MQTT_SEND_WINDOW)
         session->send_maximum = connect->properties.receive_maximum;
     event->type = MQTT_EVENT_CONNECT;
+    return 0;
+}
+
+/* Learns what an alias stands for, or puts the topic in its place (MQTT 5 section 3.3.2.3.4). */
+static int use_alias(struct mqtt_session *session, struct mqtt_publish *publish)
+{
+    unsigned max = session->limits.topic_alias_max;
+    if (publish->topic_alias > max)
+        return ERR_TOPIC_ALIAS;
+    if (!session->aliases)
+        session->aliases = calloc(max, sizeof *session->aliases);
+    if (!session->aliases)
+        return ERR_NO_MEMORY;
+    struct mqtt_slice *known = &session->aliases[publish->topic_alias - 1], *topic = &publish->topic;
+    if (topic->length == 0) {
+        if (known->length == 0)
+            return ERR_PROTOCOL;
+        *topic = *known;
+        return 0;
+    }
+    if (known->length == topic->length && memcmp(known->data, topic->data, topic->length) == 0)
+        return 0;
+    uint8_t *copy = malloc(topic->length);
+    if (!copy)
+        return ERR_NO_MEMORY;
+    memcpy(copy, topic->data, topic->length);
+    free((void *)(uintptr_t)known->data);
+    *known = (struct mqtt_slice){copy, topic->length};
     return 0;
 }
 
@@ -185,8 +219,8 @@ static int take_publish(struct mqtt_session *session, const struct mqtt_frame *f
         return ERR_QOS_NOT_SUPPORTED;
     bool five = session->version == MQTT_VERSION_5_0;
     if (five) {
-        if (publish->topic_alias)
-            return ERR_TOPIC_ALIAS; /* CONNACK announces none */
+        if (publish->topic_alias && (error = use_alias(session, publish)))
+            return error;
         if (publish->has_subscription_identifier)
             return ERR_PROTOCOL; /* only a server sends these */
         if (publish->retain && !session->limits.retain_available)
@@ -387,10 +421,14 @@ void mqtt_session_accept(struct mqtt_session *session, uint16_t keep_alive_s)
 int mqtt_session_refuse(const struct mqtt_session *session, int error, struct buffer *out)
 {
     uint8_t reason = (uint8_t)error_mqtt_reason(error), version = session->version ? session->version : MQTT_VERSION_3_1_1;
+    if (version == MQTT_VERSION_5_0) {
+        int failed = mqtt_refusal_encode(out, session->accepted ? MQTT_DISCONNECT : MQTT_CONNACK, 0, &reason, 1,
+                                         mqtt_session_reason(session, reason, error_text(error)), session->peer_packet_size_max);
+        return failed == ERR_LIMIT ? 0 : failed; /* a peer that takes no packet of this size is told nothing */
+    }
     if (session->accepted)
-        return version == MQTT_VERSION_5_0 ? mqtt_disconnect_encode(out, version, reason) : 0;
-    bool told = version == MQTT_VERSION_5_0 || error == ERR_CLIENT_ID || error == ERR_PROTOCOL_VERSION ||
-                (session->version && error_class(error) != ERROR_CLASS_PEER);
+        return 0;
+    bool told = error == ERR_CLIENT_ID || error == ERR_PROTOCOL_VERSION || (session->version && error_class(error) != ERROR_CLASS_PEER);
     return told ? mqtt_connack_encode(out, version, false, reason, (struct mqtt_slice){0}) : 0;
 }
 

@@ -1,5 +1,5 @@
 /* The server's side of one MQTT session as a state machine. Pure: bytes and time in, events out; no socket, no clock,
- * no allocation but for what QoS 2 has to remember.
+ * no allocation but for what QoS 2 and topic aliases have to remember.
  *
  * The owner feeds what it has read and acts on each event; the machine keeps the rules of order, identifiers, flow control
  * and keep alive. What a peer does wrong becomes MQTT_EVENT_ERROR with the reason to send, after which nothing more is
@@ -69,6 +69,7 @@ struct mqtt_event {
 struct mqtt_session_limits {
     uint32_t packet_size_max; /* bytes, whole packet */
     uint16_t receive_maximum; /* publishes of QoS 1 and 2 a client may have without PUBACK or PUBCOMP; announced in CONNACK (MQTT 5) */
+    uint16_t topic_alias_max; /* topic aliases a client may use; announced in CONNACK (MQTT 5) */
     uint8_t qos_max;          /* a higher PUBLISH is ERR_QOS_NOT_SUPPORTED */
     bool retain_available;    /* false: a retained MQTT 5 PUBLISH is ERR_RETAIN_NOT_SUPPORTED; 3.1.1 has no way to say so */
 };
@@ -83,6 +84,7 @@ struct mqtt_session {
     enum mqtt_session_state state;
     bool accepted;   /* by mqtt_session_accept, and ever after */
     uint8_t version; /* 0 until CONNECT; known for a refused CONNECT as well if its protocol name and level were */
+    bool no_reasons; /* the peer wants no reason strings (MQTT 5 Request Problem Information) */
     int error;       /* when CLOSED: what every further call reports */
     struct mqtt_session_limits limits;
     uint16_t keep_alive_s;              /* 0: none */
@@ -94,6 +96,7 @@ struct mqtt_session {
     struct mqtt_id_map outbound;     /* QoS 2: identifier -> enum mqtt_outbound; its bit in `outstanding` is set too */
     uint16_t send_maximum;           /* min(peer's receive maximum, MQTT_SEND_WINDOW) */
     uint32_t outbound_unacknowledged;
+    struct mqtt_slice *aliases;  /* [limits.topic_alias_max] topics that the peer has given aliases, owned; NULL: none yet */
     uint64_t unexpected_answers; /* that answered nothing; they were ignored */
     uint16_t oldest_packet_id;   /* identifiers are handed out in turn, 1..65535; the window starts here */
     uint16_t oldest_bit;         /* the place of oldest_packet_id in `outstanding` */
@@ -105,7 +108,8 @@ struct mqtt_session {
 void mqtt_session_init(struct mqtt_session *session, const struct mqtt_session_limits *limits, uint64_t now_ns);
 void mqtt_session_fini(struct mqtt_session *session);
 
-/* Takes the next packet from `bytes`. *consumed gets the bytes it took. The event borrows from `bytes`. Call again with what is
+/* Takes the next packet from `bytes`. *consumed gets the bytes it took. The event borrows from `bytes`, and a topic that was
+ * given by its alias from the session. Call again with what is
  * left until NEED_MORE, DISCONNECT or ERROR. PUBLISH is the fast path: only event->type and the member of that type are written.
  *
  * An answer under an identifier that is not in use is skipped without an event, so *consumed may be above 0 with NEED_MORE and
@@ -120,11 +124,17 @@ void mqtt_session_fini(struct mqtt_session *session);
  *   ERR_QOS_NOT_SUPPORTED     above limits.qos_max
  *   ERR_RETAIN_NOT_SUPPORTED  MQTT 5 only
  *   ERR_RECEIVE_MAXIMUM       MQTT 5 only: more publishes of QoS 1 and 2 without PUBACK or PUBCOMP than announced
- *   ERR_NO_MEMORY             (not class PEER) for what QoS 2 has to remember
- *   ERR_TOPIC_ALIAS           any alias: the server announces a maximum of 0
+ *   ERR_NO_MEMORY             (not class PEER) for what QoS 2 and topic aliases have to remember
+ *   ERR_TOPIC_ALIAS           above limits.topic_alias_max
  *   ERR_AUTHENTICATION_METHOD CONNECT with an authentication method */
 void mqtt_session_next(struct mqtt_session *session, const uint8_t *bytes, size_t length, uint64_t now_ns, size_t *consumed,
                        struct mqtt_event *event);
+
+/* The reason string that goes with a code, or NULL when the peer is to get none; `text` in place of what the code says, if not NULL. */
+static inline const char *mqtt_session_reason(const struct mqtt_session *session, uint8_t reason, const char *text)
+{
+    return session->no_reasons ? NULL : text ? text : mqtt_reason_text(reason);
+}
 
 /* After MQTT_EVENT_CONNECT was answered with success, in state NEW. keep_alive_s: what was agreed (server keep alive wins in MQTT 5). */
 void mqtt_session_accept(struct mqtt_session *session, uint16_t keep_alive_s);

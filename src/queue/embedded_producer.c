@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+_Static_assert((int)QUEUE_GATHERED_MIN <= (int)JOURNAL_CHUNK_SIZE, "a chunk holds what is promised to gather");
+
 struct embedded_producer {
     struct queue_producer producer;
     struct journal_producer *journal;

@@ -53,6 +53,10 @@ enum queue_destination {
     QUEUE_KEPT      /* it is kept, and nobody is told of it */
 };
 
+/* What was appended goes off by itself only when more than QUEUE_GATHERED_MIN would gather. A record takes QUEUE_RECORD_OVERHEAD at most
+ * besides topic, properties and payload. */
+enum { QUEUE_GATHERED_MIN = 512 << 10, QUEUE_RECORD_OVERHEAD = 256 };
+
 /* The way in. Of one thread; what it appends is sent off together and becomes durable in order. */
 struct queue_producer;
 

@@ -12,6 +12,17 @@ from spindle import DEADLINE_S
 V311, V5 = mqtt.MQTTv311, mqtt.MQTTv5
 
 
+def without_reason(data):
+    """`data`, which ends with a CONNACK or DISCONNECT of MQTT 5 that refuses, as it would be without its reason string, which must be there."""
+    at = data.rindex(b'\x1f\x00')  # the property, and the length of a text of less than 256 bytes
+    text = data[at + 3:]
+    assert text and text.decode().isprintable() and data[at - 1] == len(text) + 3 and data[at + 2] == len(text), data[-80:]
+    if data[at - 4] == 0xe0:
+        return data[:at - 3] + b'\x01' + data[at - 2:at - 1]
+    assert data[at - 5] == 0x20, data[-80:]
+    return data[:at - 4] + b'\x03' + data[at - 3:at - 1] + b'\x00'
+
+
 class Refused(Exception):
     """The server answered CONNECT with a refusal; `code` is its reason."""
 

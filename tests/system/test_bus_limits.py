@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from client import V5, RawClient
+from client import V5, RawClient, without_reason
 from spindle import DEADLINE_S, SANITIZED, wait_until
 
 MIB = 1 << 20
@@ -464,6 +464,7 @@ def test_a_busy_connection_gets_what_is_queued_and_then_a_goodbye(spindle, conne
         connect(server, client_id='drill-7', version=V5)
         data = old.read_until_closed()
     assert len(data) > count * 65536
+    data = without_reason(data)
     assert data[-3:] == b'\xe0\x01\x8e', data[-16:]  # DISCONNECT, session taken over
     assert b'last' in data[-16:]
 
@@ -481,5 +482,5 @@ def test_a_stop_says_goodbye_on_every_loop(spindle, connect):
             publisher.publish('x/%d' % i, bytes(1000))
         server.stop()
         for client in clients:
-            data = client.read_until_closed()
+            data = without_reason(client.read_until_closed())
             assert data.count(b'x/') == 50 and data[-3:] == b'\xe0\x01\x8b', data[-16:]

@@ -6,7 +6,7 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from client import V5, V311, RawClient, Refused
+from client import V5, V311, RawClient, Refused, without_reason
 from spindle import DEADLINE_S, SANITIZED, wait_until
 
 VERSIONS = pytest.mark.parametrize('version', [V311, V5], ids=['3.1.1', '5.0'])
@@ -237,7 +237,6 @@ REFUSED = {
     '5.0, receive maximum 0': (frame(b'\0\4MQTT\5\2\0\x3c\3\x21\0\0\0\1a'), b'\x20\3\0\x82\0'),
     '5.0, authentication method': (frame(b'\0\4MQTT\5\2\0\x3c\4\x15\0\1m\0\1a'), b'\x20\3\0\x8c\0'),
     '5.0, will topic with a wildcard': (frame(b'\0\4MQTT\5\6\0\x3c\0\0\1a\0\0\1#\0\0'), b'\x20\3\0\x90\0'),
-    '5.0, a retained will': (frame(b'\0\4MQTT\5\x26\0\x3c\0\0\1a\0\0\1w\0\0'), b'\x20\3\0\x9a\0'),
     '5.0, AUTH afterwards': (CONNECT5 + b'\xf0\0', b'\xe0\1\x82'),
 }
 
@@ -249,7 +248,7 @@ def test_a_refused_client_is_told_why(server, data, told):
         answer = raw.read_until_closed()
         if data.startswith(CONNECT5):
             answer = answer[2 + answer[1]:]  # the CONNACK of success
-        assert answer == told
+        assert (without_reason(answer) if answer[:1] == b'\xe0' or answer[1:2] > b'\x02' else answer) == told
 
 
 def test_a_silent_connection_is_closed(server):

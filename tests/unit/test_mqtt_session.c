@@ -111,6 +111,18 @@ static void expect_told(const struct fixture *f, int error, const uint8_t *bytes
     struct buffer told;
     buffer_init(&told, 64);
     assert_int_equal(mqtt_session_refuse(&f->session, error, &told), 0);
+    if (f->session.version == MQTT_VERSION_5_0) { /* with the reason in words behind */
+        const uint8_t *properties = told.data + length - (bytes[0] == 0x20);
+        size_t text_length = strlen(error_text(error));
+        assert_int_equal(told.length, length + (bytes[0] == 0xe0) + 3 + text_length);
+        assert_int_equal(told.data[1], told.length - 2);
+        assert_int_equal(properties[0], 3 + text_length);
+        assert_int_equal(properties[1], MQTT_PROPERTY_REASON_STRING);
+        assert_memory_equal(properties + 4, error_text(error), text_length);
+        assert_memory_equal(told.data + 2, bytes + 2, length - 2 - (bytes[0] == 0x20));
+        buffer_fini(&told);
+        return;
+    }
     assert_int_equal(told.length, length);
     if (length)
         assert_memory_equal(told.data, bytes, length);
@@ -490,6 +502,66 @@ static void deadlines_follow_the_clock_they_are_given(void **state)
     assert_true(mqtt_session_deadline_ns(&f.session) == UINT64_MAX);
 }
 
+static void reasons_are_told_to_who_wants_them_and_fit(void **state)
+{
+    (void)state;
+    struct fixture f = fresh();
+    FEED(&f, "\x10\x0f\x00\x04MQTT\x05\x02\x00\x0a\x02\x17\x00\x00\x00");
+    mqtt_session_accept(&f.session, 10);
+    struct buffer told;
+    buffer_init(&told, 64);
+    assert_int_equal(mqtt_session_refuse(&f.session, ERR_PROTOCOL, &told), 0);
+    assert_int_equal(told.length, 3);
+    assert_memory_equal(told.data, "\xe0\x01\x82", 3);
+    f.session.no_reasons = false;
+    size_t whole = 2 + 1 + 1 + 3 + strlen(error_text(ERR_PROTOCOL));
+    for (uint32_t most = 2; most <= whole + 1; most++) {
+        buffer_clear(&told);
+        f.session.peer_packet_size_max = most;
+        assert_int_equal(mqtt_session_refuse(&f.session, ERR_PROTOCOL, &told), 0);
+        assert_int_equal(told.length, most < 3 ? 0 : most < whole ? 3 : whole);
+    }
+    buffer_fini(&told);
+    mqtt_session_fini(&f.session);
+}
+
+static void an_alias_stands_for_its_topic(void **state)
+{
+    (void)state;
+    struct fixture f = fresh();
+    f.session.limits.topic_alias_max = 2;
+    FEED(&f, "\x10\x0d\x00\x04MQTT\x05\x02\x00\x0a\x00\x00\x00");
+    mqtt_session_accept(&f.session, 10);
+    FEED(&f, "\x30\x09\x00\x03one\x03\x23\x00\x01");
+    assert_int_equal(f.event.type, MQTT_EVENT_PUBLISH);
+    FEED(&f, "\x30\x09\x00\x03two\x03\x23\x00\x02");
+    FEED(&f, "\x30\x07\x00\x00\x03\x23\x00\x01x");
+    assert_int_equal(f.event.type, MQTT_EVENT_PUBLISH);
+    assert_int_equal(f.event.publish.topic.length, 3);
+    assert_memory_equal(f.event.publish.topic.data, "one", 3);
+    FEED(&f, "\x30\x08\x00\x02uno\x23\x00\x01"); /* malformed: nothing is learned of it */
+    assert_int_equal(f.event.type, MQTT_EVENT_ERROR);
+    mqtt_session_fini(&f.session);
+    static const struct {
+        const char *first, *then;
+        int error;
+    } rows[] = {
+        {"\x30\x09\x00\x03one\x03\x23\x00\x01", "\x30\x07\x00\x00\x03\x23\x00\x02x", ERR_PROTOCOL}, /* never said what 2 is */
+        {"\x30\x09\x00\x03one\x03\x23\x00\x01", "\x30\x09\x00\x03two\x03\x23\x00\x03", ERR_TOPIC_ALIAS},
+    };
+    for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
+        f = fresh();
+        f.session.limits.topic_alias_max = 2;
+        FEED(&f, "\x10\x0d\x00\x04MQTT\x05\x02\x00\x0a\x00\x00\x00");
+        mqtt_session_accept(&f.session, 10);
+        feed(&f, (const uint8_t *)rows[i].first, 11);
+        assert_int_equal(f.event.type, MQTT_EVENT_PUBLISH);
+        feed(&f, (const uint8_t *)rows[i].then, (size_t)rows[i].then[1] + 2);
+        expect_error(&f, rows[i].error);
+        mqtt_session_fini(&f.session);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -513,6 +585,8 @@ int main(void)
         cmocka_unit_test(answers_in_any_order_free_their_identifiers),
         cmocka_unit_test(an_unexpected_puback_hides_nothing_behind_it),
         cmocka_unit_test(deadlines_follow_the_clock_they_are_given),
+        cmocka_unit_test(reasons_are_told_to_who_wants_them_and_fit),
+        cmocka_unit_test(an_alias_stands_for_its_topic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -34,7 +34,8 @@ static void close_fixture(struct fixture *f)
 
 static struct router_subscription subscriber(uint32_t connection, uint8_t qos, uint8_t options)
 {
-    return (struct router_subscription){.loop = connection % 2, .connection = connection, .generation = 1, .qos = qos, .options = options};
+    return (struct router_subscription){
+        .loop = (uint16_t)(connection % 2), .connection = connection, .generation = 1, .qos = qos, .options = options};
 }
 
 static int subscribe(struct fixture *f, const char *filter, uint32_t connection)
@@ -107,6 +108,39 @@ static void a_repeated_subscription_replaces_the_first(void **state)
     assert_int_equal(found->count, 1);
     assert_int_equal(found->subscribers[0].qos, 2);
     assert_int_equal(found->subscribers[0].options, 0);
+    close_fixture(&f);
+}
+
+static void identifiers_of_all_matching_subscriptions_are_told(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *filter;
+        uint32_t connection, identifier;
+    } rows[] = {{"a/b", 2, 7},  {"a/+", 2, 9}, {"#", 2, 0},    {"+/b", 2, 7}, /* one that is used twice is told twice */
+                {"a/b", 4, 11}, {"a/#", 4, 0}, {"a/#", 6, 12}, {"c", 8, 1}};
+    struct fixture f;
+    open_fixture(&f, NULL, NULL);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct router_subscription s = subscriber(rows[i].connection, 1, 0);
+        s.identifier = rows[i].identifier;
+        assert_int_equal(router_subscribe(f.router, rows[i].filter, strlen(rows[i].filter), &s), 0);
+    }
+    for (int round = 0; round < 2; round++) { /* resolved, and from the cache */
+        const struct router_match *found = match(&f, "a/b");
+        assert_int_equal(found->count, 3);
+        assert_int_equal(found->subscribers[0].options, ROUTER_IDENTIFIERS);
+        const uint32_t *several = found->identifiers + found->subscribers[0].identifier;
+        assert_int_equal(several[0], 3);
+        assert_int_equal(several[1] + several[2] + several[3], 7 + 9 + 7);
+        assert_int_equal(found->subscribers[1].options, 0);
+        assert_int_equal(found->subscribers[1].identifier, 11);
+        assert_int_equal(found->subscribers[2].identifier, 12);
+    }
+    struct router_subscription s = subscriber(6, 1, 0);
+    s.identifier = 13;
+    assert_int_equal(router_subscribe(f.router, "a/#", 3, &s), 1);
+    assert_int_equal(match(&f, "a/b")->subscribers[2].identifier, 13);
     close_fixture(&f);
 }
 
@@ -535,6 +569,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(filters_of_every_kind_match),
         cmocka_unit_test(a_repeated_subscription_replaces_the_first),
+        cmocka_unit_test(identifiers_of_all_matching_subscriptions_are_told),
         cmocka_unit_test(a_connection_gets_a_topic_once_with_the_best_of_its_subscriptions),
         cmocka_unit_test(identity_is_loop_connection_and_generation),
         cmocka_unit_test(what_cannot_be_subscribed_is_refused),

@@ -19,7 +19,7 @@
 #include "journal/inspect.h"
 #include "queue/ledger.h"
 
-static const char command[] = "spindle journal trim";
+static const char command[] = "spindle journal trim", retained[] = "retained";
 
 enum { REQUEST_MAX = 16 << 10 };
 
@@ -90,7 +90,9 @@ static int find_checkpoint(const char *folder, uint64_t *applied)
 static int find_guard(struct trimming *trimming, const struct ledger *ledger)
 {
     trimming->guard = UINT64_MAX;
-    if (strcmp(trimming->request.stream, "ingest") == 0)
+    if (strcmp(trimming->request.stream, retained) == 0)
+        trimming->guard = 0; /* which of them hold messages that are still valid only the server knows */
+    else if (strcmp(trimming->request.stream, "ingest") == 0)
         trimming->guard = ledger->cursor;
     else if (strcmp(trimming->request.stream, "outcomes") == 0)
         return find_checkpoint(trimming->folder, &trimming->guard);
@@ -100,7 +102,7 @@ static int find_guard(struct trimming *trimming, const struct ledger *ledger)
 static int choose(struct trimming *trimming)
 {
     struct retention_trim limits = trim_request_limits(&trimming->request, clock_wall_ns());
-    bool force = trimming->arguments->force;
+    bool force = trimming->arguments->force && strcmp(trimming->request.stream, retained) != 0;
     if (force)
         limits.keep_count = 1;
     struct retention_plan plan = retention_plan(&limits, trimming->segments, trimming->count, force ? UINT64_MAX : trimming->guard);
@@ -208,6 +210,7 @@ static const char *guard_text(const char *stream)
 {
     return strcmp(stream, "ingest") == 0     ? "they hold messages without an outcome"
            : strcmp(stream, "outcomes") == 0 ? "no checkpoint includes what they say yet"
+           : strcmp(stream, retained) == 0   ? "they hold retained messages, and the server removes what it has written again"
                                              : "the next start needs them to find outcomes that a crash may have cut off";
 }
 
@@ -239,7 +242,9 @@ static void print_consequences(const struct trimming *trimming)
     const char *stream = trimming->request.stream;
     const struct trim_done *done = &trimming->done;
     bool dry = trimming->request.dry_run;
-    if (done->kept_back)
+    if (done->kept_back && strcmp(stream, retained) == 0)
+        fprintf(stderr, "%s: %" PRIu64 " segments of %s stay: %s\n", command, done->kept_back, stream, guard_text(stream));
+    else if (done->kept_back)
         fprintf(stderr, "%s: %" PRIu64 " segments of %s stay: %s; --force %s\n", command, done->kept_back, stream, guard_text(stream),
                 trimming->by_server ? "removes them when the server is stopped" : "removes them all the same");
     if (done->pending)

@@ -1,0 +1,103 @@
+/* SUBSCRIBE and UNSUBSCRIBE: the router learns of them, the client is answered, and gets the retained messages that it asks for. */
+#include "bus/loop.h"
+
+#include "base/error.h"
+
+static struct router_subscription subscriber(const struct connection *connection)
+{
+    return (struct router_subscription){
+        .loop = (uint16_t)connection->loop->index, .connection = connection->slot, .generation = connection->generation};
+}
+
+static bool remove_subscription(struct connection *connection, struct mqtt_slice filter)
+{
+    struct router_subscription subscription = subscriber(connection);
+    bool found = router_unsubscribe(connection->loop->bus->router, (const char *)filter.data, filter.length, &subscription);
+    if (found) {
+        connection->subscriptions--;
+        counter_add(&connection->loop->counters.subscriptions, (uint64_t)-1);
+    }
+    return found;
+}
+
+/* MQTT 5 section 3.8.3.1; in 3.1.1 retain_handling is 0. */
+static bool wants_retained(const struct mqtt_subscription *wanted, bool is_new)
+{
+    return wanted->retain_handling == 0 || (wanted->retain_handling == 1 && is_new);
+}
+
+/* Returns 0, or why there is no such subscription. It is made before its retained messages are looked for (deliver.c). */
+static int add_subscription(struct connection *connection, const struct mqtt_subscription *wanted, uint32_t identifier)
+{
+    struct loop *loop = connection->loop;
+    struct router_subscription subscription = subscriber(connection);
+    subscription.qos = wanted->qos;
+    subscription.options =
+        (uint8_t)((wanted->no_local ? ROUTER_NO_LOCAL : 0) | (wanted->retain_as_published ? ROUTER_RETAIN_AS_PUBLISHED : 0));
+    subscription.identifier = identifier;
+    int added = router_subscribe(loop->bus->router, (const char *)wanted->filter.data, wanted->filter.length, &subscription);
+    if (added < 0)
+        return added;
+    if (added == 0) {
+        connection->subscriptions++;
+        counter_add(&loop->counters.subscriptions, 1);
+    }
+    int error = wants_retained(wanted, added == 0) ? handout_begin(connection, wanted, identifier) : 0;
+    if (error)
+        remove_subscription(connection, wanted->filter);
+    return error;
+}
+
+static int encode_codes(struct connection *connection, enum mqtt_packet_type type, uint16_t packet_id, const struct buffer *codes,
+                        uint8_t refused, const char *why)
+{
+    const struct mqtt_session *session = &connection->session;
+    if (refused && session->version == MQTT_VERSION_5_0)
+        return mqtt_refusal_encode(&connection->out, type, packet_id, codes->data, codes->length,
+                                   mqtt_session_reason(session, refused, why), session->peer_packet_size_max);
+    return type == MQTT_SUBACK ? mqtt_suback_encode(&connection->out, session->version, packet_id, codes->data, codes->length)
+                               : mqtt_unsuback_encode(&connection->out, session->version, packet_id, codes->data, codes->length);
+}
+
+void subscribe_add(struct connection *connection, const struct mqtt_subscribe *subscribe)
+{
+    struct buffer codes;
+    buffer_init(&codes, MQTT_REMAINING_LENGTH_MAX);
+    struct mqtt_subscription wanted;
+    int error = 0, refused = 0; /* the last refusal: its reason is told for all */
+    uint8_t refused_code = 0;
+    for (uint32_t position = 0; !error && mqtt_subscribe_next(subscribe, false, &position, &wanted);) {
+        int failed = add_subscription(connection, &wanted, subscribe->properties.subscription_identifier);
+        uint8_t code = failed == 0 ? wanted.qos : failed == ERR_NOT_SUPPORTED ? 0x9e : (uint8_t)error_mqtt_reason(failed);
+        if (failed) {
+            refused = failed;
+            refused_code = code;
+        }
+        error = buffer_append(&codes, &code, 1);
+    }
+    const char *why = refused == ERR_LIMIT ? "no room for another subscription, or for its retained messages" : NULL;
+    if (!error)
+        error = encode_codes(connection, MQTT_SUBACK, subscribe->packet_id, &codes, refused_code, why);
+    buffer_fini(&codes);
+    if (error)
+        connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
+}
+
+void subscribe_remove(struct connection *connection, const struct mqtt_subscribe *unsubscribe)
+{
+    struct buffer codes;
+    buffer_init(&codes, MQTT_REMAINING_LENGTH_MAX);
+    struct mqtt_subscription named;
+    int error = 0;
+    for (uint32_t position = 0; !error && mqtt_subscribe_next(unsubscribe, true, &position, &named);) {
+        uint8_t code = remove_subscription(connection, named.filter) ? 0x00 : 0x11;
+        if (connection->handouts)
+            handout_forget(connection, named.filter);
+        error = buffer_append(&codes, &code, 1);
+    }
+    if (!error)
+        error = encode_codes(connection, MQTT_UNSUBACK, unsubscribe->packet_id, &codes, 0, NULL);
+    buffer_fini(&codes);
+    if (error)
+        connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
+}
