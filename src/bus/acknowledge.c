@@ -30,6 +30,14 @@ bool acknowledge_put(struct connection *connection, enum mqtt_packet_type type, 
     return true;
 }
 
+static void note_sent(struct connection *connection, uint16_t packet_id, bool exactly_once)
+{
+    if (exactly_once)
+        mqtt_session_recorded(&connection->session, packet_id);
+    else
+        mqtt_session_acknowledged(&connection->session);
+}
+
 static void put_refusal(struct connection *connection, const struct refusal *refusal)
 {
     struct mqtt_session *session = &connection->session;
@@ -37,6 +45,11 @@ static void put_refusal(struct connection *connection, const struct refusal *ref
     const char *text = mqtt_session_reason(session, refusal->reason, refusal->why);
     if (connection->closing)
         return;
+    if (session->version != MQTT_VERSION_5_0) { /* it has no way to be told */
+        if (acknowledge_put(connection, refusal->qos == 2 ? MQTT_PUBREC : MQTT_PUBACK, refusal->packet_id))
+            note_sent(connection, refusal->packet_id, refusal->qos == 2);
+        return;
+    }
     if (mqtt_refusal_encode(&connection->out, refusal->qos == 2 ? MQTT_PUBREC : MQTT_PUBACK, refusal->packet_id, &refusal->reason, 1, text,
                             session->peer_packet_size_max))
         connection_close(connection, CLOSE_LIMIT, 0x97);
@@ -70,10 +83,7 @@ void connection_acknowledge(struct connection *connection, uint16_t packet_id, b
 {
     if (!acknowledge_put(connection, exactly_once ? MQTT_PUBREC : MQTT_PUBACK, packet_id))
         return;
-    if (exactly_once)
-        mqtt_session_recorded(&connection->session, packet_id);
-    else
-        mqtt_session_acknowledged(&connection->session);
+    note_sent(connection, packet_id, exactly_once);
     if (connection->refusals.length)
         release_refusals(connection);
 }

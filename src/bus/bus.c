@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "bus/loop.h"
 
-static uint64_t sum(const struct bus *bus, size_t counter_at)
+uint64_t bus_sum(const struct bus *bus, size_t counter_at)
 {
     uint64_t total = 0;
     for (unsigned i = 0; i < bus->options.loop_count; i++) {
@@ -32,34 +32,34 @@ static void collect(void *owner, struct metrics_writer *writer)
     static const char *const pauses[] = {"journal", "subscriber", "overloaded", "unread", "memory", "packet"};
     static const char *const levels[] = {"0", "1", "2"};
     const struct bus *bus = owner;
-    metrics_sample_u64(writer, METRIC_BUS_CONNECTIONS, sum(bus, COUNTER_AT(connections)), NULL);
-    metrics_sample_u64(writer, METRIC_BUS_CONNECTIONS_TOTAL, sum(bus, COUNTER_AT(accepted)), NULL);
-    metrics_sample_u64(writer, METRIC_BUS_SUBSCRIPTIONS, sum(bus, COUNTER_AT(subscriptions)), NULL);
+    metrics_sample_u64(writer, METRIC_BUS_CONNECTIONS, bus_sum(bus, COUNTER_AT(connections)), NULL);
+    metrics_sample_u64(writer, METRIC_BUS_CONNECTIONS_TOTAL, bus_sum(bus, COUNTER_AT(accepted)), NULL);
+    metrics_sample_u64(writer, METRIC_BUS_SUBSCRIPTIONS, bus_sum(bus, COUNTER_AT(subscriptions)), NULL);
     metrics_sample_u64(writer, METRIC_BUS_MEMORY, atomic_load(&bus->memory_in), "use", "packets", NULL);
     metrics_sample_u64(writer, METRIC_BUS_MEMORY, atomic_load(&bus->memory_out), "use", "queues", NULL);
-    metrics_sample_u64(writer, METRIC_BUS_BYTES_RECEIVED, sum(bus, COUNTER_AT(bytes_received)), NULL);
-    metrics_sample_u64(writer, METRIC_BUS_BYTES_SENT, sum(bus, COUNTER_AT(bytes_sent)), NULL);
+    metrics_sample_u64(writer, METRIC_BUS_BYTES_RECEIVED, bus_sum(bus, COUNTER_AT(bytes_received)), NULL);
+    metrics_sample_u64(writer, METRIC_BUS_BYTES_SENT, bus_sum(bus, COUNTER_AT(bytes_sent)), NULL);
     for (unsigned i = 0; i < 3; i++) {
-        metrics_sample_u64(writer, METRIC_BUS_RECEIVED, sum(bus, COUNTER_AT(received) + i * 8), "qos", levels[i], NULL);
-        metrics_sample_u64(writer, METRIC_BUS_DELIVERED, sum(bus, COUNTER_AT(delivered) + i * 8), "qos", levels[i], NULL);
+        metrics_sample_u64(writer, METRIC_BUS_RECEIVED, bus_sum(bus, COUNTER_AT(received) + i * 8), "qos", levels[i], NULL);
+        metrics_sample_u64(writer, METRIC_BUS_DELIVERED, bus_sum(bus, COUNTER_AT(delivered) + i * 8), "qos", levels[i], NULL);
     }
     for (unsigned i = 0; i < DROP_REASONS; i++)
-        metrics_sample_u64(writer, METRIC_BUS_DROPPED, sum(bus, COUNTER_AT(dropped) + i * 8), "reason", drops[i], NULL);
+        metrics_sample_u64(writer, METRIC_BUS_DROPPED, bus_sum(bus, COUNTER_AT(dropped) + i * 8), "reason", drops[i], NULL);
     struct retained_status retained;
     retained_status(bus->retained, &retained);
     metrics_sample_u64(writer, METRIC_BUS_RETAINED, retained.count, NULL);
     metrics_sample_u64(writer, METRIC_BUS_RETAINED_BYTES, retained.bytes, NULL);
     for (unsigned i = 0; i < RETAINED_DROPS; i++)
-        metrics_sample_u64(writer, METRIC_BUS_RETAINED_DROPPED, sum(bus, COUNTER_AT(retained_dropped) + i * 8), "reason", retained_drops[i],
-                           NULL);
+        metrics_sample_u64(writer, METRIC_BUS_RETAINED_DROPPED, bus_sum(bus, COUNTER_AT(retained_dropped) + i * 8), "reason",
+                           retained_drops[i], NULL);
     for (unsigned i = 0; i < REFUSED_REASONS; i++)
-        metrics_sample_u64(writer, METRIC_BUS_REFUSED, sum(bus, COUNTER_AT(refused) + i * 8), "reason", refusals[i], NULL);
+        metrics_sample_u64(writer, METRIC_BUS_REFUSED, bus_sum(bus, COUNTER_AT(refused) + i * 8), "reason", refusals[i], NULL);
     for (unsigned i = 0; i < CLOSE_REASONS; i++)
-        metrics_sample_u64(writer, METRIC_BUS_DISCONNECTS, sum(bus, COUNTER_AT(closed) + i * 8), "reason", closes[i], NULL);
+        metrics_sample_u64(writer, METRIC_BUS_DISCONNECTS, bus_sum(bus, COUNTER_AT(closed) + i * 8), "reason", closes[i], NULL);
     for (unsigned i = 0; i < PAUSE_REASONS; i++)
-        metrics_sample_u64(writer, METRIC_BUS_PAUSES, sum(bus, COUNTER_AT(paused) + i * 8), "reason", pauses[i], NULL);
+        metrics_sample_u64(writer, METRIC_BUS_PAUSES, bus_sum(bus, COUNTER_AT(paused) + i * 8), "reason", pauses[i], NULL);
     for (unsigned i = 0; i < PAUSE_REASONS; i++)
-        metrics_sample_u64(writer, METRIC_BUS_PAUSED, sum(bus, COUNTER_AT(paused_now) + i * 8), "reason", pauses[i], NULL);
+        metrics_sample_u64(writer, METRIC_BUS_PAUSED, bus_sum(bus, COUNTER_AT(paused_now) + i * 8), "reason", pauses[i], NULL);
 }
 
 static int copy_filters(struct bus *bus, const struct bus_options *options)
@@ -150,6 +150,7 @@ void bus_stop(struct bus *bus)
     for (unsigned i = 0; bus->loops && i < bus->options.loop_count; i++)
         loop_fini(&bus->loops[i]); /* after all have ended: they write to one another */
     retained_close(bus->retained);
+    free(bus->sys);
     router_cache_destroy(bus->publish_cache);
     router_destroy(bus->router);
     pthread_mutex_destroy(&bus->publish_lock);

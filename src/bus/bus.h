@@ -37,6 +37,7 @@ struct bus_options {
     size_t retained_size_max;                           /* bytes of memory for them; 0: RETAINED_BYTES_MAX_DEFAULT */
     struct journal *journal;                            /* started; NULL: retained messages live as long as the bus */
     struct journal_stream *retained;                    /* of the journal, for them (retained.h) */
+    uint64_t sys_interval_ns;                           /* how often the topics below $SYS are published; 0: never */
     uint16_t topic_alias_max;                           /* topic aliases of each direction of a connection; 0: none */
     const char *response_information;                   /* for clients that ask for it (MQTT 5); NULL or empty: none; it stays */
 };

@@ -324,6 +324,8 @@ void loop_stop(struct loop *loop)
         connection->will = false; /* the server leaves, not the client */
         connection_close(connection, CLOSE_SHUTDOWN, 0x8b);
     }
+    if (loop->index == 0)
+        sys_stop(loop->bus);
     atomic_store(&loop->deaf, true);
     uv_close((uv_handle_t *)&loop->wake, NULL);
     if (loop->open_count)
@@ -364,6 +366,10 @@ int loop_start(struct loop *loop, struct bus *bus, unsigned index)
     int error = router_cache_create(NULL, &loop->cache);
     if (!error)
         error = bus->options.queue->ops->producer_open(bus->options.queue, on_durable, loop, &loop->producer);
+    if (error)
+        return error;
+    if (index == 0)
+        error = sys_start(bus);
     if (error)
         return error;
     if (index == 0)

@@ -191,6 +191,7 @@ struct bus {
     uint16_t port;
     struct router *router;
     struct retained *retained;
+    struct sys *sys;                      /* of loop 0, when it runs */
     struct loop *loops;                   /* [options.loop_count] */
     _Atomic size_t memory_out, memory_in; /* bytes of the budget in use; written seldom, read for every message, as is what stands above */
     _Atomic uint32_t packets_waiting;     /* connections with PAUSE_PACKET */
@@ -221,6 +222,13 @@ void loop_forget(struct connection *connection);                                
 struct connection *loop_new_connection(struct loop *loop);                       /* NULL: no memory or no slot */
 uint64_t loop_wall_ns(struct loop *loop);
 void loop_flush_retained(struct loop *loop); /* before the producer sends off what was published */
+
+/* bus.c */
+uint64_t bus_sum(const struct bus *bus, size_t counter_at); /* of a counter of all loops, by its offset in struct loop_counters */
+
+/* sys.c: $SYS, and what is done once in a while; of loop 0, before it runs and on it */
+int sys_start(struct bus *bus);
+void sys_stop(struct bus *bus); /* once; bus->sys is freed when the loop has ended */
 
 /* mail.c: what other threads ask of a loop */
 /* To `count` subscribers of the match from the one at `first` on, all of them on that loop. 0, or ERR_LIMIT / ERR_NO_MEMORY when the
@@ -336,8 +344,8 @@ void handout_turn(struct loop *loop);
 
 /* acknowledge.c */
 void connection_acknowledge(struct connection *connection, uint16_t packet_id, bool exactly_once); /* PUBACK, or PUBREC */
-/* Answers a publish of QoS 1 or 2 that is not taken with a reason of 0x80 and above (MQTT 5), behind the acknowledgements of what arrived
- * before it. `why`: static, or NULL. */
+/* Answers a publish of QoS 1 or 2 that is not taken, behind the acknowledgements of what arrived before it: in MQTT 5 with a reason of 0x80
+ * and above; in 3.1.1, which knows none, as if it had been taken. `why`: static, or NULL. */
 void connection_refuse(struct connection *connection, const struct mqtt_publish *publish, uint8_t reason, const char *why);
 bool acknowledge_put(struct connection *connection, enum mqtt_packet_type type,
                      uint16_t packet_id); /* without a reason; whether it could */

@@ -267,6 +267,7 @@ static int start_bus(struct server *server)
         .retained_size_max = config->bus_retained_size_max,
         .journal = server->journal,
         .retained = server->streams[STREAM_RETAINED],
+        .sys_interval_ns = config_ns(config->bus_sys_interval_s),
         .topic_alias_max = (uint16_t)config->bus_topic_alias_max,
         .response_information = config->bus_response_information,
     };
