@@ -8,9 +8,11 @@
 
 #include "base/error.h"
 
-int clients_claim(struct connection *connection, const char *id, size_t length, struct mqtt_slice *assigned)
+int clients_claim(struct connection *connection, const struct mqtt_connect *connect, struct mqtt_slice *assigned)
 {
     struct bus *bus = connection->loop->bus;
+    const char *id = (const char *)connect->client_id.data;
+    size_t length = connect->client_id.length;
     char made[64];
     *assigned = (struct mqtt_slice){0};
     pthread_mutex_lock(&bus->clients_lock);
@@ -30,6 +32,7 @@ int clients_claim(struct connection *connection, const char *id, size_t length, 
     HASH_FIND(hh, bus->clients, id, length, before);
     if (before) {
         HASH_DEL(bus->clients, before);
+        before->resumed = !connect->clean_start;
         mail_close(&bus->loops[before->loop], before->slot, before->generation, CLOSE_TAKEN_OVER);
         /* Its connection still points at it; it is freed there. */
         before->hh.tbl = NULL;
@@ -38,7 +41,9 @@ int clients_claim(struct connection *connection, const char *id, size_t length, 
     if (id == made)
         *assigned = (struct mqtt_slice){(const uint8_t *)client->id, (uint32_t)length};
     connection->client = client;
+    struct will *will = will_find(bus, client->id, length);
     pthread_mutex_unlock(&bus->clients_lock);
+    will_settle(connection->loop, will, connect->clean_start);
     return 0;
 }
 
@@ -54,4 +59,10 @@ void clients_release(struct connection *connection)
     pthread_mutex_unlock(&bus->clients_lock);
     connection->client = NULL;
     free(client);
+}
+
+bool clients_is_replaced(const struct connection *connection, bool *resumed)
+{
+    *resumed = connection->client->resumed;
+    return !connection->client->hh.tbl;
 }

@@ -66,8 +66,7 @@ static void fini(struct connection *connection)
     buffer_fini(&connection->waiting);
     buffer_fini(&connection->refusals);
     aliases_destroy(connection->aliases);
-    buffer_fini(&connection->will_topic);
-    buffer_fini(&connection->will_payload);
+    will_forget(connection);
     free(connection);
 }
 
@@ -83,27 +82,13 @@ static void on_closed(uv_handle_t *handle)
     fini(connection);
 }
 
-static void publish_will(struct connection *connection)
-{
-    if (!connection->will)
-        return;
-    connection->will = false;
-    struct mqtt_publish will = {
-        .qos = connection->will_qos,
-        .retain = connection->will_retain,
-        .topic = {connection->will_topic.data, (uint32_t)connection->will_topic.length},
-        .payload = {connection->will_payload.data, (uint32_t)connection->will_payload.length},
-    };
-    deliver_will(connection->loop, &will);
-}
-
 void connection_drop(struct connection *connection)
 {
     if (connection->shut)
         return;
     connection->closing = connection->shut = true;
     struct loop *loop = connection->loop;
-    publish_will(connection);
+    will_leave(connection);
     connection->session.state = MQTT_SESSION_CLOSED;
     router_remove_connection(loop->bus->router, loop->index, connection->slot, connection->generation);
     counter_add(&loop->counters.subscriptions, (uint64_t) - (int64_t)connection->subscriptions);
@@ -262,18 +247,6 @@ static int connack_properties(struct connection *connection, const struct mqtt_c
     return error;
 }
 
-static int keep_will(struct connection *connection, const struct mqtt_connect *connect)
-{
-    if (!connect->will)
-        return 0;
-    int error = buffer_append(&connection->will_topic, connect->will_topic.data, connect->will_topic.length);
-    error = error ? error : buffer_append(&connection->will_payload, connect->will_payload.data, connect->will_payload.length);
-    connection->will = !error;
-    connection->will_qos = connect->will_qos;
-    connection->will_retain = connect->will_retain;
-    return error;
-}
-
 /* Tells the client what there is to be told, and closes. */
 static void refuse(struct connection *connection, int error)
 {
@@ -285,11 +258,11 @@ static void on_connect(struct connection *connection, const struct mqtt_connect 
 {
     struct bus *bus = connection->loop->bus;
     struct mqtt_slice assigned;
-    int error = keep_will(connection, connect);
+    int error = will_keep(connection, connect);
     if (!error)
-        error = clients_claim(connection, (const char *)connect->client_id.data, connect->client_id.length, &assigned);
+        error = clients_claim(connection, connect, &assigned);
     if (error) {
-        connection->will = false;
+        will_forget(connection);
         refuse(connection, error);
         return;
     }
@@ -363,7 +336,8 @@ static void act(struct connection *connection, struct mqtt_event *event, uint64_
             connection_close(connection, CLOSE_LIMIT, 0x97);
         break;
     case MQTT_EVENT_DISCONNECT:
-        connection->will = connection->will && event->disconnect.reason == 0x04;
+        if (event->disconnect.reason != 0x04)
+            will_forget(connection);
         connection->closing = true;
         connection_drop(connection);
         break;
@@ -401,8 +375,8 @@ static size_t process(struct connection *connection, const uint8_t *bytes, size_
         return length;
     if (connection->waiting.length)
         deliver_waiting(connection);
-    if (connection->handouts)
-        handout_resume(connection);
+    if (connection->handouts && !connection->handing)
+        handout_continue(connection);
     if (connection->out.length)
         loop_mark_dirty(connection);
     return done;
@@ -539,8 +513,6 @@ void connection_open(struct loop *loop, int socket)
     buffer_init(&connection->sending, hard_max);
     buffer_init(&connection->waiting, hard_max * 2);
     buffer_init(&connection->refusals, CONNECTION_REFUSALS_SIZE);
-    buffer_init(&connection->will_topic, 65536);
-    buffer_init(&connection->will_payload, 65536);
     uv_tcp_init(&loop->uv, &connection->handle);
     connection->handle.data = connection;
     struct mqtt_session_limits limits = {.packet_size_max = options->packet_size_max,

@@ -212,13 +212,12 @@ static int without_alias(struct loop *loop, const struct mqtt_publish *publish, 
     return 0;
 }
 
-/* The server's own topics are not for clients to publish to. */
-static bool is_reserved(const struct mqtt_publish *publish)
+bool deliver_is_reserved(struct mqtt_slice topic)
 {
     static const char own[] = "$SYS";
     size_t length = sizeof own - 1;
-    return publish->topic.data[0] == '$' && publish->topic.length >= length && memcmp(publish->topic.data, own, length) == 0 &&
-           (publish->topic.length == length || publish->topic.data[length] == '/');
+    return topic.data[0] == '$' && topic.length >= length && memcmp(topic.data, own, length) == 0 &&
+           (topic.length == length || topic.data[length] == '/');
 }
 
 static void refuse_reserved(struct connection *from, const struct mqtt_publish *publish)
@@ -236,7 +235,7 @@ bool deliver_publish(struct connection *from, const struct mqtt_publish *publish
     const char *topic = (const char *)publish->topic.data;
     struct mqtt_publish plain;
     struct router_match *match = router_match(bus->router, loop->cache, topic, publish->topic.length);
-    if (is_reserved(publish)) {
+    if (topic[0] == '$' && deliver_is_reserved(publish->topic)) {
         refuse_reserved(from, publish);
         return true;
     }

@@ -70,7 +70,6 @@ int handout_begin(struct connection *connection, const struct mqtt_subscription 
     *last = handout;
     connection->handout_bytes += bytes;
     memory_note_out(connection);
-    handout_resume(connection);
     return 0;
 }
 
@@ -155,6 +154,19 @@ static bool send_batch(struct connection *connection)
     return sent == count && connection->handouts && !connection->closing;
 }
 
+void handout_continue(struct connection *connection)
+{
+    bool more = connection->handouts && !connection->closing;
+    for (unsigned i = 0; more && i < HANDOUT_TURN; i++)
+        more = send_batch(connection);
+    if (connection->closing)
+        return;
+    connection_note_queue(connection);
+    loop_mark_dirty(connection);
+    if (more)
+        handout_resume(connection);
+}
+
 void handout_turn(struct loop *loop)
 {
     struct connection *list = loop->handing, *connection, *next;
@@ -162,14 +174,6 @@ void handout_turn(struct loop *loop)
     DL_FOREACH_SAFE2(list, connection, next, handing_next)
     {
         connection->handing = false;
-        bool more = connection->handouts && !connection->closing;
-        for (unsigned i = 0; more && i < HANDOUT_TURN; i++)
-            more = send_batch(connection);
-        if (connection->closing)
-            continue;
-        connection_note_queue(connection);
-        loop_mark_dirty(connection);
-        if (more)
-            handout_resume(connection);
+        handout_continue(connection);
     }
 }

@@ -321,11 +321,12 @@ void loop_stop(struct loop *loop)
         struct connection *connection = loop->slots[i];
         if (!connection)
             continue;
-        connection->will = false; /* the server leaves, not the client */
+        will_forget(connection); /* the server leaves, not the client */
         connection_close(connection, CLOSE_SHUTDOWN, 0x8b);
     }
     if (loop->index == 0)
         sys_stop(loop->bus);
+    uv_close((uv_handle_t *)&loop->wills, NULL);
     atomic_store(&loop->deaf, true);
     uv_close((uv_handle_t *)&loop->wake, NULL);
     if (loop->open_count)
@@ -360,7 +361,8 @@ int loop_start(struct loop *loop, struct bus *bus, unsigned index)
     uv_async_init(&loop->uv, &loop->wake, on_wake);
     uv_check_init(&loop->uv, &loop->turn_end);
     uv_timer_init(&loop->uv, &loop->sweep);
-    loop->wake.data = loop->turn_end.data = loop->sweep.data = loop;
+    uv_timer_init(&loop->uv, &loop->wills);
+    loop->wake.data = loop->turn_end.data = loop->sweep.data = loop->wills.data = loop;
     uv_check_start(&loop->turn_end, on_turn_end);
     uv_unref((uv_handle_t *)&loop->turn_end);
     int error = router_cache_create(NULL, &loop->cache);
@@ -396,6 +398,7 @@ void loop_fini(struct loop *loop)
         uv_run(&loop->uv, UV_RUN_DEFAULT);
         uv_loop_close(&loop->uv);
     }
+    will_fini(loop);
     router_cache_destroy(loop->cache);
     buffer_fini(&loop->mail);
     buffer_fini(&loop->mail_read);

@@ -105,10 +105,7 @@ struct connection {
     bool goodbye;      /* closing: what is queued is written first */
     bool shut;         /* the handle is being closed */
     uint32_t subscriptions;
-    bool will; /* a will waits for an end without DISCONNECT */
-    uint8_t will_qos;
-    bool will_retain;
-    struct buffer will_topic, will_payload;
+    struct will *will; /* for an end without DISCONNECT; NULL: none */
 };
 
 struct waiting_head {
@@ -144,10 +141,12 @@ struct loop {
     uv_async_t wake;
     uv_check_t turn_end;
     uv_timer_t sweep;
-    bool watching;             /* the sweep comes within LOOP_SWEEP_MS; otherwise when a keep alive ends, or never */
-    struct connection **slots; /* [slot_count]; NULL: free */
-    uint32_t *generations;     /* [slot_count] */
-    uint32_t *free_slots;      /* stack */
+    uv_timer_t wills;                   /* the next of those that wait is due */
+    struct delayed_will *delayed_wills; /* of connections that were this loop's */
+    bool watching;                      /* the sweep comes within LOOP_SWEEP_MS; otherwise when a keep alive ends, or never */
+    struct connection **slots;          /* [slot_count]; NULL: free */
+    uint32_t *generations;              /* [slot_count] */
+    uint32_t *free_slots;               /* stack */
     uint32_t slot_count, slots_max, free_count;
     uint32_t open_count;
     _Atomic uint8_t *congested; /* [slots_max]: connection.congested by slot, for the loops of publishers */
@@ -177,7 +176,8 @@ struct loop {
 struct client {
     UT_hash_handle hh;
     uint32_t loop, slot, generation;
-    char id[]; /* zero-terminated */
+    bool resumed; /* who has taken it over goes on with the session */
+    char id[];    /* zero-terminated */
 };
 
 struct listener {
@@ -202,8 +202,10 @@ struct bus {
     _Atomic uint32_t connection_count;
     pthread_mutex_t clients_lock;
     struct client *clients;
-    uint64_t anonymous_count; /* under clients_lock */
-    uint64_t instance;        /* random: part of assigned client identifiers */
+    struct delayed_will *wills; /* by client identifier, under clients_lock */
+    size_t wills_bytes;         /* of these, under clients_lock */
+    uint64_t anonymous_count;   /* under clients_lock */
+    uint64_t instance;          /* random: part of assigned client identifiers */
     pthread_mutex_t publish_lock;
     struct router_cache *publish_cache; /* under publish_lock */
 };
@@ -312,6 +314,7 @@ void memory_resume(struct loop *loop);                        /* goes on with th
  * message is to be offered again. */
 bool deliver_publish(struct connection *from, const struct mqtt_publish *publish);
 void deliver_will(struct loop *loop, const struct mqtt_publish *will);         /* takes it in any case */
+bool deliver_is_reserved(struct mqtt_slice topic);                             /* it is the server's own */
 void deliver_from_server(struct bus *bus, const struct mqtt_publish *publish); /* to live subscribers; any thread */
 
 /* send.c */
@@ -340,7 +343,8 @@ int handout_begin(struct connection *connection, const struct mqtt_subscription 
 void handout_forget(struct connection *connection, struct mqtt_slice filter); /* what is left for this filter */
 void handout_end(struct connection *connection);                              /* all that is left */
 void handout_resume(struct connection *connection);                           /* it may be able to go on */
-void handout_turn(struct loop *loop);
+void handout_continue(struct connection *connection);                         /* a turn of one that is in no list */
+void handout_turn(struct loop *loop);                                         /* of all that can go on */
 
 /* acknowledge.c */
 void connection_acknowledge(struct connection *connection, uint16_t packet_id, bool exactly_once); /* PUBACK, or PUBREC */
@@ -357,7 +361,17 @@ void listener_watch(struct bus *bus); /* on loop 0, before it runs */
 void listener_close(struct bus *bus); /* on loop 0 */
 
 /* clients.c: who is connected under which client identifier */
-int clients_claim(struct connection *connection, const char *id, size_t length, struct mqtt_slice *assigned);
+int clients_claim(struct connection *connection, const struct mqtt_connect *connect, struct mqtt_slice *assigned);
 void clients_release(struct connection *connection);
+/* Under clients_lock: whether another connection has its identifier; *resumed gets whether that one goes on with the session. */
+bool clients_is_replaced(const struct connection *connection, bool *resumed);
+
+/* will.c */
+int will_keep(struct connection *connection, const struct mqtt_connect *connect); /* 0, or why the CONNECT is to be refused */
+void will_forget(struct connection *connection);
+void will_leave(struct connection *connection);                             /* when the connection ends: publishes it, or lets it wait */
+struct will *will_find(struct bus *bus, const char *id, size_t length);     /* under clients_lock: takes the one that waits, or NULL */
+void will_settle(struct loop *loop, struct will *will, bool session_ended); /* takes one that was found; accepts NULL */
+void will_fini(struct loop *loop);                                          /* when all loops have ended */
 
 #endif

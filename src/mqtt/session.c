@@ -325,6 +325,8 @@ static int take_disconnect(struct mqtt_session *session, const struct mqtt_frame
     /* A session that was to end with its connection cannot be kept after all (MQTT 5 section 3.14.2.2.2). */
     if (event->disconnect.properties.session_expiry_interval && !session->session_expiry_interval_s)
         return ERR_PROTOCOL;
+    if (event->disconnect.properties.present & UINT64_C(1) << MQTT_PROPERTY_SESSION_EXPIRY)
+        session->session_expiry_interval_s = event->disconnect.properties.session_expiry_interval;
     session->state = MQTT_SESSION_CLOSED;
     session->error = ERR_PROTOCOL; /* of whatever might still follow */
     event->type = MQTT_EVENT_DISCONNECT;

@@ -88,7 +88,7 @@ struct mqtt_session {
     int error;       /* when CLOSED: what every further call reports */
     struct mqtt_session_limits limits;
     uint16_t keep_alive_s;              /* 0: none */
-    uint32_t session_expiry_interval_s; /* of CONNECT (MQTT 5); 0: the session ends with the connection */
+    uint32_t session_expiry_interval_s; /* of CONNECT or DISCONNECT (MQTT 5); 0: the session ends with the connection */
     uint64_t last_packet_ns;
     uint32_t inbound_unacknowledged; /* publishes received whose PUBACK or PUBREC was not sent yet */
     uint32_t inbound_recorded;       /* those that wait for their PUBREL */

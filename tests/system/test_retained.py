@@ -252,13 +252,17 @@ def test_their_memory_has_a_limit(spindle):
 
 # ---- many ----
 
-@pytest.fixture
-def full(spindle):
-    server = spindle(settings={'bus.threads': 2, 'bus.outgoing_size_max': '64KiB', 'bus.stall_timeout_s': 2}).start()
+def fill(server):
     with Packets(server, b'filler') as filler:
         for i in range(20000):
             filler.publish(b'many/%d' % i, b'%d' % i * 20, retain=True)
         filler.quiet()
+
+
+@pytest.fixture
+def full(spindle):
+    server = spindle(settings={'bus.threads': 2, 'bus.outgoing_size_max': '64KiB', 'bus.stall_timeout_s': 2}).start()
+    fill(server)
     return server
 
 
@@ -288,9 +292,10 @@ def test_many_are_handed_out_as_the_subscriber_takes_them(full, connect, version
     assert full.metrics().get_sum('spindle_bus_messages_dropped_total') == 0
 
 
-def test_what_is_replaced_meanwhile_comes_once_and_last(full):
+def test_what_is_replaced_meanwhile_comes_last(server):
     """A subscriber never ends with an older message than there is."""
-    with Packets(full, b's') as subscriber, Packets(full, b'p') as publisher:
+    fill(server)
+    with Packets(server, b's') as subscriber, Packets(server, b'p') as publisher:
         subscriber.packet(0x82, b'\x00\x01\x00\x00\x01#\x00')
         for i in range(0, 20000, 3):
             publisher.publish(b'many/%d' % i, b'new' if i % 2 else b'', 1, 1 + i, retain=True)

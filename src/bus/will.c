@@ -1,0 +1,214 @@
+/* Wills: kept with their connection, published when it ends without DISCONNECT (or with reason 0x04).
+ *
+ * A will that has a delay (MQTT 5 section 3.1.3.2.2) outlives its connection: it stands in the bus's table by client identifier, and on the
+ * loop of its connection a timer waits for it, but no longer than the session lasts. A client that comes back before takes it out of the
+ * table: when it goes on with its session nobody hears of the will, when it begins a new one the old session has ended, and the will is
+ * published at once. Wills that wait are lost with the server, as are those of clients that are connected when it stops. */
+#include "bus/loop.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+
+enum { WILL_PROPERTIES_MAX = 64 << 10, WILL_DELAYED_BYTES_MAX = 64 << 20 };
+
+struct will {
+    uint32_t delay_s;
+    uint8_t qos;
+    bool retain;
+    uint32_t topic_length, properties_length, payload_length;
+    uint8_t bytes[]; /* topic, properties, payload */
+};
+
+/* One that waits. Everything but `will` and the table belongs to its loop. */
+struct delayed_will {
+    UT_hash_handle hh;
+    struct delayed_will *before, *next; /* in loop->delayed_wills */
+    uint64_t due_ns;                    /* monotonic */
+    struct will *will;                  /* under clients_lock; NULL: it was taken, and is no more in the table */
+    size_t bytes;
+    char id[];
+};
+
+static int make(const struct mqtt_connect *connect, struct mqtt_slice properties, struct will **out)
+{
+    struct will *will = malloc(sizeof *will + connect->will_topic.length + properties.length + connect->will_payload.length);
+    if (!will)
+        return ERR_NO_MEMORY;
+    *will = (struct will){.delay_s = connect->will_properties.will_delay_interval,
+                          .qos = connect->will_qos,
+                          .retain = connect->will_retain,
+                          .topic_length = connect->will_topic.length,
+                          .properties_length = properties.length,
+                          .payload_length = connect->will_payload.length};
+    uint8_t *at = will->bytes;
+    memcpy(at, connect->will_topic.data, will->topic_length);
+    at += will->topic_length;
+    if (properties.length)
+        memcpy(at, properties.data, properties.length);
+    at += properties.length;
+    if (will->payload_length)
+        memcpy(at, connect->will_payload.data, will->payload_length);
+    *out = will;
+    return 0;
+}
+
+int will_keep(struct connection *connection, const struct mqtt_connect *connect)
+{
+    if (!connect->will)
+        return 0;
+    if (deliver_is_reserved(connect->will_topic))
+        return ERR_PERMISSION;
+    struct buffer properties;
+    buffer_init(&properties, WILL_PROPERTIES_MAX);
+    int error = mqtt_properties_without(connect->will_properties.raw, MQTT_PROPERTY_WILL_DELAY, &properties);
+    if (!error)
+        error = make(connect, (struct mqtt_slice){properties.data, (uint32_t)properties.length}, &connection->will);
+    buffer_fini(&properties);
+    return error;
+}
+
+void will_forget(struct connection *connection)
+{
+    free(connection->will);
+    connection->will = NULL;
+}
+
+/* Takes the will. */
+static void publish(struct loop *loop, struct will *will)
+{
+    struct mqtt_publish message = {
+        .qos = will->qos,
+        .retain = will->retain,
+        .topic = {will->bytes, will->topic_length},
+        .properties_raw = {will->bytes + will->topic_length, will->properties_length},
+        .payload = {will->bytes + will->topic_length + will->properties_length, will->payload_length},
+    };
+    message.has_message_expiry =
+        mqtt_properties_expiry(message.properties_raw, &message.message_expiry_interval, &message.message_expiry_at);
+    deliver_will(loop, &message);
+    free(will);
+}
+
+/* ---- those that wait ---- */
+
+/* Under clients_lock. */
+static struct will *take(struct bus *bus, struct delayed_will *delayed)
+{
+    struct will *will = delayed->will;
+    if (will) {
+        HASH_DEL(bus->wills, delayed);
+        bus->wills_bytes -= delayed->bytes;
+    }
+    delayed->will = NULL;
+    return will;
+}
+
+static void on_due(uv_timer_t *timer);
+
+static void set_timer(struct loop *loop)
+{
+    uint64_t now_ns = uv_now(&loop->uv) * 1000000u, due_ns = UINT64_MAX;
+    const struct delayed_will *delayed;
+    DL_FOREACH2(loop->delayed_wills, delayed, next)
+    due_ns = delayed->due_ns < due_ns ? delayed->due_ns : due_ns;
+    if (due_ns != UINT64_MAX)
+        uv_timer_start(&loop->wills, on_due, due_ns <= now_ns ? 0 : (due_ns - now_ns + 999999u) / 1000000u, 0);
+}
+
+static void on_due(uv_timer_t *timer)
+{
+    struct loop *loop = timer->data;
+    struct bus *bus = loop->bus;
+    uint64_t now_ns = uv_now(&loop->uv) * 1000000u;
+    struct delayed_will *delayed, *next;
+    DL_FOREACH_SAFE2(loop->delayed_wills, delayed, next, next)
+    {
+        if (delayed->due_ns > now_ns)
+            continue;
+        pthread_mutex_lock(&bus->clients_lock);
+        struct will *will = take(bus, delayed);
+        pthread_mutex_unlock(&bus->clients_lock);
+        DL_DELETE2(loop->delayed_wills, delayed, before, next);
+        free(delayed);
+        if (will)
+            publish(loop, will);
+    }
+    set_timer(loop);
+    uv_async_send(&loop->wake); /* what was published is sent at the end of a turn */
+}
+
+/* Makes the will one that waits; false: it does not. */
+static bool delay(struct connection *connection, uint32_t delay_s)
+{
+    struct loop *loop = connection->loop;
+    struct bus *bus = loop->bus;
+    struct will *will = connection->will;
+    size_t id_length = strlen(connection->client->id);
+    struct delayed_will *delayed = malloc(sizeof *delayed + id_length + 1), *older;
+    if (!delayed)
+        return false;
+    *delayed = (struct delayed_will){.due_ns = (uv_now(&loop->uv) + (uint64_t)delay_s * 1000) * 1000000u, .will = will};
+    delayed->bytes = sizeof *delayed + sizeof *will + will->topic_length + will->properties_length + will->payload_length + id_length;
+    memcpy(delayed->id, connection->client->id, id_length + 1);
+    HASH_FIND(hh, bus->wills, delayed->id, id_length, older);
+    if (older || bus->wills_bytes + delayed->bytes > WILL_DELAYED_BYTES_MAX) {
+        free(delayed);
+        return false;
+    }
+    HASH_ADD_KEYPTR(hh, bus->wills, delayed->id, id_length, delayed);
+    bus->wills_bytes += delayed->bytes;
+    DL_APPEND2(loop->delayed_wills, delayed, before, next);
+    return true;
+}
+
+void will_leave(struct connection *connection)
+{
+    struct will *will = connection->will;
+    struct loop *loop = connection->loop;
+    struct bus *bus = loop->bus;
+    if (!will)
+        return;
+    uint32_t expiry_s = connection->session.session_expiry_interval_s, delay_s = will->delay_s < expiry_s ? will->delay_s : expiry_s;
+    bool resumed = false, delayed = false;
+    if (delay_s && connection->client && !loop->stopping) {
+        pthread_mutex_lock(&bus->clients_lock);
+        bool replaced = clients_is_replaced(connection, &resumed);
+        delayed = !replaced && delay(connection, delay_s);
+        pthread_mutex_unlock(&bus->clients_lock);
+    }
+    connection->will = NULL;
+    if (delayed)
+        set_timer(loop);
+    else if (resumed)
+        free(will);
+    else
+        publish(loop, will);
+}
+
+struct will *will_find(struct bus *bus, const char *id, size_t length)
+{
+    struct delayed_will *delayed;
+    HASH_FIND(hh, bus->wills, id, length, delayed);
+    return delayed ? take(bus, delayed) : NULL;
+}
+
+void will_settle(struct loop *loop, struct will *will, bool session_ended)
+{
+    if (will && session_ended)
+        publish(loop, will);
+    else
+        free(will);
+}
+
+void will_fini(struct loop *loop)
+{
+    struct delayed_will *delayed, *next;
+    DL_FOREACH_SAFE2(loop->delayed_wills, delayed, next, next)
+    {
+        free(take(loop->bus, delayed));
+        free(delayed);
+    }
+    loop->delayed_wills = NULL;
+}
