@@ -9,7 +9,10 @@
 #include "base/diagnostics.h"
 #include "base/error.h"
 
-enum { CONNACK_PROPERTIES_MAX = 256 << 10 };
+enum {
+    CONNACK_PROPERTIES_MAX = 256 << 10,
+    CONNACK_REST_MAX = 16 /* bytes of a CONNACK besides its properties' values */
+};
 
 /* What the socket has not taken. */
 static size_t unwritten(const struct connection *connection)
@@ -235,8 +238,6 @@ static int connack_properties(struct connection *connection, const struct mqtt_c
     error = error ? error : mqtt_property_u32(out, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE, options->packet_size_max);
     if (options->topic_alias_max)
         error = error ? error : mqtt_property_u16(out, MQTT_PROPERTY_TOPIC_ALIAS_MAXIMUM, options->topic_alias_max);
-    if (connect->properties.request_response_information && options->response_information && *options->response_information)
-        error = error ? error : mqtt_property_text(out, MQTT_PROPERTY_RESPONSE_INFORMATION, text(options->response_information));
     error = error ? error : mqtt_property_byte(out, MQTT_PROPERTY_SHARED_AVAILABLE, 0);
     if (connect->properties.session_expiry_interval)
         error = error ? error : mqtt_property_u32(out, MQTT_PROPERTY_SESSION_EXPIRY, 0);
@@ -244,6 +245,10 @@ static int connack_properties(struct connection *connection, const struct mqtt_c
         error = error ? error : mqtt_property_u16(out, MQTT_PROPERTY_SERVER_KEEP_ALIVE, keep_alive_s);
     if (assigned.length)
         error = error ? error : mqtt_property_text(out, MQTT_PROPERTY_ASSIGNED_CLIENT_IDENTIFIER, assigned);
+    struct mqtt_slice information = text(options->response_information ? options->response_information : "");
+    bool fits = out->length + information.length + CONNACK_REST_MAX <= connect->properties.maximum_packet_size;
+    if (connect->properties.request_response_information && information.length && fits)
+        error = error ? error : mqtt_property_text(out, MQTT_PROPERTY_RESPONSE_INFORMATION, information);
     return error;
 }
 

@@ -20,9 +20,12 @@ static bool remove_subscription(struct connection *connection, struct mqtt_slice
     return found;
 }
 
-/* MQTT 5 section 3.8.3.1; in 3.1.1 retain_handling is 0. */
+/* MQTT 5 section 3.8.3.1; in 3.1.1 retain_handling is 0. Members of a shared subscription get what is live. */
 static bool wants_retained(const struct mqtt_subscription *wanted, bool is_new)
 {
+    static const char share[] = "$share/";
+    if (wanted->filter.length >= sizeof share - 1 && memcmp(wanted->filter.data, share, sizeof share - 1) == 0)
+        return false;
     return wanted->retain_handling == 0 || (wanted->retain_handling == 1 && is_new);
 }
 

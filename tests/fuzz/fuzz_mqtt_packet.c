@@ -83,6 +83,29 @@ static void check_connack(const struct mqtt_frame *frame, uint8_t version, struc
     same_bytes(frame, bytes);
 }
 
+static void check_expiry(const struct mqtt_publish *publish)
+{
+    uint32_t interval_s = 0, at = 0;
+    PROMISE(mqtt_properties_expiry(publish->properties_raw, &interval_s, &at) == publish->has_message_expiry);
+    PROMISE(interval_s == publish->message_expiry_interval && at == publish->message_expiry_at);
+    const uint8_t *place = publish->properties_raw.data + at;
+    if (publish->has_message_expiry)
+        PROMISE(place[-1] == MQTT_PROPERTY_MESSAGE_EXPIRY &&
+                ((uint32_t)place[0] << 24 | place[1] << 16 | place[2] << 8 | place[3]) == interval_s);
+}
+
+static void check_without(const struct mqtt_publish *publish)
+{
+    struct buffer rest;
+    buffer_init(&rest, publish->properties_raw.length);
+    PROMISE(mqtt_properties_without(publish->properties_raw, MQTT_PROPERTY_TOPIC_ALIAS, &rest) == 0);
+    PROMISE(rest.length + (publish->topic_alias ? 3 : 0) == publish->properties_raw.length);
+    struct mqtt_properties properties;
+    PROMISE(mqtt_properties_decode((struct mqtt_slice){rest.data, (uint32_t)rest.length}, MQTT_PUBLISH, &properties) == 0);
+    PROMISE(properties.topic_alias == 0 && properties.message_expiry_interval == publish->message_expiry_interval);
+    buffer_fini(&rest);
+}
+
 static void check_publish(const struct mqtt_frame *frame, uint8_t version, struct buffer *bytes)
 {
     struct mqtt_publish publish;
@@ -100,6 +123,8 @@ static void check_publish(const struct mqtt_frame *frame, uint8_t version, struc
         PROMISE(!properties.response_topic.length ||
                 mqtt_topic_name_valid((const char *)properties.response_topic.data, properties.response_topic.length));
         check_user_properties(publish.properties_raw);
+        check_expiry(&publish);
+        check_without(&publish);
     }
     PROMISE(mqtt_publish_encode(bytes, version, &publish, NULL) == 0);
     PROMISE(mqtt_publish_size(version, &publish) == bytes->length);
@@ -180,6 +205,13 @@ static void check_suback(const struct mqtt_frame *frame, uint8_t version, struct
     struct mqtt_frame copy = frame_in(bytes);
     PROMISE(mqtt_suback_decode(&copy, version, &again_id, &again) == 0);
     PROMISE(id == again_id && equal(codes, again));
+    if (version != MQTT_VERSION_5_0)
+        return;
+    buffer_clear(bytes);
+    PROMISE(mqtt_refusal_encode(bytes, (enum mqtt_packet_type)frame->type, id, codes.data, codes.length, "why", UINT32_MAX) == 0);
+    copy = frame_in(bytes);
+    PROMISE(mqtt_suback_decode(&copy, version, &again_id, &again) == 0);
+    PROMISE(id == again_id && equal(codes, again));
 }
 
 static void check_disconnect(const struct mqtt_frame *frame, uint8_t version, struct buffer *bytes)
@@ -192,6 +224,11 @@ static void check_disconnect(const struct mqtt_frame *frame, uint8_t version, st
     struct mqtt_frame copy = frame_in(bytes);
     PROMISE(mqtt_disconnect_decode(&copy, version, &again) == 0);
     PROMISE(again.reason == disconnect.reason);
+    buffer_clear(bytes);
+    PROMISE(mqtt_refusal_encode(bytes, MQTT_DISCONNECT, 0, &disconnect.reason, 1, "why", UINT32_MAX) == 0);
+    copy = frame_in(bytes);
+    PROMISE(mqtt_disconnect_decode(&copy, MQTT_VERSION_5_0, &again) == 0);
+    PROMISE(again.reason == disconnect.reason && again.properties.reason_string.length == 3);
 }
 
 static void check_packet(const struct mqtt_frame *frame, uint8_t version, struct buffer *bytes)

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "fuzz.h"
 #include "mqtt/session.h"
+#include "mqtt/topic.h"
 
 enum { EVENTS_MAX = 512 };
 
@@ -63,6 +64,8 @@ static uint32_t number_of(const struct mqtt_event *event)
     }
 }
 
+enum { ALIASES = 3 };
+
 static void record(struct mqtt_session *session, uint16_t id)
 {
     mqtt_session_recorded(session, id);
@@ -71,7 +74,8 @@ static void record(struct mqtt_session *session, uint16_t id)
 
 static void on_publish(struct mqtt_session *session, const struct habits *habits, const struct mqtt_publish *publish)
 {
-    PROMISE(session->state == MQTT_SESSION_ACTIVE && publish->qos <= 2 && !publish->topic_alias);
+    PROMISE(session->state == MQTT_SESSION_ACTIVE && publish->qos <= 2 && publish->topic_alias <= ALIASES);
+    PROMISE(mqtt_topic_name_valid((const char *)publish->topic.data, publish->topic.length)); /* whether it came as it is or by an alias */
     PROMISE(session->version != MQTT_VERSION_5_0 || !publish->retain || habits->retain_available);
     PROMISE(session->version != MQTT_VERSION_5_0 ||
             session->inbound_unacknowledged + session->inbound_recorded <= session->limits.receive_maximum);
@@ -177,8 +181,11 @@ static void feed(struct mqtt_session *session, const uint8_t *data, size_t size,
 
 static void run(const uint8_t *data, size_t size, size_t piece, const struct habits *habits, struct trace *trace)
 {
-    struct mqtt_session_limits limits = {
-        .packet_size_max = 4096, .receive_maximum = 5, .qos_max = 2, .retain_available = habits->retain_available};
+    struct mqtt_session_limits limits = {.packet_size_max = 4096,
+                                         .receive_maximum = 5,
+                                         .qos_max = 2,
+                                         .retain_available = habits->retain_available,
+                                         .topic_alias_max = ALIASES};
     struct mqtt_session session;
     mqtt_session_init(&session, &limits, 1);
     memset(inbound, 0, sizeof inbound);

@@ -16,7 +16,7 @@ from client import Client
 from holes import Hole, stack_curve
 from spindle import BINARY, DEADLINE_S, Spindle, json_lines, run_cli, wait_until
 
-STREAMS = ['ingest', 'bus', 'results', 'dead-letters', 'outcomes']
+STREAMS = ['ingest', 'bus', 'results', 'dead-letters', 'outcomes', 'retained']
 HEADER = 8192
 SETTINGS = {'journal.segment_size': '1MiB', 'drilling.estimator': 'gradient', 'pipeline.grace_s': 0.2}
 
@@ -26,6 +26,8 @@ def fill(server, client, holes=4, bus=900):
     messages = [m for hole in [Hole(curve=stack_curve(feed_mm=0.2)) for _ in range(holes)] for m in hole.messages()]
     client.publish_all(messages + messages[:3])
     client.publish_all([(Hole().topic('Nonsense'), b'%06d' % i + b'x' * 2000) for i in range(700)])
+    for i in range(20):
+        client.publish('state/%d' % (i % 5), b'%d' % i, retain=True)
     client.publish_all([('bus/%d/value' % (i % 3), b'%06d' % i + b'y' * 1500) for i in range(bus)])
     server.wait_settled()
 
@@ -367,7 +369,9 @@ def test_salvage_when_the_end_is_lost_never_gives_an_offset_twice(copy, tmp_path
     server = restart(spindle, to)
     kept = {record['offset'] for record in records(server.data_dir, stream) if record['offset'] < end}
     assert kept <= {record['offset'] for record in records(copy, stream)}
-    connect(server).publish_all(Hole().messages() + [('a/bus', b'new'), (Hole().topic('Nonsense'), b'new')])
+    client = connect(server)
+    client.publish_all(Hole().messages() + [('a/bus', b'new'), (Hole().topic('Nonsense'), b'new')])
+    client.publish('state/new', b'new', retain=True)
     wait_until(lambda: records(server.data_dir, stream)[-1]['offset'] >= end, 'a new record in ' + stream)
     server.wait_settled()
     assert next(record['offset'] for record in records(server.data_dir, stream) if record['offset'] not in kept) == end
@@ -595,7 +599,7 @@ def test_cat_refuses(copy, arguments, words):
 def test_what_is_no_stream_is_refused_with_those_there_are(copy, name):
     done = run_cli('journal', 'cat', '--data-dir', copy, '--stream', name, check=False)
     assert done.returncode == 2 and done.stdout == ''
-    assert 'no stream `%s`' % name in done.stderr and 'there are ingest, bus, results, dead-letters, outcomes' in done.stderr
+    assert 'no stream `%s`' % name in done.stderr and 'there are ingest, bus, results, dead-letters, outcomes, retained' in done.stderr
 
 
 def test_cat_follows(spindle, connect):
