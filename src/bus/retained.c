@@ -45,6 +45,18 @@ static bool fits(struct retained *retained, const struct message *message)
 
 /* ---- the start ---- */
 
+/* Where the oldest message that is still retained lies: nothing before it is needed. */
+static uint64_t first_needed(const struct retained *retained)
+{
+    uint64_t first = retained->next_offset;
+    for (uint32_t i = 0; i < retained_tree_slots(retained->tree); i++) {
+        const struct retained_message *kept = retained_tree_at(retained->tree, i);
+        if (kept && kept->offset < first)
+            first = kept->offset;
+    }
+    return first;
+}
+
 static int load(struct retained *retained)
 {
     const struct retained_options *options = &retained->options;
@@ -72,6 +84,8 @@ static int load(struct retained *retained)
         diagnostics(DIAGNOSTICS_WARNING, "bus",
                     "%" PRIu64 " retained messages in %s do not fit into bus.retained_max and bus.retained_size_max; they are left out",
                     left_out, journal_stream_folder(options->stream));
+    if (!left_out && error == ERR_TRUNCATED)
+        journal_stream_set_guard(options->stream, first_needed(retained));
     return error == ERR_TRUNCATED ? 0 : error;
 }
 

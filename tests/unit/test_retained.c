@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/random.h"
@@ -358,6 +359,40 @@ static void a_start_finds_what_was_there(void **state)
     end_life(&life);
 }
 
+/* What was removed before is not read for ever. */
+static void a_start_lets_go_of_what_is_done_with(void **state)
+{
+    (void)state;
+    enum { TOPICS = 40, PAYLOAD = 100000 };
+    struct life life;
+    static char payload[PAYLOAD + 1];
+    char topic[16];
+    memset(payload, 'x', PAYLOAD);
+    begin_life(&life, 0);
+    for (int goes = 0; goes < 2; goes++) {
+        for (int i = 0; i < TOPICS; i++) {
+            snprintf(topic, sizeof topic, "t/%d", i);
+            assert_int_equal(put(life.retained, topic, goes ? "" : payload), 0);
+        }
+    }
+    end_life(&life);
+    begin_life(&life, 0);
+    uint64_t done_with = journal_stream_durable(life.stream); /* a start begins a segment */
+    assert_int_equal(put(life.retained, "stays", payload), 0);
+    end_life(&life);
+    begin_life(&life, 0);
+    struct journal_stream_stats stats;
+    for (int i = 0; i < 10000; i++) { /* the keeper removes the segments when it comes to it */
+        journal_stream_stats(life.stream, &stats);
+        if (stats.first_offset == done_with)
+            break;
+        usleep(1000);
+    }
+    assert_int_equal(stats.first_offset, done_with);
+    assert_kept(life.retained, "stays", payload);
+    end_life(&life);
+}
+
 /* Topics change again and again, some go: the stream stays small, and a start finds each as it was last. */
 static void the_stream_does_not_grow_with_time(void **state)
 {
@@ -409,6 +444,7 @@ int main(void)
         cmocka_unit_test(what_has_expired_goes),
         cmocka_unit_test(threads_share_it),
         cmocka_unit_test_setup_teardown(a_start_finds_what_was_there, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(a_start_lets_go_of_what_is_done_with, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(the_stream_does_not_grow_with_time, test_folder_make, test_folder_remove),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
