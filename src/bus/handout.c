@@ -56,7 +56,8 @@ int handout_begin(struct connection *connection, const struct mqtt_subscription 
     if (error || list.count == 0)
         return error;
     size_t bytes = list.count * sizeof *list.handles;
-    bool fits = memory_has_room(bus, bytes) && connection->handout_bytes + bytes <= 2 * sizeof *list.handles * bus->options.retained_max;
+    bool fits = atomic_load(&bus->memory_out) + bytes <= bus->options.memory_max / 2 && /* nobody is to wait, or lose QoS 0, for these */
+                connection->handout_bytes + bytes <= 2 * sizeof *list.handles * bus->options.retained_max;
     struct handout *handout = fits ? malloc(sizeof *handout) : NULL;
     if (!handout) {
         retained_list_fini(&list);

@@ -22,7 +22,9 @@ struct node {
     char level[]; /* [level_length] */
 };
 
-enum { SLOTS_FIRST = 64, NO_SLOT = UINT32_MAX };
+enum { SLOTS_FIRST = 64 };
+
+#define NO_SLOT UINT32_MAX
 
 struct slot {
     struct node *node; /* NULL: free */

@@ -4,6 +4,7 @@ import time
 import pytest
 
 from packets import CONTENT_TYPE, CORRELATION, EXPIRY, REASON, RESPONSE_TOPIC, SESSION_EXPIRY, USER, WILL_DELAY, Packets
+from spindle import wait_until
 
 VERSIONS = pytest.mark.parametrize('version', [4, 5], ids=['3.1.1', '5.0'])
 
@@ -97,6 +98,30 @@ def test_a_will_for_the_servers_topics_is_refused(server):
         assert peer.reason == 0x87 and dict(peer.connack)[REASON]
     with Packets(server, b'a', 4, will=(b'$SYS/x', b'', 0, False, [])) as peer:
         assert peer.reason == 5
+
+
+def test_properties_of_a_will_have_a_limit(server):
+    big = [(USER, (b'k', bytes(b'v' * 32000)))] * 3
+    with Packets(server, b'a', will=(b't', b'', 0, False, big)) as peer:
+        assert peer.reason == 0x97
+    with Packets(server, b'a', will=(b't', b'', 0, False, big[:2])) as peer:
+        assert peer.reason == 0
+
+
+def test_those_that_wait_have_a_limit(server):
+    """64 MiB: beyond, a will is published without delay."""
+    with Packets(server, b'witness') as witness:
+        witness.subscribe(b'last')
+        big = [(WILL_DELAY, 1000), (USER, (b'k', b'v' * 60000))]
+        for i in range(560):
+            Packets(server, b'c%d' % i, props=[(SESSION_EXPIRY, 1000)], will=(b't/' * 100 + b't', bytes(65000), 0, False, big)).socket.close()
+            if i == 559:
+                wait_until(lambda: server.metrics().get_sum('spindle_bus_connections') == 1, 'all have gone')
+        before = server.metrics().get_sum('spindle_bus_messages_received_total')
+        assert 0 < before < 50  # of 125 kB each
+        Packets(server, b'z', props=[(SESSION_EXPIRY, 1000)], will=(b'last', bytes(65000), 0, False, big)).socket.close()
+        Packets(server, b'y', props=[(SESSION_EXPIRY, 1000)], will=(b'last', bytes(65000), 0, False, big)).socket.close()
+        assert witness.message().topic == b'last'
 
 
 def test_many_wait_at_once(server, witness):
