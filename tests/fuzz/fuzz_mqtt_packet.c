@@ -91,7 +91,7 @@ static void check_expiry(const struct mqtt_publish *publish)
     const uint8_t *place = publish->properties_raw.data + at;
     if (publish->has_message_expiry)
         PROMISE(place[-1] == MQTT_PROPERTY_MESSAGE_EXPIRY &&
-                ((uint32_t)place[0] << 24 | place[1] << 16 | place[2] << 8 | place[3]) == interval_s);
+                ((uint32_t)place[0] << 24 | (uint32_t)place[1] << 16 | (uint32_t)place[2] << 8 | place[3]) == interval_s);
 }
 
 static void check_without(const struct mqtt_publish *publish)
