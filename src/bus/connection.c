@@ -238,7 +238,6 @@ static int connack_properties(struct connection *connection, const struct mqtt_c
     error = error ? error : mqtt_property_u32(out, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE, options->packet_size_max);
     if (options->topic_alias_max)
         error = error ? error : mqtt_property_u16(out, MQTT_PROPERTY_TOPIC_ALIAS_MAXIMUM, options->topic_alias_max);
-    error = error ? error : mqtt_property_byte(out, MQTT_PROPERTY_SHARED_AVAILABLE, 0);
     if (connect->properties.session_expiry_interval)
         error = error ? error : mqtt_property_u32(out, MQTT_PROPERTY_SESSION_EXPIRY, 0);
     if (keep_alive_s != connect->keep_alive_s)

@@ -116,6 +116,61 @@ static unsigned deliver_remote(struct bus *bus, const struct router_match *match
     return full;
 }
 
+static uint8_t congestion(const struct bus *bus, const struct router_subscription *subscriber)
+{
+    return atomic_load_explicit(&bus->loops[subscriber->loop].congested[subscriber->connection], memory_order_relaxed);
+}
+
+/* The member of a shared subscription whose turn it is: the next that has room, or else just the next. `loop` (may be NULL) knows which of
+ * its own are still there. */
+static const struct router_subscription *choose_member(const struct bus *bus, struct loop *loop, const struct router_match *match,
+                                                       struct router_share *share)
+{
+    const struct router_subscription *members = match->members + share->first, *chosen = NULL;
+    for (uint32_t i = 0; i < share->count; i++) {
+        const struct router_subscription *member = &members[(share->turn + i) % share->count];
+        const struct connection *here =
+            loop && member->loop == loop->index ? connection_find(loop, member->connection, member->generation) : NULL;
+        if (loop && member->loop == loop->index && (!here || here->closing))
+            continue;
+        bool has_room = !congestion(bus, member);
+        if (!chosen || has_room)
+            chosen = member;
+        if (has_room)
+            break;
+    }
+    share->turn = chosen ? (uint32_t)(chosen - members) + 1 : 0;
+    return chosen;
+}
+
+/* Each shared subscription of the match gets the message once. Returns a loop whose mail is full, or NO_LOOP. `loop` NULL: the caller is
+ * none. */
+static unsigned deliver_shares(struct bus *bus, struct loop *loop, const struct router_match *match, const struct mqtt_publish *publish)
+{
+    unsigned full = NO_LOOP;
+    for (uint32_t i = 0; i < match->share_count; i++) {
+        const struct router_subscription *member = choose_member(bus, loop, match, &match->shares[i]);
+        if (member && loop && member->loop == loop->index) {
+            deliver_local(loop, connection_find(loop, member->connection, member->generation), publish, member, NULL);
+        } else if (member) {
+            unsigned remote = deliver_remote(bus, &(struct router_match){.subscribers = member, .count = 1}, publish, NO_LOOP);
+            full = remote != NO_LOOP ? remote : full;
+        }
+    }
+    return full;
+}
+
+/* Whether no member of a shared subscription has room. */
+static bool share_is_congested(const struct bus *bus, const struct router_match *match, const struct router_share *share, uint8_t most)
+{
+    for (uint32_t i = 0; i < share->count; i++) {
+        const struct router_subscription *member = &match->members[share->first + i];
+        if (!member->qos || congestion(bus, member) <= most)
+            return false;
+    }
+    return true;
+}
+
 /* Whether a publish of QoS 1 or 2 has to wait; pauses its sender then. */
 static bool must_wait(struct connection *from, const struct router_match *match)
 {
@@ -136,8 +191,14 @@ static bool must_wait(struct connection *from, const struct router_match *match)
             loop_pause(from, PAUSE_MAIL, subscriber->loop);
             return true;
         }
-        if (full || atomic_load_explicit(&bus->loops[subscriber->loop].congested[subscriber->connection], memory_order_relaxed) > owes) {
+        if (full || congestion(bus, subscriber) > owes) {
             loop_pause(from, full ? PAUSE_MEMORY : PAUSE_SUBSCRIBER, full ? 0 : connection_key(subscriber->loop, subscriber->connection));
+            return true;
+        }
+    }
+    for (uint32_t i = 0; match && i < match->share_count; i++) {
+        if (full || share_is_congested(bus, match, &match->shares[i], owes)) {
+            loop_pause(from, full ? PAUSE_MEMORY : PAUSE_SUBSCRIBER, full ? 0 : LOOP_AWAIT_ANY);
             return true;
         }
     }
@@ -169,6 +230,10 @@ static void distribute(struct loop *loop, struct connection *from, const struct 
             deliver_local(loop, to, publish, subscriber, match->identifiers);
     }
     unsigned full = local < match->count ? deliver_remote(bus, match, publish, loop->index) : NO_LOOP;
+    if (match->share_count) {
+        unsigned also = deliver_shares(bus, loop, match, publish);
+        full = also != NO_LOOP ? also : full;
+    }
     if (full != NO_LOOP && from)
         loop_pause(from, PAUSE_MAIL, full);
 }
@@ -274,6 +339,8 @@ void deliver_from_server(struct bus *bus, const struct mqtt_publish *publish)
         router_match(bus->router, bus->publish_cache, (const char *)publish->topic.data, publish->topic.length);
     if (match && match->count)
         deliver_remote(bus, match, publish, NO_LOOP);
+    if (match && match->share_count)
+        deliver_shares(bus, NULL, match, publish);
     pthread_mutex_unlock(&bus->publish_lock);
 }
 

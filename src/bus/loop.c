@@ -285,7 +285,7 @@ void loop_resume(struct loop *loop, enum pause_reason reason, uint64_t awaited)
     for (bool more = connection != NULL; more;) {
         struct connection *next = connection->paused_next;
         more = connection != last;
-        if (connection->awaited == awaited) {
+        if (connection->awaited == awaited || connection->awaited == LOOP_AWAIT_ANY) {
             loop_unpause(connection);
             connection_continue(connection);
         }

@@ -7,7 +7,8 @@
  * the next. What it was about to do is offered again as if it had just arrived.
  *
  *   PAUSE_JOURNAL     its next publish is to be acknowledged (QoS 1 or 2), and too much of this loop is on its way to the disk
- *   PAUSE_SUBSCRIBER  its next publish is to be acknowledged, and a subscriber that must get it has no room
+ *   PAUSE_SUBSCRIBER  its next publish is to be acknowledged, and a subscriber that must get it has no room, nor has
+ *                     any member of a shared subscription
  *   PAUSE_MAIL        the mail of another loop is full, which has not read it yet
  *   PAUSE_OUTPUT      it does not take what is written to it
  *   PAUSE_MEMORY      its next publish is to be acknowledged, and the outgoing queues of all clients have used up their budget (memory.c)
@@ -216,6 +217,7 @@ void loop_join(struct loop *loop);
 void loop_fini(struct loop *loop);
 void loop_mark_dirty(struct connection *connection);
 void loop_watch(struct loop *loop); /* the sweep is to come soon: something has a deadline */
+#define LOOP_AWAIT_ANY UINT64_MAX   /* for `awaited`: the first of several, as the members of a shared subscription */
 void loop_pause(struct connection *connection, enum pause_reason reason, uint64_t awaited);
 void loop_unpause(struct connection *connection);                                /* takes it off its list; reading is the caller's */
 void loop_resume(struct loop *loop, enum pause_reason reason, uint64_t awaited); /* tries those again that waited for this */

@@ -43,7 +43,8 @@ int router_create(const struct router_options *options, struct router **out)
 
 static size_t bytes_in_use(const struct router *router)
 {
-    return router->bytes + table_bytes(&router->nodes) + table_bytes(&router->connections) + table_bytes(&router->records);
+    return router->bytes + table_bytes(&router->nodes) + table_bytes(&router->connections) + table_bytes(&router->records) +
+           table_bytes(&router->groups);
 }
 
 static size_t bytes_left(const struct router *router)
@@ -155,7 +156,7 @@ static int add_child(struct router *router, struct router_node *parent, const st
 /* Removes the node and then its ancestors as far as nobody needs them. */
 static void prune(struct router *router, struct router_node *node)
 {
-    while (node->parent && !node->plus && !node->child_count && !node->here.count && !node->below.count) {
+    while (node->parent && !node->plus && !node->child_count && !node->here.count && !node->below.count && !node->groups) {
         struct router_node *parent = node->parent;
         if (parent->plus == node) {
             parent->plus = NULL;
@@ -172,16 +173,21 @@ static void prune(struct router *router, struct router_node *node)
 struct path {
     struct router_level levels[MQTT_TOPIC_LEVELS_MAX];
     unsigned count;
-    bool below; /* ended with '#', which is no level of its own here */
+    struct router_level share; /* name of a shared subscription; length 0: it is none */
+    bool below;                /* ended with '#', which is no level of its own here */
 };
 
 static int parse_filter(const char *filter, size_t length, struct path *path)
 {
-    static const char share[] = "$share/";
+    static const size_t share_start = sizeof "$share/" - 1;
     if (!mqtt_topic_filter_valid(filter, length))
         return ERR_TOPIC_FILTER;
-    if (length >= sizeof share - 1 && memcmp(filter, share, sizeof share - 1) == 0)
-        return ERR_NOT_SUPPORTED;
+    size_t share_length = mqtt_topic_share_length(filter, length);
+    path->share = (struct router_level){0};
+    if (share_length)
+        path->share = (struct router_level){filter + share_start, share_length - share_start - 1};
+    filter += share_length;
+    length -= share_length;
     path->count = router_split(filter, length, path->levels);
     path->below = filter[length - 1] == '#';
     path->count -= path->below;
@@ -264,11 +270,78 @@ static void drop_connection_if_idle(struct router *router, struct router_connect
     give_memory(router, connection, sizeof *connection);
 }
 
+/* ---- shared subscriptions ---- */
+
+struct group_key {
+    const struct router_node *node;
+    const struct path *path;
+};
+
+static bool same_group(const void *item, const void *key)
+{
+    const struct router_group *group = item;
+    const struct group_key *wanted = key;
+    return group->node == wanted->node && group->below == wanted->path->below && group->name_length == wanted->path->share.length &&
+           memcmp(group->name, wanted->path->share.text, group->name_length) == 0;
+}
+
+static uint64_t group_hash(const struct router *router, const struct router_node *node, bool below, const char *name, size_t length)
+{
+    return hash_bytes(name, length, router->seed ^ ((uintptr_t)node + below));
+}
+
+/* NULL: there is none, or the path is not of one. */
+static struct router_group *find_group(const struct router *router, const struct router_node *node, const struct path *path)
+{
+    struct group_key key = {node, path};
+    return path->share.length && node
+               ? table_find(&router->groups, group_hash(router, node, path->below, path->share.text, path->share.length), same_group, &key)
+               : NULL;
+}
+
+static int make_group(struct router *router, struct router_node *node, const struct path *path, struct router_group **out)
+{
+    struct router_group *group = find_group(router, node, path);
+    if (!group && path->share.length) {
+        void *memory;
+        int error = reserve_slot(router, &router->groups);
+        if (!error)
+            error = take_memory(router, sizeof *group + path->share.length, &memory);
+        if (error)
+            return error;
+        group = memory;
+        *group =
+            (struct router_group){.node = node, .next = node->groups, .below = path->below, .name_length = (uint16_t)path->share.length};
+        memcpy(group->name, path->share.text, group->name_length);
+        if (node->groups)
+            node->groups->previous = group;
+        node->groups = group;
+        table_insert(&router->groups, group_hash(router, node, group->below, group->name, group->name_length), group);
+    }
+    *out = group;
+    return 0;
+}
+
+static void drop_group_if_empty(struct router *router, struct router_group *group)
+{
+    if (!group || group->members.count)
+        return;
+    table_remove(&router->groups, group_hash(router, group->node, group->below, group->name, group->name_length), group);
+    if (group->next)
+        group->next->previous = group->previous;
+    if (group->previous)
+        group->previous->next = group->next;
+    else
+        group->node->groups = group->next;
+    give_memory(router, group, sizeof *group + group->name_length);
+}
+
 /* ---- subscriptions ---- */
 
 struct record_key {
     const struct router_connection *connection;
     const struct router_node *node;
+    const struct router_group *group;
     bool below;
 };
 
@@ -276,28 +349,36 @@ static bool same_record(const void *item, const void *key)
 {
     const struct router_record *record = item;
     const struct record_key *wanted = key;
-    return record->connection == wanted->connection && record->node == wanted->node && record->below == wanted->below;
+    return record->connection == wanted->connection && record->node == wanted->node && record->group == wanted->group &&
+           record->below == wanted->below;
 }
 
 static uint64_t record_hash(const struct router *router, const struct router_connection *connection, const struct router_node *node,
-                            bool below)
+                            const struct router_group *group, bool below)
 {
-    uintptr_t identity[] = {(uintptr_t)connection, (uintptr_t)node + below};
+    uintptr_t identity[] = {(uintptr_t)connection, (uintptr_t)node + below, (uintptr_t)group};
     return hash_bytes(identity, sizeof identity, router->seed);
 }
 
-static struct router_record *find_record(const struct router *router, const struct router_connection *connection,
-                                         const struct router_node *node, bool below)
+static struct router_record *find_record(const struct router *router, const struct router_subscription *subscriber, const struct path *path)
 {
-    if (!connection || !node)
+    const struct router_connection *connection = find_connection(router, subscriber);
+    const struct router_node *node = find_node(router, path);
+    const struct router_group *group = find_group(router, node, path);
+    if (!connection || !node || (path->share.length && !group))
         return NULL;
-    struct record_key key = {connection, node, below};
-    return table_find(&router->records, record_hash(router, connection, node, below), same_record, &key);
+    struct record_key key = {connection, node, group, path->below};
+    return table_find(&router->records, record_hash(router, connection, node, group, path->below), same_record, &key);
+}
+
+static struct router_list *list_at(struct router_node *node, struct router_group *group, bool below)
+{
+    return group ? &group->members : below ? &node->below : &node->here;
 }
 
 static struct router_list *list_of(const struct router_record *record)
 {
-    return record->below ? &record->node->below : &record->node->here;
+    return list_at(record->node, record->group, record->below);
 }
 
 static int resize_list(struct router *router, struct router_list *list, uint32_t capacity)
@@ -314,10 +395,10 @@ static int resize_list(struct router *router, struct router_list *list, uint32_t
     return 0;
 }
 
-static int add_record(struct router *router, struct router_connection *connection, struct router_node *node, bool below,
-                      const struct router_subscription *subscription)
+static int add_record(struct router *router, struct router_connection *connection, struct router_node *node, struct router_group *group,
+                      bool below, const struct router_subscription *subscription)
 {
-    struct router_list *list = below ? &node->below : &node->here;
+    struct router_list *list = list_at(node, group, below);
     void *memory;
     int error = reserve_slot(router, &router->records);
     if (!error)
@@ -331,12 +412,13 @@ static int add_record(struct router *router, struct router_connection *connectio
         give_memory(router, record, sizeof *record);
         return error;
     }
-    *record = (struct router_record){node, connection, connection->first, NULL, list->count, below};
+    *record = (struct router_record){
+        .node = node, .connection = connection, .group = group, .next = connection->first, .index = list->count, .below = below};
     if (connection->first)
         connection->first->previous = record;
     connection->first = record;
     list->entries[list->count++] = (struct router_entry){*subscription, record};
-    table_insert(&router->records, record_hash(router, connection, node, below), record);
+    table_insert(&router->records, record_hash(router, connection, node, group, below), record);
     return 0;
 }
 
@@ -359,13 +441,14 @@ static void remove_record(struct router *router, struct router_record *record)
     struct router_connection *connection = record->connection;
     struct router_node *node = record->node;
     remove_from_list(router, list_of(record), record->index);
-    table_remove(&router->records, record_hash(router, connection, node, record->below), record);
+    table_remove(&router->records, record_hash(router, connection, node, record->group, record->below), record);
     if (record->next)
         record->next->previous = record->previous;
     if (record->previous)
         record->previous->next = record->next;
     else
         connection->first = record->next;
+    drop_group_if_empty(router, record->group);
     give_memory(router, record, sizeof *record);
     prune(router, node);
 }
@@ -381,14 +464,18 @@ static int subscribe_new(struct router *router, const struct path *path, const s
         return ERR_LIMIT;
     struct router_node *node;
     struct router_connection *connection;
+    struct router_group *group = NULL;
     int error = make_node(router, path, &node);
     if (error)
         return error;
-    error = make_connection(router, subscription, &connection);
+    error = make_group(router, node, path, &group);
+    if (!error)
+        error = make_connection(router, subscription, &connection);
     if (!error) {
-        error = add_record(router, connection, node, path->below, subscription);
+        error = add_record(router, connection, node, group, path->below, subscription);
         drop_connection_if_idle(router, connection);
     }
+    drop_group_if_empty(router, group);
     prune(router, node);
     if (!error)
         changed(router);
@@ -412,7 +499,7 @@ int router_subscribe(struct router *router, const char *filter, size_t length, c
     if (result)
         return result;
     pthread_rwlock_wrlock(&router->lock);
-    struct router_record *record = find_record(router, find_connection(router, subscription), find_node(router, &path), path.below);
+    struct router_record *record = find_record(router, subscription, &path);
     if (record) {
         replace(router, record, subscription);
         result = 1;
@@ -429,9 +516,9 @@ bool router_unsubscribe(struct router *router, const char *filter, size_t length
     if (parse_filter(filter, length, &path))
         return false;
     pthread_rwlock_wrlock(&router->lock);
-    struct router_connection *connection = find_connection(router, subscriber);
-    struct router_record *record = find_record(router, connection, find_node(router, &path), path.below);
+    struct router_record *record = find_record(router, subscriber, &path);
     if (record) {
+        struct router_connection *connection = record->connection;
         remove_record(router, record);
         drop_connection_if_idle(router, connection);
         changed(router);
@@ -485,6 +572,7 @@ void router_destroy(struct router *router)
     table_fini(&router->nodes);
     table_fini(&router->connections);
     table_fini(&router->records);
+    table_fini(&router->groups);
     free(router->root);
     pthread_rwlock_destroy(&router->lock);
     free(router);

@@ -48,13 +48,22 @@ struct router_cache_options {
 
 enum { ROUTER_CACHE_TOPICS_MAX_DEFAULT = 65536, ROUTER_CACHE_BYTES_MAX_DEFAULT = 16 << 20 };
 
+/* The members of a shared subscription ("$share/NAME/FILTER"), of whom each message goes to one. */
+struct router_share {
+    uint32_t first, count; /* in router_match.members; count is at least 1 */
+    uint32_t turn;         /* the caller's, 0 after each resolution */
+};
+
 /* Who gets a topic: every connection once, in order of loop, connection and generation, with the highest QoS of its matching
  * subscriptions, ROUTER_NO_LOCAL if all of them have it and ROUTER_RETAIN_AS_PUBLISHED if any has. The identifier is that of the only one
- * of them that has one; with ROUTER_IDENTIFIERS it is a place in `identifiers`, where their number stands, and behind it each of them. */
+ * of them that has one; with ROUTER_IDENTIFIERS it is a place in `identifiers`, where their number stands, and behind it each of them.
+ * Besides, one member of each shared subscription, whatever else it has subscribed to; `members` are as they have subscribed. */
 struct router_match {
     const struct router_subscription *subscribers; /* [count] */
+    const struct router_subscription *members;     /* [member_count] */
+    struct router_share *shares;                   /* [share_count] */
     const uint32_t *identifiers;                   /* [identifier_count] */
-    uint32_t count, identifier_count;
+    uint32_t count, member_count, share_count, identifier_count;
     bool user_set; /* false after each resolution */
     uint64_t user; /* the caller's, kept as long as the match is cached */
 };
@@ -76,8 +85,7 @@ void router_destroy(struct router *router); /* accepts NULL; no other thread may
 /* These change the tree and may be called from any thread.
  *
  * router_subscribe returns 0 for a new subscription, 1 when it replaced that of the same subscriber to the same filter, or
- * ERR_TOPIC_FILTER, ERR_INVALID (QoS above 2), ERR_NOT_SUPPORTED ("$share/..."), ERR_LIMIT (either limit), ERR_NO_MEMORY; nothing
- * has changed then. */
+ * ERR_TOPIC_FILTER, ERR_INVALID (QoS above 2), ERR_LIMIT (either limit), ERR_NO_MEMORY; nothing has changed then. */
 int router_subscribe(struct router *router, const char *filter, size_t length, const struct router_subscription *subscription);
 
 /* Whether the subscriber had that subscription. Its QoS and options do not matter. */

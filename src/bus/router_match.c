@@ -13,7 +13,7 @@
 #include "base/hash.h"
 #include "bus/router_tree.h"
 
-/* Behind it in the arena: the subscribers, the identifiers, then the topic. */
+/* Behind it in the arena: the subscribers, the members, the shares, the identifiers, then the topic. */
 struct cached {
     struct router_match match;
     uint32_t topic_length;
@@ -39,6 +39,9 @@ struct router_cache {
     size_t found_count, found_capacity;
     const struct router_subscription *settled; /* [settled_count], within found: sorted, one entry a connection */
     size_t settled_count;
+    struct router_subscription *members; /* [member_capacity], owned */
+    struct router_share *shares;         /* [share_capacity], owned */
+    uint32_t member_count, member_capacity, share_count, share_capacity;
     uint32_t *identifiers; /* [identifier_capacity], owned; those of connections that have several */
     uint32_t identifier_count, identifier_capacity;
     bool found_overflow;          /* memory for it was refused */
@@ -92,6 +95,8 @@ void router_cache_destroy(struct router_cache *cache)
     free(cache->slots);
     free(cache->arena);
     free(cache->found);
+    free(cache->members);
+    free(cache->shares);
     free(cache->identifiers);
     free(cache);
 }
@@ -122,6 +127,43 @@ static void collect(struct router_cache *cache, const struct router_list *list)
         cache->found[cache->found_count++] = list->entries[i].subscription;
 }
 
+/* Makes room for `needed` items in all. */
+static bool reserve(void **items, uint32_t *capacity, size_t needed, size_t item_size)
+{
+    if (needed <= *capacity)
+        return true;
+    void *larger = realloc(*items, 2 * needed * item_size);
+    if (!larger)
+        return false;
+    *items = larger;
+    *capacity = (uint32_t)(2 * needed);
+    return true;
+}
+
+static void collect_group(struct router_cache *cache, const struct router_group *group)
+{
+    void *members = cache->members, *shares = cache->shares;
+    bool room = reserve(&members, &cache->member_capacity, (size_t)cache->member_count + group->members.count, sizeof *cache->members);
+    cache->members = members;
+    room = room && reserve(&shares, &cache->share_capacity, (size_t)cache->share_count + 1, sizeof *cache->shares);
+    cache->shares = shares;
+    if (!room) {
+        cache->found_overflow = true;
+        return;
+    }
+    cache->shares[cache->share_count++] = (struct router_share){.first = cache->member_count, .count = group->members.count};
+    for (uint32_t i = 0; i < group->members.count; i++)
+        cache->members[cache->member_count++] = group->members.entries[i].subscription;
+}
+
+/* Those of the node that end there, or with '#' below it. */
+static void collect_groups(struct router_cache *cache, const struct router_node *node, bool below)
+{
+    for (const struct router_group *group = node->groups; group; group = group->next)
+        if (group->below == below)
+            collect_group(cache, group);
+}
+
 struct walk {
     const struct router *router;
     struct router_cache *cache;
@@ -137,8 +179,11 @@ static void walk_from(const struct walk *walk, const struct router_node *node, u
         bool wildcards = level > 0 || !walk->hidden;
         if (node->below.count && wildcards)
             collect(walk->cache, &node->below);
+        if (node->groups && wildcards)
+            collect_groups(walk->cache, node, true);
         if (level == walk->level_count) {
             collect(walk->cache, &node->here);
+            collect_groups(walk->cache, node, false);
             return;
         }
         if (node->plus && wildcards)
@@ -214,15 +259,10 @@ static void merge_into(struct router_subscription *kept, const struct router_sub
 
 static bool reserve_identifiers(struct router_cache *cache, size_t more)
 {
-    size_t needed = cache->identifier_count + more;
-    if (needed <= cache->identifier_capacity)
-        return true;
-    uint32_t *identifiers = realloc(cache->identifiers, 2 * needed * sizeof *identifiers);
-    if (!identifiers)
-        return false;
+    void *identifiers = cache->identifiers;
+    bool room = reserve(&identifiers, &cache->identifier_capacity, cache->identifier_count + more, sizeof *cache->identifiers);
     cache->identifiers = identifiers;
-    cache->identifier_capacity = (uint32_t)(2 * needed);
-    return true;
+    return room;
 }
 
 /* Makes one of the `count` subscriptions of a connection. */
@@ -276,7 +316,7 @@ static void settle(struct router_cache *cache)
 
 static const char *topic_of(const struct cached *cached)
 {
-    return (const char *)(cached->match.subscribers + cached->match.count) + cached->match.identifier_count * sizeof(uint32_t);
+    return (const char *)(cached->match.identifiers + cached->match.identifier_count);
 }
 
 /* The slot that holds the topic or else the free one where it belongs. */
@@ -292,15 +332,27 @@ static struct cache_slot *find_slot(const struct router_cache *cache, uint64_t h
     }
 }
 
+static char *put(char *at, const void *bytes, size_t size)
+{
+    if (size)
+        memcpy(at, bytes, size);
+    return at + size;
+}
+
 /* Puts the answer into the arena; where it cannot be kept, it is lent from where it was made. */
 static struct router_match *keep(struct router_cache *cache, uint64_t hash, const char *topic, size_t length)
 {
     struct router_match match = {.subscribers = cache->settled,
+                                 .members = cache->members,
+                                 .shares = cache->shares,
                                  .identifiers = cache->identifiers,
                                  .count = (uint32_t)cache->settled_count,
+                                 .member_count = cache->member_count,
+                                 .share_count = cache->share_count,
                                  .identifier_count = cache->identifier_count};
-    size_t list_size = cache->settled_count * sizeof *cache->settled, identifiers_size = cache->identifier_count * sizeof(uint32_t);
-    size_t size = sizeof(struct cached) + list_size + identifiers_size + length;
+    size_t list_size = match.count * sizeof *match.subscribers, members_size = match.member_count * sizeof *match.members;
+    size_t shares_size = match.share_count * sizeof *match.shares, identifiers_size = match.identifier_count * sizeof *match.identifiers;
+    size_t size = sizeof(struct cached) + list_size + members_size + shares_size + identifiers_size + length;
     size = (size + alignof(struct cached) - 1) / alignof(struct cached) * alignof(struct cached);
     if (size > cache->arena_size) {
         cache->uncached = match;
@@ -311,13 +363,16 @@ static struct router_match *keep(struct router_cache *cache, uint64_t hash, cons
         cache->clears_full++;
     }
     struct cached *cached = (struct cached *)(void *)(cache->arena + cache->arena_used);
-    char *list = (char *)(cached + 1);
-    memcpy(list, cache->settled, list_size);
-    if (identifiers_size)
-        memcpy(list + list_size, cache->identifiers, identifiers_size);
-    memcpy(list + list_size + identifiers_size, topic, length);
-    match.subscribers = (const struct router_subscription *)(void *)list;
-    match.identifiers = (const uint32_t *)(void *)(list + list_size);
+    char *at = (char *)(cached + 1);
+    match.subscribers = (const struct router_subscription *)(void *)at;
+    at = put(at, cache->settled, list_size);
+    match.members = (const struct router_subscription *)(void *)at;
+    at = put(at, cache->members, members_size);
+    match.shares = (struct router_share *)(void *)at;
+    at = put(at, cache->shares, shares_size);
+    match.identifiers = (const uint32_t *)(void *)at;
+    at = put(at, cache->identifiers, identifiers_size);
+    put(at, topic, length);
     cached->match = match;
     cached->topic_length = (uint32_t)length;
     cache->arena_used += size;
@@ -332,7 +387,7 @@ static struct router_match *resolve(struct router *router, struct router_cache *
     struct walk walk = {.router = router, .cache = cache, .levels = levels, .hidden = length && topic[0] == '$'};
     walk.level_count = router_split(topic, length, levels);
     cache->misses++;
-    cache->found_count = 0;
+    cache->found_count = cache->member_count = cache->share_count = 0;
     cache->found_overflow = false;
     pthread_rwlock_rdlock(&router->lock);
     uint64_t generation = atomic_load_explicit(&router->generation, memory_order_relaxed);

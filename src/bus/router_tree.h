@@ -22,13 +22,24 @@ struct router_list {
     uint32_t capacity;
 };
 
+/* A shared subscription: a name and a filter that ends at a node. */
+struct router_group {
+    struct router_node *node;
+    struct router_group *next, *previous; /* of the same node */
+    struct router_list members;
+    bool below; /* as router_record */
+    uint16_t name_length;
+    char name[]; /* [name_length] */
+};
+
 /* One level of one or more filters. */
 struct router_node {
     struct router_node *parent; /* NULL: the root */
     struct router_node *plus;   /* child for '+' */
     struct router_list here;    /* filters that end at this level */
     struct router_list below;   /* filters that end with '#' below it; they match this level as well */
-    uint32_t child_count;       /* named children; they lie in router.nodes */
+    struct router_group *groups;
+    uint32_t child_count; /* named children; they lie in router.nodes */
     uint16_t level_length;
     char level[]; /* [level_length]; '+' for a plus child */
 };
@@ -43,9 +54,10 @@ struct router_connection {
 struct router_record {
     struct router_node *node;
     struct router_connection *connection;
+    struct router_group *group;            /* NULL: a subscription of its own */
     struct router_record *next, *previous; /* of the same connection */
     uint32_t index;                        /* within the list */
-    bool below;                            /* which list */
+    bool below;                            /* the filter ends with '#' below the node */
 };
 
 struct router {
@@ -58,6 +70,7 @@ struct router {
     struct table nodes;       /* named children by parent and level */
     struct table connections; /* by identity */
     struct table records;     /* by connection, node and list */
+    struct table groups;      /* by node, list and name */
     struct router_node *root;
 };
 

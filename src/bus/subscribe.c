@@ -2,6 +2,7 @@
 #include "bus/loop.h"
 
 #include "base/error.h"
+#include "mqtt/topic.h"
 
 static struct router_subscription subscriber(const struct connection *connection)
 {
@@ -23,8 +24,7 @@ static bool remove_subscription(struct connection *connection, struct mqtt_slice
 /* MQTT 5 section 3.8.3.1; in 3.1.1 retain_handling is 0. Members of a shared subscription get what is live. */
 static bool wants_retained(const struct mqtt_subscription *wanted, bool is_new)
 {
-    static const char share[] = "$share/";
-    if (wanted->filter.length >= sizeof share - 1 && memcmp(wanted->filter.data, share, sizeof share - 1) == 0)
+    if (mqtt_topic_share_length((const char *)wanted->filter.data, wanted->filter.length))
         return false;
     return wanted->retain_handling == 0 || (wanted->retain_handling == 1 && is_new);
 }
@@ -71,7 +71,7 @@ void subscribe_add(struct connection *connection, const struct mqtt_subscribe *s
     uint8_t refused_code = 0;
     for (uint32_t position = 0; !error && mqtt_subscribe_next(subscribe, false, &position, &wanted);) {
         int failed = add_subscription(connection, &wanted, subscribe->properties.subscription_identifier);
-        uint8_t code = failed == 0 ? wanted.qos : failed == ERR_NOT_SUPPORTED ? 0x9e : (uint8_t)error_mqtt_reason(failed);
+        uint8_t code = failed == 0 ? wanted.qos : (uint8_t)error_mqtt_reason(failed);
         if (failed) {
             refused = failed;
             refused_code = code;

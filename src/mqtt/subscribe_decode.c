@@ -14,12 +14,6 @@ enum {
     OPTION_RESERVED_3_1_1 = 0xfc
 };
 
-static bool is_shared(struct mqtt_slice filter)
-{
-    static const char share[] = "$share/";
-    return filter.length >= sizeof share - 1 && memcmp(filter.data, share, sizeof share - 1) == 0;
-}
-
 static int check_filter(struct mqtt_slice filter)
 {
     if (mqtt_topic_filter_valid((const char *)filter.data, filter.length))
@@ -36,7 +30,7 @@ static int check_options(uint8_t options, uint8_t version, struct mqtt_slice fil
         return five ? ERR_PROTOCOL : ERR_MALFORMED_PACKET;
     if ((options >> OPTION_RETAIN_HANDLING_SHIFT & 3) == 3)
         return ERR_PROTOCOL;
-    if ((options & OPTION_NO_LOCAL) && is_shared(filter))
+    if ((options & OPTION_NO_LOCAL) && mqtt_topic_share_length((const char *)filter.data, filter.length))
         return ERR_PROTOCOL;
     return 0;
 }

@@ -96,6 +96,12 @@ static bool share_prefix_length(const char *filter, size_t length, size_t *prefi
     return true;
 }
 
+size_t mqtt_topic_share_length(const char *filter, size_t length)
+{
+    size_t prefix_length;
+    return share_prefix_length(filter, length, &prefix_length) ? prefix_length : 0;
+}
+
 bool mqtt_topic_filter_valid(const char *filter, size_t length)
 {
     if (length == 0 || length > MQTT_TOPIC_LENGTH_MAX || !text_valid(filter, length))

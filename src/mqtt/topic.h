@@ -15,6 +15,9 @@ bool mqtt_topic_name_valid(const char *topic, size_t length);
  * "$share/NAME/" is checked as well (section 4.8.2). */
 bool mqtt_topic_filter_valid(const char *filter, size_t length);
 
+/* Length of the "$share/NAME/" with which a valid filter of a shared subscription begins; 0: it is none. */
+size_t mqtt_topic_share_length(const char *filter, size_t length);
+
 /* Whether a valid filter (without "$share/NAME/") matches a valid topic. A filter that starts with a wildcard does not match a
  * topic that starts with '$'. "sport/#" matches "sport". */
 bool mqtt_topic_matches(const char *filter, size_t filter_length, const char *topic, size_t topic_length);
