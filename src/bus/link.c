@@ -34,11 +34,16 @@ static void count_failure(struct connection *connection, enum handshake_failure 
     end_handshake(connection);
 }
 
+const char *link_user(const struct connection *connection)
+{
+    return connection->transport ? transport_user(connection->transport) : NULL;
+}
+
 static void established(struct connection *connection)
 {
     end_handshake(connection);
     connection->session.last_packet_ns = uv_now(&connection->loop->uv) * 1000000u; /* its time for CONNECT begins */
-    const char *user = transport_user(connection->transport), *secure = transport_secure(connection->transport);
+    const char *user = link_user(connection), *secure = transport_secure(connection->transport);
     if (diagnostics_enabled(DIAGNOSTICS_DEBUG))
         diagnostics(DIAGNOSTICS_DEBUG, "bus", "%s is connected by %s%s%s%s", connection->peer, secure ? secure : "WebSocket",
                     user ? ", user \"" : "", user ? user : "", user ? "\"" : "");

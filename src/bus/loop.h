@@ -319,11 +319,12 @@ void link_turn_away(struct bus *bus, int socket, enum bus_transport kind);      
 void link_read(struct connection *connection);                                     /* starts to read, or goes on */
 void link_stop(struct connection *connection);
 void link_flush(struct connection *connection);
-bool link_has_output(const struct connection *connection); /* that was not handed to the system */
-void link_finish(struct connection *connection);           /* puts the goodbye behind it */
-bool link_shutdown(struct connection *connection);         /* after the last write: connection_drop follows; false: it could not */
-void link_close(struct connection *connection);            /* connection_closed follows */
-void link_time_out(struct connection *connection);         /* its handshakes have taken too long */
+bool link_has_output(const struct connection *connection);  /* that was not handed to the system */
+void link_finish(struct connection *connection);            /* puts the goodbye behind it */
+bool link_shutdown(struct connection *connection);          /* after the last write: connection_drop follows; false: it could not */
+void link_close(struct connection *connection);             /* connection_closed follows */
+void link_time_out(struct connection *connection);          /* its handshakes have taken too long */
+const char *link_user(const struct connection *connection); /* whom its certificate names, once it is established; NULL: nobody */
 
 /* How diagnostics name a connection: printf format and arguments. */
 #define CONNECTION_NAME              "client \"%.200s\" at %s"

@@ -8,6 +8,7 @@ import ssl
 import struct
 import subprocess
 
+from client import RawClient
 from spindle import DEADLINE_S, free_port
 
 
@@ -66,6 +67,35 @@ def websocket_settings(**more):
     settings = {'bus.websocket.enabled': 'true', 'bus.websocket.host': '127.0.0.1', 'bus.websocket.port': free_port()}
     settings.update({'bus.websocket.' + key: value for key, value in more.items()})
     return settings
+
+
+def bad_client(server, way, authority):
+    """A RawClient that reaches the server in one of WAYS, and speaks what the test wants there."""
+    settings = server.settings
+    client = RawClient.__new__(RawClient)
+    context = authority.context()
+    if way == 'tcp':
+        client.socket = socket.create_connection(('127.0.0.1', server.port), DEADLINE_S)
+    elif way == 'tls':
+        plain = socket.create_connection(('127.0.0.1', settings['bus.tls.port']), DEADLINE_S)
+        client.socket = context.wrap_socket(plain, server_hostname='localhost')
+    elif way == 'unix':
+        client.socket = socket.socket(socket.AF_UNIX)
+        client.socket.settimeout(DEADLINE_S)
+        client.socket.connect(str(settings['bus.unix.path']))
+    else:
+        secure = way == 'websocket_tls'
+        client.socket = WebSocketStream(settings['bus.%s.port' % way], context if secure else None)
+    return client
+
+
+WAYS = ['tcp', 'tls', 'websocket', 'websocket_tls', 'unix']
+
+
+def all_ways(authority, folder):
+    """Settings that listen in every one of WAYS."""
+    return {**tls_settings(authority.issue_server()), **websocket_settings(), 'bus.unix.path': folder / 'mqtt.sock',
+            'bus.websocket_tls.enabled': 'true', 'bus.websocket_tls.host': '127.0.0.1', 'bus.websocket_tls.port': free_port()}
 
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -188,3 +218,26 @@ class RawWebSocket:
 
     def __exit__(self, *_):
         self.socket.close()
+
+
+class WebSocketStream:
+    """The part of a socket that tests use, with MQTT in and out of frames."""
+
+    def __init__(self, port, context=None):
+        self.raw = RawWebSocket(port, context).upgrade()
+
+    def sendall(self, data):
+        for at in range(0, len(data), 1 << 16):
+            self.raw.send(frame(BINARY, data[at:at + (1 << 16)]))
+
+    def recv(self, count):
+        while not self.raw.mqtt:
+            opcode, payload = self.raw.next()
+            if opcode != BINARY:
+                return b''
+            self.raw.mqtt = payload
+        taken, self.raw.mqtt = self.raw.mqtt[:count], self.raw.mqtt[count:]
+        return taken
+
+    def close(self):
+        self.raw.socket.close()

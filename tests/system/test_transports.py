@@ -205,6 +205,26 @@ def test_mosquitto_clients(spindle, authority, tmp_path, way):
     assert len(server.journal('bus')) == 3
 
 
+def test_renegotiation_is_refused(secure, authority):
+    server = secure()
+    done = subprocess.run(['openssl', 's_client', '-tls1_2', '-connect', '127.0.0.1:%d' % server.tls_port, '-CAfile', authority.path],
+                          input='R\n', stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=DEADLINE_S)
+    assert 'RENEGOTIATING' in done.stdout and 'no renegotiation' in done.stdout, done.stdout
+
+
+def test_a_chain_that_is_too_long_ends_the_handshake(spindle, authority, tmp_path):
+    certificate, key = authority.issue_server()
+    chain = tmp_path / 'chain.pem'
+    chain.write_text(certificate.read_text() + authority.path.read_text() * 200)  # more than 64 KiB
+    server = spindle(settings=tls_settings((chain, key))).start()
+    with contextlib.suppress(ssl.SSLError, ConnectionError), socket.create_connection(('127.0.0.1', server.settings['bus.tls.port'])) as plain:
+        tls = authority.context().wrap_socket(plain, server_hostname='localhost')
+        tls.sendall(CONNECT)
+        assert tls.recv(4) == b''
+    wait_failures(server, 'tls')
+    assert 'failed: a limit is reached' in server.stderr()
+
+
 # ---- certificates of clients ----
 
 def test_client_certificates(secure, authority, tls_client, tmp_path):
