@@ -55,6 +55,7 @@ static void fail(struct connection *connection, int error)
         connection_drop(connection);
         return;
     }
+    connection->drain = true;
     const char *why = error == ERR_NO_MEMORY || error == ERR_LIMIT ? error_text(error) : transport_why(connection->transport);
     if (connection->handshaking) {
         count_failure(connection, error == ERR_PERMISSION                       ? HANDSHAKE_CERTIFICATE
@@ -299,11 +300,24 @@ void link_finish(struct connection *connection)
         buffer_clear(&connection->out);
 }
 
+static void on_drained(uv_stream_t *stream, ssize_t count, const uv_buf_t *room)
+{
+    (void)room;
+    struct connection *connection = stream->data;
+    if (count < 0)
+        connection_drop(connection);
+}
+
+/* A socket that is closed while something is unread in it takes back what it had to say. So a peer that is in the middle of a large frame
+ * is heard out, for LOOP_LINGER_MS at most. */
 static void on_shutdown(uv_shutdown_t *request, int status)
 {
-    (void)status;
-    connection_drop(request->data);
+    struct connection *connection = request->data;
     free(request);
+    if (status || !connection->drain || connection->shut)
+        connection_drop(connection);
+    else
+        uv_read_start((uv_stream_t *)&connection->handle, on_wire_room, on_drained);
 }
 
 bool link_shutdown(struct connection *connection)

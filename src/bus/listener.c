@@ -85,9 +85,14 @@ static int open_host(struct bus *bus, enum bus_transport kind, const char *host,
     }
     int error = 0, missing = 0;
     unsigned before = bus->listener_count;
-    for (const struct addrinfo *address = addresses; address && !error && bus->listener_count < LOOP_LISTENERS_MAX;
-         address = address->ai_next) {
+    for (const struct addrinfo *address = addresses; address && !error; address = address->ai_next) {
         int listening = -1;
+        if (bus->listener_count == LOOP_LISTENERS_MAX - 1) { /* the last is the Unix socket's */
+            freeaddrinfo(addresses);
+            diagnostics(DIAGNOSTICS_ERROR, "bus", "cannot listen on \"%s\"%s: more than %d addresses; name fewer with %s", host,
+                        kinds[kind].name, LOOP_LISTENERS_MAX - 1, kinds[kind].host);
+            return ERR_LIMIT;
+        }
         int bound = bind_address(bus, kind, address, &listening);
         if (bound == 0)
             bus->listeners[bus->listener_count++] = (struct listener){.socket = listening, .kind = kind};
@@ -147,7 +152,7 @@ int listener_open(struct bus *bus)
         error = open_kind(bus, kind);
     if (!error && bus->options.unix_path) {
         int listening;
-        error = bus->listener_count < LOOP_LISTENERS_MAX ? listener_unix_open(bus, &listening) : ERR_LIMIT;
+        error = listener_unix_open(bus, &listening);
         if (!error)
             bus->listeners[bus->listener_count++] = (struct listener){.socket = listening, .kind = BUS_UNIX};
     }

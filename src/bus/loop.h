@@ -122,6 +122,7 @@ struct connection {
     bool goodbye;      /* closing: what is queued is written first */
     bool shut;         /* the handle is being closed */
     bool handshaking;  /* its transport is not established yet */
+    bool drain;        /* what it goes on to send is read and thrown away, so that it sees why it is disconnected */
     uint32_t subscriptions;
     struct will *will; /* for an end without DISCONNECT; NULL: none */
 };

@@ -640,9 +640,7 @@ uint16_t server_http_port(const struct server *server)
 
 void server_reload(struct server *server, const struct config *config)
 {
-    struct tls_options tls;
-    server_transports_fill_tls(config, &tls);
-    bus_reload_tls(server->bus, &tls);
+    server_transports_reload(config, server->bus);
     if (server->pipeline) {
         struct pipeline_options options;
         fill_pipeline(config, &options);

@@ -10,7 +10,12 @@ static void fill_listener(bool enabled, struct config_list hosts, uint32_t port,
     *listener = (struct bus_listener){.hosts = hosts.items, .host_count = enabled ? hosts.count : 0, .port = (uint16_t)port};
 }
 
-void server_transports_fill_tls(const struct config *config, struct tls_options *options)
+static bool wants_tls(const struct config *config)
+{
+    return config->bus_tls_enabled || config->bus_websocket_tls_enabled;
+}
+
+static void fill_tls(const struct config *config, struct tls_options *options)
 {
     static const enum tls_client_certificate client_certificates[] = {
         [CONFIG_CLIENT_CERTIFICATE_NONE] = TLS_CLIENT_NONE,
@@ -47,7 +52,16 @@ void server_transports_fill(const struct config *config, struct bus_options *opt
     options->websocket_path = config->bus_websocket_path;
     options->handshakes_max = config->bus_handshakes_max;
     options->handshake_timeout_ns = config_ns(config->bus_handshake_timeout_s);
-    server_transports_fill_tls(config, &options->tls);
+    fill_tls(config, &options->tls);
+}
+
+void server_transports_reload(const struct config *config, struct bus *bus)
+{
+    struct tls_options options;
+    if (!wants_tls(config))
+        return;
+    fill_tls(config, &options);
+    bus_reload_tls(bus, &options);
 }
 
 void server_transports_check(const struct config *config, struct problems *problems)
@@ -57,12 +71,12 @@ void server_transports_check(const struct config *config, struct problems *probl
         [TLS_FILE_KEY] = CONFIG_SETTING_bus_tls_key,
         [TLS_FILE_CLIENT_CA] = CONFIG_SETTING_bus_tls_client_ca,
     };
-    if (!config->bus_tls_enabled && !config->bus_websocket_tls_enabled)
+    if (!wants_tls(config))
         return;
     struct tls_options options;
     struct tls_problem problem;
     struct tls_server *server = NULL;
-    server_transports_fill_tls(config, &options);
+    fill_tls(config, &options);
     int error = tls_server_create(&server, &options, &problem);
     enum tls_age age = error ? TLS_AGE_GOOD : tls_check_age(&options, (int64_t)(clock_wall_ns() / 1000000000u), &problem);
     tls_server_destroy(server);

@@ -5,9 +5,11 @@
 #include "bus/bus.h"
 #include "config/config.h"
 
-/* Both borrow from the config. */
+/* Borrows from the config. */
 void server_transports_fill(const struct config *config, struct bus_options *options);
-void server_transports_fill_tls(const struct config *config, struct tls_options *options);
+
+/* Has the certificates read again. Does nothing where nobody listens with TLS any more, which the next start takes over. */
+void server_transports_reload(const struct config *config, struct bus *bus);
 
 /* Reads the certificates as a start would. What cannot be used, and what has ended, is an error at the setting that names it; what ends
  * soon a warning. Does nothing where nobody listens with TLS. */

@@ -544,6 +544,12 @@ def test_tls_and_websocket_on_ipv6(spindle, authority):
             socket.create_connection(('127.0.0.1', port))
 
 
+def test_more_addresses_than_can_be_listened_on(spindle):
+    many = ','.join('127.0.0.%d' % number for number in range(1, 32))
+    server = spindle(settings={**websocket_settings(), 'bus.host': many})
+    refused(server, 'cannot listen on "127.0.0.1" with WebSocket: more than 31 addresses; name fewer with bus.websocket.host')
+
+
 def test_without_plain_tcp(spindle, authority):
     settings = {**tls_settings(authority.issue_server()), 'bus.tcp_enabled': 'false'}
     port = free_port()

@@ -200,6 +200,18 @@ def test_a_wrong_frame_ends_the_connection_with_its_code(spindle, name):
         assert server.metrics().get_sum('spindle_bus_disconnects_total', reason='protocol') == 1
 
 
+def test_who_is_in_the_middle_of_a_large_frame_sees_why_it_is_refused(raw):
+    one = raw().connect()
+    one.send(frame(BINARY, bytes(20 << 20)))  # all of it, before anything is read
+    one.expect_close(1009)
+
+
+def test_who_sends_a_body_sees_why_it_is_refused(raw):
+    one = raw()
+    one.send(one.request(method='POST', Content_Length='10000000') + bytes(10000000))
+    assert one.answer()[0] == 405
+
+
 def test_the_largest_frame_is_taken(spindle):
     server = spindle(settings={**websocket_settings(), 'bus.packet_size_max': PACKET_MAX}).start()
     with RawWebSocket(int(server.settings['bus.websocket.port'])) as one:
