@@ -73,6 +73,21 @@ static bool cannot_have(int error)
     return error == EAFNOSUPPORT || error == EADDRNOTAVAIL;
 }
 
+/* Says that an address of `host` could not be bound. */
+static int refuse_address(const struct bus *bus, enum bus_transport kind, const char *host, int system_error)
+{
+    char advice[160] = "";
+    bool others = bus->listener_count && bus->listeners[bus->listener_count - 1].kind == kind;
+    if (system_error == EADDRINUSE && others)
+        snprintf(advice, sizeof advice, "; another of the addresses in %s covers it, or another program (a broker?) has it",
+                 kinds[kind].host);
+    else if (system_error == EADDRINUSE)
+        snprintf(advice, sizeof advice, "; another program (a broker?) has it: stop that one, or choose another with %s", kinds[kind].port);
+    diagnostics(DIAGNOSTICS_ERROR, "bus", "cannot listen on %s port %u%s: %s%s", host, port_of(bus, kind), kinds[kind].name,
+                strerror(system_error), advice);
+    return system_error == EADDRINUSE ? ERR_BUSY : ERR_INVALID;
+}
+
 static int open_host(struct bus *bus, enum bus_transport kind, const char *host, int *system_error)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
@@ -106,15 +121,7 @@ static int open_host(struct bus *bus, enum bus_transport kind, const char *host,
         diagnostics(strcmp(host, "::") == 0 ? DIAGNOSTICS_INFO : DIAGNOSTICS_WARNING, "bus",
                     "not listening on \"%s\": %s; nobody can connect there. Look at the network, or correct %s and start again", host,
                     strerror(missing), kinds[kind].host);
-    if (error) {
-        const char *advice = error != EADDRINUSE ? ""
-                             : before            ? "; another of the addresses covers it, or another program (a broker?) has it"
-                                                 : "; another program (a broker?) has it: stop that one, or choose another with ";
-        diagnostics(DIAGNOSTICS_ERROR, "bus", "cannot listen on %s port %u%s: %s%s%s", host, port_of(bus, kind), kinds[kind].name,
-                    strerror(error), advice, error == EADDRINUSE && !before ? kinds[kind].port : "");
-        return error == EADDRINUSE ? ERR_BUSY : ERR_INVALID;
-    }
-    return 0;
+    return error ? refuse_address(bus, kind, host, error) : 0;
 }
 
 static void say_listener(const struct bus *bus, const struct listener *listener)
