@@ -131,6 +131,40 @@ static void pump(struct connection *connection)
         loop_mark_dirty(connection);
 }
 
+/* A step of a handshake may take a millisecond, and a thousand clients may come at once: each waits its turn, and is not read from
+ * meanwhile. */
+static void shake_hands_later(struct connection *connection)
+{
+    struct loop *loop = connection->loop;
+    if (transport_hold(connection->transport)) {
+        connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(ERR_NO_MEMORY));
+        return;
+    }
+    link_stop(connection);
+    connection->shaking = true;
+    DL_APPEND2(loop->shaking, connection, shaking_before, shaking_next);
+}
+
+static void shake_no_more(struct connection *connection)
+{
+    if (connection->shaking)
+        DL_DELETE2(connection->loop->shaking, connection, shaking_before, shaking_next);
+    connection->shaking = false;
+}
+
+void link_shake_hands(struct loop *loop)
+{
+    uint64_t until_ns = uv_hrtime() + LOOP_HANDSHAKES_NS;
+    while (loop->shaking && !loop->quiet && uv_hrtime() < until_ns) {
+        struct connection *first = loop->shaking;
+        shake_no_more(first);
+        if (!first->closing)
+            link_read(first);
+    }
+    if (loop->shaking && !loop->quiet)
+        uv_async_send(&loop->wake); /* the next turn begins at once */
+}
+
 static void on_wire_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *room)
 {
     struct connection *connection = stream->data;
@@ -142,7 +176,10 @@ static void on_wire_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *roo
         return;
     counter_add(&connection->loop->counters.bytes_received, (uint64_t)count);
     transport_feed(connection->transport, (const uint8_t *)room->base, (size_t)count);
-    pump(connection);
+    if (connection->handshaking)
+        shake_hands_later(connection);
+    else
+        pump(connection);
 }
 
 void link_read(struct connection *connection)
@@ -349,6 +386,7 @@ static void say_goodbye(struct connection *connection)
 
 void link_close(struct connection *connection)
 {
+    shake_no_more(connection);
     if (connection->handshaking)
         count_failure(connection, HANDSHAKE_LEFT);
     counter_add(&connection->loop->counters.by_transport[connection->kind], (uint64_t)-1);

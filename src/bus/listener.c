@@ -1,8 +1,7 @@
 /* Listening sockets: bound before the threads start, watched by the first loop, which deals what it accepts out in turn.
  *
- * Clients that have to shake hands are accepted a few at a time, so that a thousand who come at once, each of them a millisecond of
- * arithmetic, do not keep the loop from what is live; and none is while bus.handshakes_max are under way: they wait in the system's queue.
- */
+ * Clients that have to shake hands are accepted a few at a time, as each takes some memory and arithmetic to begin with; and none is while
+ * bus.handshakes_max are under way: they wait in the system's queue. */
 #include "bus/loop.h"
 
 #include <arpa/inet.h>

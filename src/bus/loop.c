@@ -206,11 +206,8 @@ static void quiesce(struct loop *loop)
             link_stop(loop->slots[i]);
 }
 
-static void on_turn_end(uv_check_t *check)
+static void send_off(struct loop *loop)
 {
-    struct loop *loop = check->data;
-    if (loop->quiesce)
-        quiesce(loop);
     while (loop->needs_submit || loop->dirty) { /* again when an ending connection had a will */
         /* A few messages are delivered before the disk is woken for them; with many the disk should begin at once. */
         bool disk_first = loop->producer->ops->gathered(loop->producer) > LOOP_DISK_FIRST;
@@ -220,6 +217,18 @@ static void on_turn_end(uv_check_t *check)
         flush_dirty(loop);
         if (!disk_first)
             submit(loop);
+    }
+}
+
+static void on_turn_end(uv_check_t *check)
+{
+    struct loop *loop = check->data;
+    if (loop->quiesce)
+        quiesce(loop);
+    send_off(loop);
+    if (loop->shaking) {
+        link_shake_hands(loop);
+        send_off(loop);
     }
     loop->turn_wall_ns = 0;
     memory_tell(loop);

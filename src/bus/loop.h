@@ -40,7 +40,8 @@
 
 enum {
     LOOP_READ_SIZE = 256 << 10,
-    LOOP_WIRE_SIZE = 64 << 10, /* bytes read at a time from a connection with a transport */
+    LOOP_WIRE_SIZE = 64 << 10,    /* bytes read at a time from a connection with a transport */
+    LOOP_HANDSHAKES_NS = 5000000, /* of a turn: what it may spend on handshakes before it looks after the others again */
     LOOP_LISTENERS_MAX = 32,
     LOOP_DISK_FIRST = 16 << 10, /* bytes of a turn */
     LOOP_SWEEP_MS = 1000,
@@ -103,7 +104,8 @@ struct connection {
     struct connection *handing_before, *handing_next; /* in loop->handing */
     struct aliases *aliases;                          /* that it knows; NULL: none */
     struct connection *dirty_next;
-    struct connection *paused_before, *paused_next; /* in loop->paused[pause] */
+    struct connection *paused_before, *paused_next;   /* in loop->paused[pause] */
+    struct connection *shaking_before, *shaking_next; /* in loop->shaking */
     struct client *client;
     char peer[CONNECTION_PEER_SIZE]; /* address and port, or process and user, for diagnostics */
     uint64_t progress_ns;            /* when it last took bytes or acknowledged, or had no more queued than it may */
@@ -122,6 +124,7 @@ struct connection {
     bool goodbye;      /* closing: what is queued is written first */
     bool shut;         /* the handle is being closed */
     bool handshaking;  /* its transport is not established yet */
+    bool shaking;      /* it has sent something for its handshake, which was not looked at yet */
     bool drain;        /* what it goes on to send is read and thrown away, so that it sees why it is disconnected */
     uint32_t subscriptions;
     struct will *will; /* for an end without DISCONNECT; NULL: none */
@@ -175,6 +178,7 @@ struct loop {
     struct queue_producer *producer;
     struct connection *dirty;
     struct connection *paused[PAUSE_REASONS]; /* in order of waiting */
+    struct connection *shaking;               /* in order of waiting */
     size_t memory_out, memory_told;           /* bytes of its outgoing queues; of these known to the bus */
     uint64_t turn_wall_ns;                    /* wall clock of this turn, 0 until it was needed */
     bool quiesce;                             /* bus_quiesce has asked for quiet, which begins at the end of this turn */
@@ -324,6 +328,7 @@ bool link_has_output(const struct connection *connection);  /* that was not hand
 void link_finish(struct connection *connection);            /* puts the goodbye behind it */
 bool link_shutdown(struct connection *connection);          /* after the last write: connection_drop follows; false: it could not */
 void link_close(struct connection *connection);             /* connection_closed follows */
+void link_shake_hands(struct loop *loop);                   /* at the end of a turn: handshakes go on, for as long as LOOP_HANDSHAKES_NS */
 void link_time_out(struct connection *connection);          /* its handshakes have taken too long */
 const char *link_user(const struct connection *connection); /* whom its certificate names, once it is established; NULL: nobody */
 

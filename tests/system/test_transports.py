@@ -3,6 +3,7 @@ not finish. (WebSocket: test_websocket.py.)"""
 import contextlib
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -448,6 +449,34 @@ def test_half_handshakes_do_not_shut_others_out(spindle, authority, connect):
     assert failures(server, 'timeout') >= 50
     with RawWebSocket(settings['bus.websocket.port']) as web:
         web.connect()
+
+
+def test_handshakes_that_come_at_once_do_not_hold_up_the_others(spindle, authority):
+    """Hundreds of clients have sent their hello before the server looks, and a live client pings behind them: its pings are not the last
+    to be answered."""
+    settings = tls_settings(authority.issue_server())
+    server = spindle(settings={**settings, 'bus.threads': 1}).start()
+    outgoing = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        authority.context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname='localhost').do_handshake()
+    hello = outgoing.read()
+    with RawClient(server.port) as live, contextlib.ExitStack() as stack:
+        live.connect(b'live')
+        clients = [stack.enter_context(socket.create_connection(('127.0.0.1', settings['bus.tls.port']))) for _ in range(400)]
+        wait_until(lambda: server.metrics().get_sum('spindle_bus_handshakes') == len(clients), 'all are accepted')
+        server.signal(signal.SIGSTOP)
+        for client in clients:
+            client.sendall(hello)
+        live.send(b'\xc0\x00')
+        server.signal(signal.SIGCONT)
+        assert live.read(2) == b'\xd0\x00'
+        live.send(b'\xc0\x00')  # the first may have been answered before the work began
+        assert live.read(2) == b'\xd0\x00'
+        poll = select.poll()
+        for client in clients:
+            poll.register(client, select.POLLIN)
+        assert len(poll.poll(0)) < len(clients) / 2
+        wait_until(lambda: len(poll.poll(0)) == len(clients), 'all are answered')
 
 
 def test_who_hangs_up_in_the_handshake_is_counted(secure):
