@@ -30,7 +30,7 @@ CFLAGS   += -std=c17 $(WARNINGS) -fno-strict-aliasing -pthread
 CXXFLAGS ?= -O2 -g
 CXXFLAGS += -std=c++17 -Wall -Wextra -Wpedantic -Wshadow -Werror -fno-rtti -pthread
 LDFLAGS  += -pthread
-LDLIBS   := -luv -lsimdjson -ljansson -lyaml -lxxhash -lmicrohttpd -lz -lzstd -lm -lstdc++
+LDLIBS   := -luv -lsimdjson -ljansson -lyaml -lxxhash -lmicrohttpd -lssl -lcrypto -lz -lzstd -lm -lstdc++
 ALLOCATOR := $(if $(filter asan tsan fuzz,$(VARIANT)),,-ljemalloc)# sanitizers bring their own
 
 ifeq ($(VARIANT),asan)
@@ -63,6 +63,7 @@ BENCH_SOURCES := $(wildcard tests/bench/bench_*.c)
 BENCHES      := $(BENCH_SOURCES:tests/bench/%.c=$B/bench/%)
 
 VENV         := build/venv/.ready
+NODE         := $(if $(shell command -v npm),build/node/.ready)# clients in JavaScript are tested where there is npm
 FORMATTED     = $(shell find $(wildcard src include tests) -name '*.[ch]' -o -name '*.cpp')
 # A make that was started without -j builds on all processors.
 PARALLEL      = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
@@ -133,7 +134,7 @@ unit: test-programs ## run the unit tests alone
 	@tests/run --variant $(VARIANT) --only unit,replay
 
 test: deps ## run every test: units, stored fuzz inputs, the real program with third-party clients
-	@$(SUBMAKE) $(PARALLEL) build test-programs $(VENV)
+	@$(SUBMAKE) $(PARALLEL) build test-programs $(VENV) $(NODE)
 	@tests/run --variant $(VARIANT)
 
 check: ## before a commit: format, layers, warnings of gcc and clang, unit tests
@@ -205,5 +206,10 @@ $(VENV): tests/requirements.txt
 	@$(PYTHON) -m venv --clear build/venv
 	@build/venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
+
+build/node/.ready: tests/node/package.json
+	@mkdir -p $(@D)
+	@cp $< $(@D)
+	@cd $(@D) && npm install --silent --no-audit --no-fund --no-package-lock && touch .ready || echo "npm cannot install what the tests in JavaScript need; they are skipped."
 
 -include $(shell find $B/obj -name '*.d' 2>/dev/null)

@@ -28,10 +28,11 @@ static void collect(void *owner, struct metrics_writer *writer)
     static const char *const drops[] = {"queue_full", "packet_too_large", "overloaded", "no_memory", "memory", "expired"};
     static const char *const retained_drops[] = {"limit", "overloaded"};
     static const char *const refusals[] = {"reserved"};
-    static const char *const closes[] = {"protocol", "keep_alive", "taken_over", "slow", "limit", "shutdown"};
+    static const char *const closes[] = {"protocol", "keep_alive", "taken_over", "slow", "limit", "shutdown", "handshake"};
     static const char *const pauses[] = {"journal", "subscriber", "overloaded", "unread", "memory", "packet"};
     static const char *const levels[] = {"0", "1", "2"};
     const struct bus *bus = owner;
+    transports_collect(bus, writer);
     metrics_sample_u64(writer, METRIC_BUS_CONNECTIONS, bus_sum(bus, COUNTER_AT(connections)), NULL);
     metrics_sample_u64(writer, METRIC_BUS_CONNECTIONS_TOTAL, bus_sum(bus, COUNTER_AT(accepted)), NULL);
     metrics_sample_u64(writer, METRIC_BUS_SUBSCRIPTIONS, bus_sum(bus, COUNTER_AT(subscriptions)), NULL);
@@ -105,6 +106,8 @@ int bus_start(struct bus **out, const struct bus_options *options)
     if (!error)
         error = router_cache_create(NULL, &bus->publish_cache);
     if (!error)
+        error = transports_start_tls(bus);
+    if (!error)
         error = listener_open(bus);
     for (unsigned i = options->loop_count; !error && i-- > 0;)
         error = loop_start(&bus->loops[i], bus, i); /* the first last: it listens */
@@ -118,9 +121,9 @@ int bus_start(struct bus **out, const struct bus_options *options)
     return 0;
 }
 
-uint16_t bus_port(const struct bus *bus)
+uint16_t bus_port(const struct bus *bus, enum bus_transport transport)
 {
-    return bus->port;
+    return transport < BUS_UNIX ? bus->ports[transport] : 0;
 }
 
 void bus_quiesce(struct bus *bus, unsigned timeout_ms)
@@ -151,6 +154,8 @@ void bus_stop(struct bus *bus)
         loop_fini(&bus->loops[i]); /* after all have ended: they write to one another */
     retained_close(bus->retained);
     free(bus->sys);
+    listener_unix_remove(bus);
+    tls_server_destroy(bus->tls);
     router_cache_destroy(bus->publish_cache);
     router_destroy(bus->router);
     pthread_mutex_destroy(&bus->publish_lock);

@@ -10,15 +10,29 @@
 #include "base/message.h"
 #include "journal/journal.h"
 #include "queue/queue.h"
+#include "transport/tls.h"
 
 enum { BUS_LOOPS_MAX = 64, BUS_INGEST_FILTERS_MAX = 2 };
 
-struct bus_options {
+/* How clients reach it. */
+enum bus_transport { BUS_TCP, BUS_TLS, BUS_WEBSOCKET, BUS_WEBSOCKET_TLS, BUS_UNIX, BUS_TRANSPORTS };
+
+struct bus_listener {
     const char *const *hosts; /* [host_count] addresses or names to listen on; one that the machine cannot have (no IPv6) is passed over
                                * as long as another can be had */
-    size_t host_count;
-    uint16_t port;       /* 0: a free one */
-    unsigned loop_count; /* 1 .. BUS_LOOPS_MAX */
+    size_t host_count;        /* 0: does not listen */
+    uint16_t port;            /* 0: a free one */
+};
+
+struct bus_options {
+    struct bus_listener listeners[BUS_UNIX]; /* by enum bus_transport */
+    const char *unix_path;                   /* NULL: none */
+    unsigned unix_mode;                      /* permissions of that file */
+    const char *websocket_path;              /* where WebSocket is, "/mqtt" for example */
+    struct tls_options tls;
+    uint32_t handshakes_max;       /* of TLS and WebSocket under way at a time; further clients wait to be accepted */
+    uint64_t handshake_timeout_ns; /* for all of a client's */
+    unsigned loop_count;           /* 1 .. BUS_LOOPS_MAX */
     uint32_t connections_max;
     uint32_t subscriptions_max;
     uint32_t packet_size_max;   /* bytes */
@@ -44,9 +58,12 @@ struct bus_options {
 
 struct bus;
 
-/* Binds the sockets and starts the threads. On failure diagnostics say which address and why. */
+/* Binds the sockets and starts the threads. On failure diagnostics say which address or file and why. */
 int bus_start(struct bus **bus, const struct bus_options *options);
-uint16_t bus_port(const struct bus *bus); /* the port that was bound */
+uint16_t bus_port(const struct bus *bus, enum bus_transport transport); /* the port that was bound; 0: none */
+
+/* Reads the certificates again, for connections that begin from now on. What cannot be used is told, and the old ones stay. */
+void bus_reload_tls(struct bus *bus, const struct tls_options *options);
 
 /* Publishes to live subscribers; any thread, never blocks. The message is copied. */
 void bus_publish(struct bus *bus, const struct message *message);

@@ -63,6 +63,7 @@ void connection_retry(struct connection *connection)
 static void fini(struct connection *connection)
 {
     mqtt_session_fini(&connection->session);
+    transport_destroy(connection->transport);
     buffer_fini(&connection->in);
     buffer_fini(&connection->out);
     buffer_fini(&connection->sending);
@@ -73,9 +74,8 @@ static void fini(struct connection *connection)
     free(connection);
 }
 
-static void on_closed(uv_handle_t *handle)
+void connection_closed(struct connection *connection)
 {
-    struct connection *connection = handle->data;
     for (struct connection **at = &connection->loop->dirty; connection->dirty && *at; at = &(*at)->dirty_next) {
         if (*at == connection) {
             *at = connection->dirty_next;
@@ -100,14 +100,7 @@ void connection_drop(struct connection *connection)
     connection_note_queue(connection);
     memory_note_in(connection);
     loop_forget(connection);
-    uv_close((uv_handle_t *)&connection->handle, on_closed);
-}
-
-static void on_shutdown(uv_shutdown_t *request, int status)
-{
-    (void)status;
-    connection_drop(request->data);
-    free(request);
+    link_close(connection);
 }
 
 void connection_end(struct connection *connection)
@@ -115,17 +108,13 @@ void connection_end(struct connection *connection)
     if (connection->shut || uv_is_closing((uv_handle_t *)&connection->handle))
         return;
     if (connection->goodbye) {
-        connection_flush(connection);
-        if (connection->writing || (connection->out.length && !connection->shut))
-            return; /* on_written comes back here */
+        link_finish(connection);
+        link_flush(connection);
+        if (connection->writing || (link_has_output(connection) && !connection->shut))
+            return; /* what is written to the end comes back here */
         connection->goodbye = false;
-        uv_shutdown_t *request = connection->shut ? NULL : malloc(sizeof *request);
-        if (request) {
-            request->data = connection;
-            if (uv_shutdown(request, (uv_stream_t *)&connection->handle, on_shutdown) == 0)
-                return;
-            free(request);
-        }
+        if (!connection->shut && link_shutdown(connection))
+            return;
     }
     connection_drop(connection);
 }
@@ -147,80 +136,13 @@ void connection_close(struct connection *connection, enum close_reason reason, i
     if (diagnostics_enabled(DIAGNOSTICS_DEBUG))
         diagnostics(DIAGNOSTICS_DEBUG, "bus", CONNECTION_NAME " is disconnected with reason 0x%02x", CONNECTION_NAMED(connection),
                     (unsigned)mqtt_reason);
-    uv_read_stop((uv_stream_t *)&connection->handle);
+    link_stop(connection);
     connection->goodbye = reason != CLOSE_SLOW && connection_queued(connection) <= connection->loop->bus->options.outgoing_soft_max;
     if (connection->goodbye && connection->session.version == MQTT_VERSION_5_0 && connection->session.state == MQTT_SESSION_ACTIVE)
         put_disconnect(connection, (uint8_t)mqtt_reason);
     connection->progress_ns = uv_now(&connection->loop->uv) * 1000000u;
     loop_watch(connection->loop);
     loop_mark_dirty(connection); /* ended at the end of the turn: whoever called may be walking a list that this would change */
-}
-
-/* ---- out ---- */
-
-static void on_written(uv_write_t *request, int status)
-{
-    struct connection *connection = request->data;
-    connection->writing = false;
-    counter_add(&connection->loop->counters.bytes_sent, connection->sending.length);
-    buffer_clear(&connection->sending);
-    buffer_shrink(&connection->sending, CONNECTION_KEEP_BUFFER);
-    connection->progress_ns = uv_now(&connection->loop->uv) * 1000000u;
-    if (status < 0) {
-        connection_drop(connection);
-        return;
-    }
-    if (connection->closing)
-        connection_end(connection);
-    else if (connection->out.length)
-        connection_flush(connection);
-    connection_note_queue(connection);
-    connection_retry(connection);
-    if (connection->handouts)
-        handout_resume(connection);
-}
-
-void connection_flush(struct connection *connection)
-{
-    if (connection->out.length == 0 || connection->shut)
-        return;
-    if (connection->writing) {
-        connection_note_queue(connection); /* acknowledgements may have made it too long */
-        return;
-    }
-    uv_buf_t part = uv_buf_init((char *)connection->out.data, (unsigned)connection->out.length);
-    int written = uv_try_write((uv_stream_t *)&connection->handle, &part, 1);
-    if (written < 0 && written != UV_EAGAIN) {
-        connection_drop(connection);
-        return;
-    }
-    size_t done = written > 0 ? (size_t)written : 0;
-    counter_add(&connection->loop->counters.bytes_sent, done);
-    if (done == connection->out.length) {
-        buffer_clear(&connection->out);
-        buffer_shrink(&connection->out, memory_level(connection->loop->bus) == MEMORY_AMPLE ? 4 * LOOP_READ_SIZE : CONNECTION_KEEP_BUFFER);
-        connection_note_queue(connection);
-        if (connection->out.capacity > CONNECTION_KEEP_BUFFER)
-            loop_watch(connection->loop); /* given back when it turns out to be idle */
-        if (connection->handouts)
-            handout_resume(connection);
-        return;
-    }
-    struct buffer rest = connection->out;
-    connection->out = connection->sending;
-    connection->sending = rest;
-    buffer_consume(&connection->sending, done);
-    part = uv_buf_init((char *)connection->sending.data, (unsigned)connection->sending.length);
-    connection->write.data = connection;
-    connection->writing = true;
-    connection->progress_ns = uv_now(&connection->loop->uv) * 1000000u;
-    if (uv_write(&connection->write, (uv_stream_t *)&connection->handle, &part, 1, on_written)) {
-        connection->writing = false;
-        connection_drop(connection);
-        return;
-    }
-    connection->unwritten = uv_stream_get_write_queue_size((const uv_stream_t *)&connection->handle);
-    connection_note_queue(connection);
 }
 
 /* ---- events ---- */
@@ -388,10 +310,8 @@ static size_t process(struct connection *connection, const uint8_t *bytes, size_
 
 /* ---- in ---- */
 
-static void on_room(uv_handle_t *handle, size_t suggested, uv_buf_t *room)
+void connection_room(struct connection *connection, uv_buf_t *room)
 {
-    (void)suggested;
-    struct connection *connection = handle->data;
     struct loop *loop = connection->loop;
     if (connection->large) {
         room->base = (char *)connection->in.data + connection->in.length;
@@ -466,25 +386,16 @@ static void take(struct connection *connection, const uint8_t *bytes, size_t len
         loop_pause(connection, PAUSE_OUTPUT, 0);
 }
 
-static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *room)
+void connection_received(struct connection *connection, size_t count)
 {
-    (void)room;
-    struct connection *connection = stream->data;
     struct loop *loop = connection->loop;
-    if (count < 0) {
-        connection_drop(connection);
-        return;
-    }
-    if (count == 0 || connection->closing)
-        return;
-    counter_add(&loop->counters.bytes_received, (uint64_t)count);
     if (connection->session.state == MQTT_SESSION_ACTIVE)
         connection->session.last_packet_ns = uv_now(&loop->uv) * 1000000u; /* a large packet on a slow link is a sign of life */
     if (connection->large) {
-        connection->in.length += (size_t)count;
+        connection->in.length += count;
         take(connection, connection->in.data, connection->in.length);
     } else {
-        take(connection, loop->read_buffer, connection->prefix + (size_t)count);
+        take(connection, loop->read_buffer, connection->prefix + count);
     }
 }
 
@@ -496,18 +407,17 @@ void connection_continue(struct connection *connection)
         take(connection, connection->in.data, connection->in.length);
     if (connection->closing || connection->paused)
         return;
-    uv_read_start((uv_stream_t *)&connection->handle, on_room, on_read);
+    link_read(connection);
     loop_watch(connection->loop); /* its keep alive counts again */
 }
 
 /* ---- the beginning, and the watch over it ---- */
 
-void connection_open(struct loop *loop, int socket)
+void connection_open(struct loop *loop, int socket, enum bus_transport kind)
 {
     struct connection *connection = loop->quiet || loop->stopping ? NULL : loop_new_connection(loop);
     if (!connection) {
-        close(socket);
-        atomic_fetch_sub(&loop->bus->connection_count, 1);
+        link_turn_away(loop->bus, socket, kind);
         return;
     }
     const struct bus_options *options = &loop->bus->options;
@@ -517,8 +427,6 @@ void connection_open(struct loop *loop, int socket)
     buffer_init(&connection->sending, hard_max);
     buffer_init(&connection->waiting, hard_max * 2);
     buffer_init(&connection->refusals, CONNECTION_REFUSALS_SIZE);
-    uv_tcp_init(&loop->uv, &connection->handle);
-    connection->handle.data = connection;
     struct mqtt_session_limits limits = {.packet_size_max = options->packet_size_max,
                                          .receive_maximum = options->receive_maximum,
                                          .qos_max = 2,
@@ -529,12 +437,20 @@ void connection_open(struct loop *loop, int socket)
     connection->progress_ns = now_ns;
     counter_add(&loop->counters.accepted, 1);
     listener_peer(socket, connection->peer);
-    if (uv_tcp_open(&connection->handle, socket)) {
+    if (link_open(connection, socket, kind)) {
         close(socket);
         connection_drop(connection);
         return;
     }
     connection_continue(connection);
+}
+
+/* When it must have been heard. */
+static uint64_t deadline_ns(const struct connection *connection)
+{
+    if (connection->handshaking)
+        return connection->session.last_packet_ns + connection->loop->bus->options.handshake_timeout_ns;
+    return mqtt_session_deadline_ns(&connection->session);
 }
 
 /* Closes a connection whose time has run out. */
@@ -553,8 +469,11 @@ static void check_deadlines(struct connection *connection, uint64_t now_ns)
                                      " s, and others wait for memory (bus.memory_max)",
                      CONNECTION_NAMED(connection), connection->in.length, patience_s);
         connection_close(connection, CLOSE_SLOW, 0x97);
-    } else if (!connection->paused && now_ns > mqtt_session_deadline_ns(&connection->session)) {
-        connection_close(connection, CLOSE_KEEP_ALIVE, 0x8d);
+    } else if (!connection->paused && now_ns > deadline_ns(connection)) {
+        if (connection->handshaking)
+            link_time_out(connection);
+        else
+            connection_close(connection, CLOSE_KEEP_ALIVE, 0x8d);
     }
 }
 
@@ -577,5 +496,5 @@ uint64_t connection_check(struct connection *connection, uint64_t now_ns)
     connection_retry(connection);
     if (connection->closing || connection->congested || connection->unfinished_ns)
         return now_ns;
-    return connection->paused ? UINT64_MAX : mqtt_session_deadline_ns(&connection->session);
+    return connection->paused ? UINT64_MAX : deadline_ns(connection);
 }

@@ -143,7 +143,7 @@ static void flush_dirty(struct loop *loop)
         if (connection->closing) {
             connection_end(connection);
         } else {
-            connection_flush(connection);
+            link_flush(connection);
             connection_retry(connection);
         }
     }
@@ -179,7 +179,7 @@ static void check_drained(struct loop *loop)
     if (!loop->quiet || loop->producer->ops->backlog(loop->producer))
         return;
     for (uint32_t i = 0; i < loop->slot_count; i++)
-        if (loop->slots[i] && loop->slots[i]->out.length && !loop->slots[i]->writing) /* who takes nothing is given LOOP_LINGER_MS */
+        if (loop->slots[i] && link_has_output(loop->slots[i]) && !loop->slots[i]->writing) /* who takes nothing is given LOOP_LINGER_MS */
             return;
     atomic_store(&loop->drained, true);
 }
@@ -203,14 +203,11 @@ static void quiesce(struct loop *loop)
         listener_close(loop->bus);
     for (uint32_t i = 0; i < loop->slot_count; i++)
         if (loop->slots[i] && !loop->slots[i]->closing)
-            uv_read_stop((uv_stream_t *)&loop->slots[i]->handle);
+            link_stop(loop->slots[i]);
 }
 
-static void on_turn_end(uv_check_t *check)
+static void send_off(struct loop *loop)
 {
-    struct loop *loop = check->data;
-    if (loop->quiesce)
-        quiesce(loop);
     while (loop->needs_submit || loop->dirty) { /* again when an ending connection had a will */
         /* A few messages are delivered before the disk is woken for them; with many the disk should begin at once. */
         bool disk_first = loop->producer->ops->gathered(loop->producer) > LOOP_DISK_FIRST;
@@ -220,6 +217,18 @@ static void on_turn_end(uv_check_t *check)
         flush_dirty(loop);
         if (!disk_first)
             submit(loop);
+    }
+}
+
+static void on_turn_end(uv_check_t *check)
+{
+    struct loop *loop = check->data;
+    if (loop->quiesce)
+        quiesce(loop);
+    send_off(loop);
+    if (loop->shaking) {
+        link_shake_hands(loop);
+        send_off(loop);
     }
     loop->turn_wall_ns = 0;
     memory_tell(loop);
@@ -247,7 +256,7 @@ void loop_pause(struct connection *connection, enum pause_reason reason, uint64_
     DL_APPEND2(loop->paused[reason], connection, paused_before, paused_next);
     if (reason == PAUSE_PACKET)
         atomic_fetch_add(&loop->bus->packets_waiting, 1);
-    uv_read_stop((uv_stream_t *)&connection->handle);
+    link_stop(connection);
     counter_add(&loop->counters.paused[reason], 1);
     counter_add(&loop->counters.paused_now[reason], 1);
     if (reason == PAUSE_MEMORY || reason == PAUSE_PACKET)
@@ -352,10 +361,11 @@ int loop_start(struct loop *loop, struct bus *bus, unsigned index)
     buffer_init(&loop->properties_in, MQTT_REMAINING_LENGTH_MAX);
     buffer_init(&loop->properties_out, (size_t)MQTT_REMAINING_LENGTH_MAX * 2);
     loop->read_buffer = malloc(LOOP_READ_SIZE);
+    loop->wire_buffer = malloc(LOOP_WIRE_SIZE);
     for (loop->slots_max = LOOP_SLOTS_FIRST; loop->slots_max < bus->options.connections_max && loop->slots_max < 1u << LOOP_SLOT_BITS;)
         loop->slots_max *= 2;
     loop->congested = calloc(loop->slots_max, sizeof *loop->congested);
-    if (!loop->read_buffer || !loop->congested || uv_loop_init(&loop->uv))
+    if (!loop->read_buffer || !loop->wire_buffer || !loop->congested || uv_loop_init(&loop->uv))
         return ERR_NO_MEMORY;
     loop->initialised = true;
     uv_async_init(&loop->uv, &loop->wake, on_wake);
@@ -406,6 +416,7 @@ void loop_fini(struct loop *loop)
     buffer_fini(&loop->properties_out);
     pthread_mutex_destroy(&loop->mail_lock);
     free(loop->read_buffer);
+    free(loop->wire_buffer);
     free(loop->congested);
     free(loop->slots);
     free(loop->generations);

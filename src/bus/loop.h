@@ -37,10 +37,13 @@
 #include "bus/retained.h"
 #include "bus/router.h"
 #include "mqtt/session.h"
+#include "transport/transport.h"
 
 enum {
     LOOP_READ_SIZE = 256 << 10,
-    LOOP_LISTENERS_MAX = 8,
+    LOOP_WIRE_SIZE = 64 << 10,    /* bytes read at a time from a connection with a transport */
+    LOOP_HANDSHAKES_NS = 5000000, /* of a turn: what it may spend on handshakes before it looks after the others again */
+    LOOP_LISTENERS_MAX = 32,
     LOOP_DISK_FIRST = 16 << 10, /* bytes of a turn */
     LOOP_SWEEP_MS = 1000,
     LOOP_LINGER_MS = 2000, /* how long a closing connection may take to write what is left */
@@ -65,12 +68,27 @@ enum drop_reason { DROP_QUEUE_FULL, DROP_PACKET_TOO_LARGE, DROP_MAIL_FULL, DROP_
 enum retained_drop { RETAINED_LIMIT, RETAINED_OVERLOADED, RETAINED_DROPS };
 enum refused_reason { REFUSED_RESERVED, REFUSED_REASONS };
 enum ingest_drop { INGEST_NO_MEMORY, INGEST_JOURNAL, INGEST_DROPS };
-enum close_reason { CLOSE_PROTOCOL, CLOSE_KEEP_ALIVE, CLOSE_TAKEN_OVER, CLOSE_SLOW, CLOSE_LIMIT, CLOSE_SHUTDOWN, CLOSE_REASONS };
+enum close_reason {
+    CLOSE_PROTOCOL,
+    CLOSE_KEEP_ALIVE,
+    CLOSE_TAKEN_OVER,
+    CLOSE_SLOW,
+    CLOSE_LIMIT,
+    CLOSE_SHUTDOWN,
+    CLOSE_HANDSHAKE,
+    CLOSE_REASONS
+};
+enum handshake_failure { HANDSHAKE_TIMEOUT, HANDSHAKE_TLS, HANDSHAKE_CERTIFICATE, HANDSHAKE_WEBSOCKET, HANDSHAKE_LEFT, HANDSHAKE_FAILURES };
 
 struct client; /* row of the table of client identifiers */
 
 struct connection {
-    uv_tcp_t handle;
+    union {
+        uv_tcp_t handle;
+        uv_pipe_t pipe; /* BUS_UNIX */
+    };
+    struct transport *transport; /* NULL: bytes travel as they are */
+    enum bus_transport kind;
     struct loop *loop;
     uint32_t slot, generation;
     struct mqtt_session session;
@@ -87,9 +105,10 @@ struct connection {
     struct connection *handing_before, *handing_next; /* in loop->handing */
     struct aliases *aliases;                          /* that it knows; NULL: none */
     struct connection *dirty_next;
-    struct connection *paused_before, *paused_next; /* in loop->paused[pause] */
+    struct connection *paused_before, *paused_next;   /* in loop->paused[pause] */
+    struct connection *shaking_before, *shaking_next; /* in loop->shaking */
     struct client *client;
-    char peer[CONNECTION_PEER_SIZE]; /* address and port, for diagnostics */
+    char peer[CONNECTION_PEER_SIZE]; /* address and port, or process and user, for diagnostics */
     uint64_t progress_ns;            /* when it last took bytes or acknowledged, or had no more queued than it may */
     size_t unwritten;                /* of `sending`, when it was last looked at */
     uint64_t unfinished_ns;          /* when its unfinished large packet began; 0: there is none */
@@ -105,6 +124,9 @@ struct connection {
     bool closing;      /* it will end with this turn: nothing more is read or delivered */
     bool goodbye;      /* closing: what is queued is written first */
     bool shut;         /* the handle is being closed */
+    bool handshaking;  /* its transport is not established yet */
+    bool shaking;      /* it has sent something for its handshake, which was not looked at yet */
+    bool drain;        /* what it goes on to send is read and thrown away, so that it sees why it is disconnected */
     uint32_t subscriptions;
     struct will *will; /* for an end without DISCONNECT; NULL: none */
 };
@@ -118,6 +140,8 @@ struct waiting_head {
 
 struct loop_counters { /* written by the loop alone; read by anybody */
     _Atomic uint64_t connections, accepted, subscriptions;
+    _Atomic uint64_t by_transport[BUS_TRANSPORTS];
+    _Atomic uint64_t handshakes_failed[HANDSHAKE_FAILURES], handshakes_waited;
     _Atomic uint64_t received[3], delivered[3];
     _Atomic uint64_t dropped[DROP_REASONS];
     _Atomic uint64_t closed[CLOSE_REASONS];
@@ -155,11 +179,13 @@ struct loop {
     struct queue_producer *producer;
     struct connection *dirty;
     struct connection *paused[PAUSE_REASONS]; /* in order of waiting */
+    struct connection *shaking;               /* in order of waiting */
     size_t memory_out, memory_told;           /* bytes of its outgoing queues; of these known to the bus */
     uint64_t turn_wall_ns;                    /* wall clock of this turn, 0 until it was needed */
     bool quiesce;                             /* bus_quiesce has asked for quiet, which begins at the end of this turn */
     bool quiet, stopping;                     /* no more is read; all connections are closed */
     uint8_t *read_buffer;                     /* [LOOP_READ_SIZE] */
+    uint8_t *wire_buffer;                     /* [LOOP_WIRE_SIZE] */
     bool needs_submit;
     bool retains;                                /* messages were put among the retained ones and not sent off yet */
     struct connection *handing;                  /* those that can go on with handing out */
@@ -184,12 +210,17 @@ struct client {
 struct listener {
     uv_poll_t poll;
     int socket;
+    enum bus_transport kind;
 };
 
 struct bus {
     struct bus_options options;
     char *ingest_filters[BUS_INGEST_FILTERS_MAX];
-    uint16_t port;
+    uint16_t ports[BUS_UNIX];
+    struct unix_file {
+        uint64_t device, number; /* of the file that was made; 0: none */
+    } unix_file;
+    struct tls_server *tls; /* NULL: nobody speaks it */
     struct router *router;
     struct retained *retained;
     struct sys *sys;                      /* of loop 0, when it runs */
@@ -200,7 +231,7 @@ struct bus {
     unsigned listener_count;
     uv_timer_t accept_pause; /* on loop 0 */
     unsigned next_loop;
-    _Atomic uint32_t connection_count;
+    _Atomic uint32_t connection_count, handshakes;
     pthread_mutex_t clients_lock;
     struct client *clients;
     struct delayed_will *wills; /* by client identifier, under clients_lock */
@@ -238,7 +269,7 @@ void sys_stop(struct bus *bus); /* once; bus->sys is freed when the loop has end
 /* To `count` subscribers of the match from the one at `first` on, all of them on that loop. 0, or ERR_LIMIT / ERR_NO_MEMORY when the
  * message was not sent. */
 int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct router_match *match, uint32_t first, uint32_t count);
-void mail_socket(struct loop *to, int socket);
+void mail_socket(struct loop *to, int socket, enum bus_transport kind);
 void mail_close(struct loop *to, uint32_t slot, uint32_t generation, enum close_reason reason);
 void mail_resume_all(struct bus *bus, enum pause_reason reason, uint64_t awaited);
 void mail_quiesce(struct loop *to);
@@ -246,13 +277,15 @@ void mail_stop(struct loop *to);
 void mail_read(struct loop *loop);
 
 /* connection.c */
-void connection_open(struct loop *loop, int socket);
+void connection_open(struct loop *loop, int socket, enum bus_transport kind);
 void connection_continue(struct connection *connection);   /* starts to read, or goes on where it was held back */
 void connection_note_queue(struct connection *connection); /* after what is queued for it has changed */
 void connection_close(struct connection *connection, enum close_reason reason, int mqtt_reason);
-void connection_drop(struct connection *connection); /* the peer is gone */
-void connection_flush(struct connection *connection);
-void connection_end(struct connection *connection);   /* of a closing one: write and close, or close */
+void connection_drop(struct connection *connection);                   /* the peer is gone */
+void connection_closed(struct connection *connection);                 /* its handle is: the memory goes */
+void connection_room(struct connection *connection, uv_buf_t *room);   /* where what it sends is to be read to */
+void connection_received(struct connection *connection, size_t count); /* so much was read there */
+void connection_end(struct connection *connection);                    /* of a closing one: write and close, or close */
 void connection_retry(struct connection *connection); /* at the end of a turn: if it is paused and what held it may be gone */
 uint64_t connection_check(struct connection *connection, uint64_t now_ns);  /* when to look again; now or before: soon */
 static inline size_t connection_queued(const struct connection *connection) /* bytes that wait for it */
@@ -282,6 +315,24 @@ static inline struct connection *connection_find(const struct loop *loop, uint32
     struct connection *connection = slot < loop->slot_count ? loop->slots[slot] : NULL;
     return connection && connection->generation == generation ? connection : NULL;
 }
+
+/* link.c: how a connection's bytes travel */
+static inline bool link_shakes_hands(enum bus_transport kind)
+{
+    return kind != BUS_TCP && kind != BUS_UNIX;
+}
+int link_open(struct connection *connection, int socket, enum bus_transport kind); /* takes the socket if it succeeds */
+void link_turn_away(struct bus *bus, int socket, enum bus_transport kind);         /* one that was accepted and finds no room */
+void link_read(struct connection *connection);                                     /* starts to read, or goes on */
+void link_stop(struct connection *connection);
+void link_flush(struct connection *connection);
+bool link_has_output(const struct connection *connection);  /* that was not handed to the system */
+void link_finish(struct connection *connection);            /* puts the goodbye behind it */
+bool link_shutdown(struct connection *connection);          /* after the last write: connection_drop follows; false: it could not */
+void link_close(struct connection *connection);             /* connection_closed follows */
+void link_shake_hands(struct loop *loop);                   /* at the end of a turn: handshakes go on, for as long as LOOP_HANDSHAKES_NS */
+void link_time_out(struct connection *connection);          /* its handshakes have taken too long */
+const char *link_user(const struct connection *connection); /* whom its certificate names, once it is established; NULL: nobody */
 
 /* How diagnostics name a connection: printf format and arguments. */
 #define CONNECTION_NAME              "client \"%.200s\" at %s"
@@ -357,10 +408,18 @@ bool acknowledge_put(struct connection *connection, enum mqtt_packet_type type,
                      uint16_t packet_id); /* without a reason; whether it could */
 
 /* listener.c */
-void listener_peer(int socket, char text[CONNECTION_PEER_SIZE]); /* "192.0.2.1:50123", "[2001:db8::1]:50123", or "?" */
+void listener_peer(int socket, char text[CONNECTION_PEER_SIZE]); /* "192.0.2.1:50123", "[2001:db8::1]:50123", "unix:PID/UID", or "?" */
 int listener_open(struct bus *bus);
 void listener_watch(struct bus *bus); /* on loop 0, before it runs */
 void listener_close(struct bus *bus); /* on loop 0 */
+
+/* transports.c */
+int transports_start_tls(struct bus *bus); /* where somebody listens with it; diagnostics say what is wrong with a file */
+void transports_collect(const struct bus *bus, struct metrics_writer *writer);
+
+/* listener_unix.c */
+int listener_unix_open(struct bus *bus, int *out);
+void listener_unix_remove(struct bus *bus); /* the file, unless another has taken its place */
 
 /* clients.c: who is connected under which client identifier */
 int clients_claim(struct connection *connection, const struct mqtt_connect *connect, struct mqtt_slice *assigned);

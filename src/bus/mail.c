@@ -3,7 +3,6 @@
 
 #include <assert.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/error.h"
 
@@ -12,7 +11,7 @@ enum mail_type { MAIL_DELIVER, MAIL_SOCKET, MAIL_CLOSE, MAIL_RESUME, MAIL_QUIESC
 struct mail_head {
     uint32_t size; /* of head and content, a multiple of 8 */
     uint8_t type;
-    uint8_t reason;
+    uint8_t reason; /* or enum bus_transport, of MAIL_SOCKET */
     uint16_t reserved;
     union {
         struct {
@@ -60,8 +59,7 @@ static void send_small(struct loop *to, const struct mail_head *head)
     uint8_t *at = mail_begin(to, sizeof *head);
     if (!at) {
         if (head->type == MAIL_SOCKET) {
-            close(head->socket);
-            atomic_fetch_sub(&to->bus->connection_count, 1);
+            link_turn_away(to->bus, head->socket, (enum bus_transport)head->reason);
         }
         return;
     }
@@ -107,9 +105,9 @@ int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const stru
     return 0;
 }
 
-void mail_socket(struct loop *to, int socket)
+void mail_socket(struct loop *to, int socket, enum bus_transport kind)
 {
-    send_small(to, &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_SOCKET, .socket = socket});
+    send_small(to, &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_SOCKET, .reason = (uint8_t)kind, .socket = socket});
 }
 
 void mail_close(struct loop *to, uint32_t slot, uint32_t generation, enum close_reason reason)
@@ -175,7 +173,7 @@ void mail_read(struct loop *loop)
             read_deliver(loop, head, (const uint8_t *)(head + 1));
             break;
         case MAIL_SOCKET:
-            connection_open(loop, head->socket);
+            connection_open(loop, head->socket, (enum bus_transport)head->reason);
             break;
         case MAIL_CLOSE:
             connection = connection_find(loop, head->connection.slot, head->connection.generation);

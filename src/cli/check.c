@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/terminal.h"
 #include "cli/command.h"
+#include "cli/server_transports.h"
 #include "config/settings.h"
 
 enum { CHECK_BYTES_MAX = 4 << 20 };
@@ -96,6 +97,10 @@ int check_configuration(const struct config_sources *sources, bool json)
     problems_init(&problems);
     buffer_init(&out, CHECK_BYTES_MAX);
     int loaded = config_load(&config, sources, &problems);
+    if (!loaded)
+        server_transports_check(&config, &problems);
+    if (!loaded && problems.errors)
+        loaded = ERR_CONFIG;
     const struct config *good = loaded ? NULL : &config;
     int error = loaded == ERR_NO_MEMORY ? loaded : 0;
     if (!error && json)

@@ -22,6 +22,7 @@
 #include "cli/journal/trim_http.h"
 #include "cli/result_properties.h"
 #include "cli/server_file.h"
+#include "cli/server_transports.h"
 #include "config/value.h"
 #include "control/http.h"
 #include "drilling/drilling.h"
@@ -247,9 +248,6 @@ static int start_bus(struct server *server)
     if (threads > BUS_LOOPS_MAX)
         threads = BUS_LOOPS_MAX;
     struct bus_options options = {
-        .hosts = config->bus_host.items,
-        .host_count = config->bus_host.count,
-        .port = (uint16_t)config->bus_port,
         .loop_count = threads,
         .connections_max = connections_max(config),
         .subscriptions_max = SERVER_SUBSCRIPTIONS_MAX,
@@ -271,6 +269,7 @@ static int start_bus(struct server *server)
         .topic_alias_max = (uint16_t)config->bus_topic_alias_max,
         .response_information = config->bus_response_information,
     };
+    server_transports_fill(config, &options);
     return bus_start(&server->bus, &options);
 }
 
@@ -631,7 +630,7 @@ int server_start(struct server **out, const struct config *config)
 
 uint16_t server_mqtt_port(const struct server *server)
 {
-    return bus_port(server->bus);
+    return bus_port(server->bus, BUS_TCP);
 }
 
 uint16_t server_http_port(const struct server *server)
@@ -641,6 +640,7 @@ uint16_t server_http_port(const struct server *server)
 
 void server_reload(struct server *server, const struct config *config)
 {
+    server_transports_reload(config, server->bus);
     if (server->pipeline) {
         struct pipeline_options options;
         fill_pipeline(config, &options);

@@ -500,9 +500,56 @@ static enum config_setting later_of(const struct loader *loader, enum config_set
 static void check_ports(struct loader *loader)
 {
     const struct config *config = loader->config;
-    enum config_setting bus = CONFIG_SETTING_bus_port, http = CONFIG_SETTING_http_port;
-    if (config->http_enabled && config->http_port && config->http_port == config->bus_port && !loader->wrong[bus] && !loader->wrong[http])
-        MISTAKE(loader, place_of_setting(loader, later_of(loader, bus, http)), "`bus.port` and `http.port` are both %u", config->bus_port);
+    const struct {
+        enum config_setting setting;
+        bool enabled;
+        uint32_t port;
+    } ports[] = {
+        {CONFIG_SETTING_bus_port, config->bus_tcp_enabled, config->bus_port},
+        {CONFIG_SETTING_http_port, config->http_enabled, config->http_port},
+        {CONFIG_SETTING_bus_tls_port, config->bus_tls_enabled, config->bus_tls_port},
+        {CONFIG_SETTING_bus_websocket_port, config->bus_websocket_enabled, config->bus_websocket_port},
+        {CONFIG_SETTING_bus_websocket_tls_port, config->bus_websocket_tls_enabled, config->bus_websocket_tls_port},
+    };
+    enum { COUNT = sizeof ports / sizeof *ports };
+    for (size_t i = 0; i < COUNT; i++) {
+        for (size_t j = i + 1; j < COUNT; j++) {
+            enum config_setting a = ports[i].setting, b = ports[j].setting;
+            if (ports[i].enabled && ports[j].enabled && ports[i].port && ports[i].port == ports[j].port && !loader->wrong[a] &&
+                !loader->wrong[b])
+                MISTAKE(loader, place_of_setting(loader, later_of(loader, a, b)), "`%s` and `%s` are both %u", settings_rows[a].path,
+                        settings_rows[b].path, ports[i].port);
+        }
+    }
+}
+
+/* What a client that reaches the bus by TLS, WebSocket or a Unix socket needs besides. */
+static void check_transports(struct loader *loader)
+{
+    const struct config *config = loader->config;
+    bool tls = config->bus_tls_enabled || config->bus_websocket_tls_enabled;
+    enum config_setting enabled = config->bus_tls_enabled ? CONFIG_SETTING_bus_tls_enabled : CONFIG_SETTING_bus_websocket_tls_enabled;
+    const char *mode = config->bus_unix_mode;
+    if (tls && !*config->bus_tls_certificate)
+        MISTAKE(loader, place_of_setting(loader, enabled), "`%s` needs `bus.tls.certificate`: the file of the server's certificate",
+                settings_rows[enabled].path);
+    if (tls && !*config->bus_tls_key)
+        MISTAKE(loader, place_of_setting(loader, enabled), "`%s` needs `bus.tls.key`: the file of the certificate's private key",
+                settings_rows[enabled].path);
+    if (tls && config->bus_tls_client_certificate != CONFIG_CLIENT_CERTIFICATE_NONE && !*config->bus_tls_client_ca)
+        MISTAKE(
+            loader, place_of_setting(loader, CONFIG_SETTING_bus_tls_client_certificate),
+            "`bus.tls.client_certificate` needs `bus.tls.client_ca`: the file of the certificates of those who sign client certificates");
+    if (config->bus_websocket_path && *config->bus_websocket_path != '/')
+        MISTAKE(loader, place_of_setting(loader, CONFIG_SETTING_bus_websocket_path),
+                "`bus.websocket.path`: expected a path that begins with `/`, found %s",
+                problem_quote(config->bus_websocket_path, strlen(config->bus_websocket_path)).text);
+    if (!*mode || strspn(mode, "01234567") != strlen(mode) || strtoul(mode, NULL, 8) > 0777)
+        MISTAKE(loader, place_of_setting(loader, CONFIG_SETTING_bus_unix_mode),
+                "`bus.unix.mode`: expected permissions in octal, \"0660\" for example, found %s", problem_quote(mode, strlen(mode)).text);
+    if (!config->bus_tcp_enabled && !tls && !config->bus_websocket_enabled && !*config->bus_unix_path)
+        MISTAKE(loader, place_of_setting(loader, CONFIG_SETTING_bus_tcp_enabled),
+                "`bus.tcp_enabled` is false, and there is no other way to connect; enable `bus.tls`, `bus.websocket` or `bus.unix`");
 }
 
 /* Five kinds of message lie below {root}/{toolbox}/{tool}; the suffix is what tells them apart. */
@@ -594,6 +641,7 @@ static int load(struct config *config, const struct config_sources *sources, con
         for (size_t i = 0; i < sources->assignment_count; i++)
             read_assignment(&loader, &sources->assignments[i]);
         check_ports(&loader);
+        check_transports(&loader);
         check_topics(&loader);
         check_root(&loader);
         remark_effects(&loader);

@@ -32,16 +32,20 @@ class Refused(Exception):
 
 
 class Client:
-    """A connected client. Received messages wait in order until they are taken."""
+    """A connected client. Received messages wait in order until they are taken. `transport` and `tls` (an ssl.SSLContext) are paho's; with
+    transport 'unix' the host is the path of the socket."""
 
-    def __init__(self, port, client_id=None, version=V311, keepalive=60):
+    def __init__(self, port, client_id=None, version=V311, keepalive=60, host='127.0.0.1', transport='tcp', tls=None):
         self.id = 'test-' + uuid.uuid4().hex[:12] if client_id is None else client_id
         self.inbox = queue.Queue()
         self._answers = {}  # message identifier -> (event, codes)
         self._lock = threading.Lock()
         self._connected = queue.Queue()
         self.disconnected = threading.Event()
-        self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=self.id, protocol=version, reconnect_on_failure=False)
+        self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=self.id, protocol=version, reconnect_on_failure=False,
+                                transport=transport)
+        if tls is not None:
+            self.paho.tls_set_context(tls)
         self.paho.max_inflight_messages_set(1000)
         self.paho.max_queued_messages_set(0)
         self.paho.on_connect = lambda client, data, flags, reason, properties: self._connected.put(reason)
@@ -49,7 +53,7 @@ class Client:
         self.paho.on_message = lambda client, data, message: self.inbox.put(message)
         self.paho.on_subscribe = self.paho.on_unsubscribe = self._on_answer
         try:
-            self.paho.connect('127.0.0.1', port, keepalive)
+            self.paho.connect(host, port, keepalive)
             self.paho.loop_start()
             reason = self._connected.get(timeout=DEADLINE_S)
         except Exception:

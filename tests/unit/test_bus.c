@@ -69,8 +69,7 @@ static int setup(void **state)
         return -1;
     fixture->queue.ops = &queue_ops;
     fixture->options.queue = &fixture->queue;
-    fixture->options.hosts = hosts;
-    fixture->options.host_count = 1;
+    fixture->options.listeners[BUS_TCP] = (struct bus_listener){.hosts = hosts, .host_count = 1};
     fixture->options.loop_count = 2;
     fixture->options.connections_max = 100;
     fixture->options.packet_size_max = 1 << 20;
@@ -117,7 +116,7 @@ static int connect_client(struct fixture *fixture, char name)
 {
     uint8_t hello[] = {0x10, 13, 0, 4, 'M', 'Q', 'T', 'T', 4, 2, 0, 0, 0, 1, 0}, answer[4];
     hello[14] = (uint8_t)name;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(bus_port(fixture->bus))};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(bus_port(fixture->bus, BUS_TCP))};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     struct timeval patience = {.tv_sec = DEADLINE_S};
     int client = socket(AF_INET, SOCK_STREAM, 0);
