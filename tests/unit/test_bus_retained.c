@@ -105,8 +105,7 @@ static void what_is_retained_goes_off_first(void **state)
     assert_int_equal(journal_stream_add(fake.journal, &stream, &fake.stream), 0);
     assert_int_equal(journal_start(fake.journal), 0);
     fake.queue.ops = &ops;
-    struct bus_options options = {.hosts = hosts,
-                                  .host_count = 1,
+    struct bus_options options = {.listeners[BUS_TCP] = {.hosts = hosts, .host_count = 1},
                                   .loop_count = 1,
                                   .connections_max = 10,
                                   .packet_size_max = 1 << 20,
@@ -121,7 +120,7 @@ static void what_is_retained_goes_off_first(void **state)
                                   .retained = fake.stream};
     struct bus *bus;
     assert_int_equal(bus_start(&bus, &options), 0);
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(bus_port(bus))};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(bus_port(bus, BUS_TCP))};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     struct timeval patience = {.tv_sec = 30};
     int client = socket(AF_INET, SOCK_STREAM, 0);
