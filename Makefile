@@ -30,7 +30,7 @@ CFLAGS   += -std=c17 $(WARNINGS) -fno-strict-aliasing -pthread
 CXXFLAGS ?= -O2 -g
 CXXFLAGS += -std=c++17 -Wall -Wextra -Wpedantic -Wshadow -Werror -fno-rtti -pthread
 LDFLAGS  += -pthread
-LDLIBS   := -luv -lsimdjson -ljansson -lyaml -lxxhash -lmicrohttpd -lssl -lcrypto -lz -lzstd -lm -lstdc++
+LDLIBS   := -luv -lsimdjson -ljansson -lyaml -lxxhash -lmicrohttpd -lssl -lcrypto -lz -lzstd -lsodium -lm -lstdc++
 ALLOCATOR := $(if $(filter asan tsan fuzz,$(VARIANT)),,-ljemalloc)# sanitizers bring their own
 
 ifeq ($(VARIANT),asan)

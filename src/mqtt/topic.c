@@ -153,3 +153,44 @@ bool mqtt_topic_matches(const char *filter, size_t filter_length, const char *to
         i++, j++;
     }
 }
+
+/* The level that begins at `at`; *at gets the beginning of the next, length + 1 behind the last. */
+static size_t next_level(const char *filter, size_t length, size_t *at)
+{
+    size_t start = *at;
+    while (*at < length && filter[*at] != '/')
+        (*at)++;
+    size_t level_length = *at - start;
+    (*at)++;
+    return level_length;
+}
+
+static bool is_wildcard(const char *level, size_t length, char wildcard)
+{
+    return length == 1 && level[0] == wildcard;
+}
+
+bool mqtt_topic_filter_covers(const char *wide, size_t wide_length, const char *narrow, size_t narrow_length)
+{
+    if (wide_length == 0 || narrow_length == 0)
+        return false;
+    if (narrow[0] == '$' && (wide[0] == '+' || wide[0] == '#'))
+        return false;
+    if (is_wildcard(narrow, narrow_length, '#') && wide_length == 3 && memcmp(wide, "+/#", 3) == 0)
+        return true; /* there is no topic without a level */
+    size_t i = 0, j = 0;
+    while (i <= wide_length) {
+        const char *wide_level = wide + i, *narrow_level = narrow + j;
+        size_t wide_size = next_level(wide, wide_length, &i);
+        if (is_wildcard(wide_level, wide_size, '#'))
+            return true; /* also where `narrow` has ended: "sport/#" stands for its parent as well */
+        if (j > narrow_length)
+            return false;
+        size_t narrow_size = next_level(narrow, narrow_length, &j);
+        if (is_wildcard(narrow_level, narrow_size, '#'))
+            return false;
+        if (!is_wildcard(wide_level, wide_size, '+') && (wide_size != narrow_size || memcmp(wide_level, narrow_level, wide_size) != 0))
+            return false;
+    }
+    return j > narrow_length;
+}

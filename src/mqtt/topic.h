@@ -22,4 +22,7 @@ size_t mqtt_topic_share_length(const char *filter, size_t length);
  * topic that starts with '$'. "sport/#" matches "sport". */
 bool mqtt_topic_matches(const char *filter, size_t filter_length, const char *topic, size_t topic_length);
 
+/* Whether every topic that a valid filter `narrow` matches is matched by the valid filter `wide` too (both without "$share/NAME/"). */
+bool mqtt_topic_filter_covers(const char *wide, size_t wide_length, const char *narrow, size_t narrow_length);
+
 #endif
