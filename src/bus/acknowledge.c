@@ -86,6 +86,8 @@ void connection_acknowledge(struct connection *connection, uint16_t packet_id, b
     note_sent(connection, packet_id, exactly_once);
     if (connection->refusals.length)
         release_refusals(connection);
+    if (connection->paused && connection->pause == PAUSE_QUOTA)
+        connection->retry = true; /* there is room for one more on its way */
 }
 
 void connection_refuse(struct connection *connection, const struct mqtt_publish *publish, uint8_t reason, const char *why)

@@ -28,8 +28,8 @@ static void collect(void *owner, struct metrics_writer *writer)
     static const char *const drops[] = {"queue_full", "packet_too_large", "overloaded", "no_memory", "memory", "expired"};
     static const char *const retained_drops[] = {"limit", "overloaded"};
     static const char *const refusals[] = {"reserved"};
-    static const char *const closes[] = {"protocol", "keep_alive", "taken_over", "slow", "limit", "shutdown", "handshake"};
-    static const char *const pauses[] = {"journal", "subscriber", "overloaded", "unread", "memory", "packet"};
+    static const char *const closes[] = {"protocol", "keep_alive", "taken_over", "slow", "limit", "shutdown", "handshake", "denied"};
+    static const char *const pauses[] = {"journal", "subscriber", "overloaded", "unread", "memory", "packet", "login", "quota"};
     static const char *const levels[] = {"0", "1", "2"};
     const struct bus *bus = owner;
     transports_collect(bus, writer);
@@ -126,6 +126,12 @@ uint16_t bus_port(const struct bus *bus, enum bus_transport transport)
     return transport < BUS_UNIX ? bus->ports[transport] : 0;
 }
 
+void bus_renew_access(struct bus *bus)
+{
+    for (unsigned i = 0; i < bus->options.loop_count; i++)
+        mail_access(&bus->loops[i]);
+}
+
 void bus_quiesce(struct bus *bus, unsigned timeout_ms)
 {
     for (unsigned i = 0; i < bus->options.loop_count; i++)
@@ -145,6 +151,8 @@ void bus_stop(struct bus *bus)
     if (!bus)
         return;
     metrics_unregister(collect, bus);
+    if (bus->options.access)
+        access_stop_checks(bus->options.access); /* they tell the loops */
     for (unsigned i = 0; bus->loops && i < bus->options.loop_count; i++)
         if (bus->loops[i].started)
             mail_stop(&bus->loops[i]);

@@ -12,6 +12,8 @@
 #include "queue/queue.h"
 #include "transport/tls.h"
 
+struct access;
+
 enum { BUS_LOOPS_MAX = 64, BUS_INGEST_FILTERS_MAX = 2 };
 
 /* How clients reach it. */
@@ -46,6 +48,7 @@ struct bus_options {
     size_t mail_hard_max;       /* beyond which deliveries are dropped; 0: LOOP_MAIL_HARD_MAX */
     struct queue *queue;        /* gets publishes of QoS 1 and 2; to be consumed, of any QoS, those that match one of ingest_filters */
     const char *ingest_filters[BUS_INGEST_FILTERS_MAX]; /* topic filters, for example "OPCPUBSUB/#"; NULL: none; copied */
+    struct access *access;                              /* who may do what; NULL: everybody everything */
     bool acknowledge_at_once;                           /* durability "memory": PUBACK and PUBREC do not wait for the journal */
     uint32_t retained_max;                              /* retained messages; 0: RETAINED_MESSAGES_MAX_DEFAULT */
     size_t retained_size_max;                           /* bytes of memory for them; 0: RETAINED_BYTES_MAX_DEFAULT */
@@ -67,6 +70,9 @@ void bus_reload_tls(struct bus *bus, const struct tls_options *options);
 
 /* Publishes to live subscribers; any thread, never blocks. The message is copied. */
 void bus_publish(struct bus *bus, const struct message *message);
+
+/* What is written down about access has changed: clients go by it from now on, and subscriptions that are not allowed any more end. */
+void bus_renew_access(struct bus *bus);
 
 /* Takes no more connections and reads no more; what was read becomes durable and is acknowledged; deliveries go on. Waits until that is
  * done, at most timeout_ms. */

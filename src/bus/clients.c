@@ -20,16 +20,19 @@ int clients_claim(struct connection *connection, const struct mqtt_connect *conn
         length = (size_t)snprintf(made, sizeof made, "spindle-%08" PRIx64 "-%" PRIu64, bus->instance, ++bus->anonymous_count);
         id = made;
     }
-    struct client *client = malloc(sizeof *client + length + 1);
+    const char *user = connection->door.client ? access_client_user(connection->door.client) : "";
+    struct client *before;
+    HASH_FIND(hh, bus->clients, id, length, before);
+    bool foreign = before && strcmp(before->user, user) != 0; /* it gets nobody else's messages, and ends nobody else's connection */
+    struct client *client = foreign ? NULL : malloc(sizeof *client + length + 1 + strlen(user) + 1);
     if (!client) {
         pthread_mutex_unlock(&bus->clients_lock);
-        return ERR_NO_MEMORY;
+        return foreign ? ERR_PERMISSION : ERR_NO_MEMORY;
     }
     *client = (struct client){.loop = connection->loop->index, .slot = connection->slot, .generation = connection->generation};
     memcpy(client->id, id, length);
     client->id[length] = 0;
-    struct client *before;
-    HASH_FIND(hh, bus->clients, id, length, before);
+    client->user = strcpy(client->id + length + 1, user);
     if (before) {
         HASH_DEL(bus->clients, before);
         before->resumed = !connect->clean_start;
@@ -59,6 +62,15 @@ void clients_release(struct connection *connection)
     pthread_mutex_unlock(&bus->clients_lock);
     connection->client = NULL;
     free(client);
+}
+
+bool clients_has(struct bus *bus, const char *id, size_t length)
+{
+    struct client *found;
+    pthread_mutex_lock(&bus->clients_lock);
+    HASH_FIND(hh, bus->clients, id, length, found);
+    pthread_mutex_unlock(&bus->clients_lock);
+    return found;
 }
 
 bool clients_is_replaced(const struct connection *connection, bool *resumed)

@@ -97,6 +97,7 @@ void connection_drop(struct connection *connection)
     counter_add(&loop->counters.subscriptions, (uint64_t) - (int64_t)connection->subscriptions);
     clients_release(connection);
     handout_end(connection);
+    door_close(connection);
     connection_note_queue(connection);
     memory_note_in(connection);
     loop_forget(connection);
@@ -156,7 +157,7 @@ static int connack_properties(struct connection *connection, const struct mqtt_c
                               uint16_t keep_alive_s, struct buffer *out)
 {
     const struct bus_options *options = &connection->loop->bus->options;
-    int error = mqtt_property_u16(out, MQTT_PROPERTY_RECEIVE_MAXIMUM, options->receive_maximum);
+    int error = mqtt_property_u16(out, MQTT_PROPERTY_RECEIVE_MAXIMUM, connection->session.limits.receive_maximum);
     error = error ? error : mqtt_property_u32(out, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE, options->packet_size_max);
     if (options->topic_alias_max)
         error = error ? error : mqtt_property_u16(out, MQTT_PROPERTY_TOPIC_ALIAS_MAXIMUM, options->topic_alias_max);
@@ -177,16 +178,25 @@ static int connack_properties(struct connection *connection, const struct mqtt_c
 static void refuse(struct connection *connection, int error)
 {
     mqtt_session_refuse(&connection->session, error, &connection->out);
-    connection_close(connection, CLOSE_PROTOCOL, error_mqtt_reason(error));
+    enum error_class class = error_class(error);
+    enum close_reason reason = class == ERROR_CLASS_CALLER ? CLOSE_DENIED : class == ERROR_CLASS_RETRY ? CLOSE_LIMIT : CLOSE_PROTOCOL;
+    connection_close(connection, reason, error_mqtt_reason(error));
 }
 
 static void on_connect(struct connection *connection, const struct mqtt_connect *connect)
 {
     struct bus *bus = connection->loop->bus;
     struct mqtt_slice assigned;
-    int error = will_keep(connection, connect);
+    int error = bus->options.access ? door_admit(connection, connect) : 0;
     if (!error)
+        error = will_keep(connection, connect);
+    if (!error) {
         error = clients_claim(connection, connect, &assigned);
+        if (error == ERR_PERMISSION)
+            door_deny_identifier(connection, connect);
+    }
+    if (!error && connection->door.client && assigned.length)
+        error = door_rename(connection, assigned);
     if (error) {
         will_forget(connection);
         refuse(connection, error);
@@ -227,6 +237,18 @@ static void answer(struct connection *connection, enum mqtt_packet_type type, co
         connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
 }
 
+/* A password does not stay where it was read: in the loop's buffer, behind a part that waited in `in`, or in `in` itself. */
+static void wipe_password(struct connection *connection, const struct mqtt_connect *connect)
+{
+    struct buffer *in = &connection->in;
+    uintptr_t password = (uintptr_t)connect->password.data, kept = (uintptr_t)in->data;
+    if (!connect->password.length)
+        return;
+    explicit_bzero((void *)password, connect->password.length);
+    if (in->length && (password < kept || password >= kept + in->length))
+        explicit_bzero(in->data, in->length); /* its copy is what was taken */
+}
+
 static void act(struct connection *connection, struct mqtt_event *event, uint64_t now_ns)
 {
     switch (event->type) {
@@ -250,6 +272,7 @@ static void act(struct connection *connection, struct mqtt_event *event, uint64_
         break;
     case MQTT_EVENT_CONNECT:
         on_connect(connection, &event->connect);
+        wipe_password(connection, &event->connect);
         break;
     case MQTT_EVENT_SUBSCRIBE:
         subscribe_add(connection, &event->subscribe);
@@ -275,6 +298,21 @@ static void act(struct connection *connection, struct mqtt_event *event, uint64_
     }
 }
 
+/* Takes a publish. False when it has to wait and is to be offered again. */
+static bool publish(struct connection *connection, const struct mqtt_publish *publish)
+{
+    enum door_answer answer = connection->door.bound ? door_publish(connection, publish) : DOOR_OPEN;
+    if (answer == DOOR_CLOSED)
+        return true;
+    if (answer == DOOR_WAITS || !deliver_publish(connection, publish)) {
+        mqtt_session_forget(&connection->session, publish);
+        return false;
+    }
+    if (connection->door.bound)
+        door_charge(connection, publish);
+    return true;
+}
+
 /* Takes every whole packet from `bytes`, up to a publish that has to wait. Returns how many bytes it took; *needed gets the size of the
  * unfinished packet. */
 static size_t process(struct connection *connection, const uint8_t *bytes, size_t length, size_t *needed)
@@ -286,8 +324,10 @@ static size_t process(struct connection *connection, const uint8_t *bytes, size_
     while (!connection->closing && !connection->paused) {
         size_t consumed;
         mqtt_session_next(&connection->session, bytes + done, length - done, now_ns, &consumed, &event);
-        if (event.type == MQTT_EVENT_PUBLISH && !deliver_publish(connection, &event.publish)) {
-            mqtt_session_forget(&connection->session, &event.publish); /* it will be offered again */
+        if (event.type == MQTT_EVENT_PUBLISH && !publish(connection, &event.publish))
+            break;
+        if (event.type == MQTT_EVENT_CONNECT && connection->loop->bus->options.access && door_waits(connection, &event.connect)) {
+            mqtt_session_postpone(&connection->session);
             break;
         }
         done += consumed;
@@ -381,6 +421,8 @@ static void take(struct connection *connection, const uint8_t *bytes, size_t len
     if (connection->closing)
         return;
     keep_rest(connection, bytes, length, done, needed);
+    if (connection->paused && connection->pause == PAUSE_LOGIN && bytes != connection->in.data)
+        explicit_bzero((void *)(uintptr_t)bytes, length); /* its password is in `in` now, and wiped there */
     const struct bus *bus = connection->loop->bus;
     if (unwritten(connection) > memory_queue_max(bus) || owed(connection) > bus->options.outgoing_soft_max)
         loop_pause(connection, PAUSE_OUTPUT, 0);
@@ -437,6 +479,7 @@ void connection_open(struct loop *loop, int socket, enum bus_transport kind)
     connection->progress_ns = now_ns;
     counter_add(&loop->counters.accepted, 1);
     listener_peer(socket, connection->peer);
+    connection->door.loopback = listener_peer_is_local(socket);
     if (link_open(connection, socket, kind)) {
         close(socket);
         connection_drop(connection);
@@ -474,6 +517,8 @@ static void check_deadlines(struct connection *connection, uint64_t now_ns)
             link_time_out(connection);
         else
             connection_close(connection, CLOSE_KEEP_ALIVE, 0x8d);
+    } else if (connection->door.login == DOOR_LOGIN_CHECKING) {
+        door_check(connection, now_ns);
     }
 }
 
@@ -494,7 +539,7 @@ uint64_t connection_check(struct connection *connection, uint64_t now_ns)
         connection->progress_ns = now_ns;
     check_deadlines(connection, now_ns);
     connection_retry(connection);
-    if (connection->closing || connection->congested || connection->unfinished_ns)
+    if (connection->closing || connection->congested || connection->unfinished_ns || connection->door.login == DOOR_LOGIN_CHECKING)
         return now_ns;
     return connection->paused ? UINT64_MAX : deadline_ns(connection);
 }

@@ -173,6 +173,20 @@ int listener_open(struct bus *bus)
     return error;
 }
 
+bool listener_peer_is_local(int socket)
+{
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+    if (getpeername(socket, (struct sockaddr *)&address, &length))
+        return false;
+    if (address.ss_family == AF_UNIX)
+        return true;
+    if (address.ss_family == AF_INET)
+        return ntohl(((const struct sockaddr_in *)&address)->sin_addr.s_addr) >> 24 == 127;
+    const struct in6_addr *six = &((const struct sockaddr_in6 *)&address)->sin6_addr;
+    return address.ss_family == AF_INET6 && (IN6_IS_ADDR_LOOPBACK(six) || (IN6_IS_ADDR_V4MAPPED(six) && six->s6_addr[12] == 127));
+}
+
 void listener_peer(int socket, char text[CONNECTION_PEER_SIZE])
 {
     struct sockaddr_storage address;

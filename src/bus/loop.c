@@ -259,7 +259,7 @@ void loop_pause(struct connection *connection, enum pause_reason reason, uint64_
     link_stop(connection);
     counter_add(&loop->counters.paused[reason], 1);
     counter_add(&loop->counters.paused_now[reason], 1);
-    if (reason == PAUSE_MEMORY || reason == PAUSE_PACKET)
+    if (reason == PAUSE_MEMORY || reason == PAUSE_PACKET || reason == PAUSE_LOGIN)
         loop_watch(loop);
     if (reason == PAUSE_MEMORY)
         DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus",
@@ -338,6 +338,7 @@ void loop_stop(struct loop *loop)
     uv_close((uv_handle_t *)&loop->wills, NULL);
     atomic_store(&loop->deaf, true);
     uv_close((uv_handle_t *)&loop->wake, NULL);
+    uv_close((uv_handle_t *)&loop->quota_due, NULL);
     if (loop->open_count)
         uv_timer_start(&loop->sweep, on_linger, LOOP_LINGER_MS, 0);
     else
@@ -371,8 +372,9 @@ int loop_start(struct loop *loop, struct bus *bus, unsigned index)
     uv_async_init(&loop->uv, &loop->wake, on_wake);
     uv_check_init(&loop->uv, &loop->turn_end);
     uv_timer_init(&loop->uv, &loop->sweep);
+    uv_timer_init(&loop->uv, &loop->quota_due);
     uv_timer_init(&loop->uv, &loop->wills);
-    loop->wake.data = loop->turn_end.data = loop->sweep.data = loop->wills.data = loop;
+    loop->quota_due.data = loop->wake.data = loop->turn_end.data = loop->sweep.data = loop->wills.data = loop;
     uv_check_start(&loop->turn_end, on_turn_end);
     uv_unref((uv_handle_t *)&loop->turn_end);
     int error = router_cache_create(NULL, &loop->cache);

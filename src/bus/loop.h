@@ -13,10 +13,13 @@
  *   PAUSE_OUTPUT      it does not take what is written to it
  *   PAUSE_MEMORY      its next publish is to be acknowledged, and the outgoing queues of all clients have used up their budget (memory.c)
  *   PAUSE_PACKET      its next packet is large, and the unfinished packets of all clients have used up theirs
+ *   PAUSE_LOGIN       its CONNECT waits until the password is checked
+ *   PAUSE_QUOTA       its user has published more than the quota allows for now, or waits for acknowledgements of as much as it may have
+ *                     on the way (3.1.1, where nothing tells the client of that)
  *
- * None of them waits for ever. The disk is the operator's; a loop always reads its mail; everything else waits for some client that takes
- * nothing, or does not finish a packet, and that one is disconnected after stall_timeout_ns (connection_check). Who waits for memory, of
- * which all loops have a part, is tried again with each sweep besides.
+ * None of them waits for ever. The disk is the operator's; a loop always reads its mail; a login and a quota have their time; everything
+ * else waits for some client that takes nothing, or does not finish a packet, and that one is disconnected after stall_timeout_ns
+ * (connection_check). Who waits for memory, of which all loops have a part, is tried again with each sweep besides.
  *
  * Acknowledgements of what a client receives lie behind its own publishes. So a client for which messages wait behind the send window
  * (it "owes acknowledgements") is measured by twice the limits: otherwise one that publishes to itself, or two that publish to each other,
@@ -31,6 +34,7 @@
 #include <utlist.h>
 #include <uv.h>
 
+#include "access/access.h"
 #include "base/metrics.h"
 #include "bus/aliases.h"
 #include "bus/bus.h"
@@ -63,7 +67,17 @@ enum {
     CONNECTION_REFUSALS_SIZE = 2 << 20, /* bytes of refusals that wait for acknowledgements: one for each packet identifier fits */
 };
 
-enum pause_reason { PAUSE_JOURNAL, PAUSE_SUBSCRIBER, PAUSE_MAIL, PAUSE_OUTPUT, PAUSE_MEMORY, PAUSE_PACKET, PAUSE_REASONS };
+enum pause_reason {
+    PAUSE_JOURNAL,
+    PAUSE_SUBSCRIBER,
+    PAUSE_MAIL,
+    PAUSE_OUTPUT,
+    PAUSE_MEMORY,
+    PAUSE_PACKET,
+    PAUSE_LOGIN,
+    PAUSE_QUOTA,
+    PAUSE_REASONS
+};
 enum drop_reason { DROP_QUEUE_FULL, DROP_PACKET_TOO_LARGE, DROP_MAIL_FULL, DROP_NO_MEMORY, DROP_MEMORY, DROP_EXPIRED, DROP_REASONS };
 enum retained_drop { RETAINED_LIMIT, RETAINED_OVERLOADED, RETAINED_DROPS };
 enum refused_reason { REFUSED_RESERVED, REFUSED_REASONS };
@@ -76,11 +90,31 @@ enum close_reason {
     CLOSE_LIMIT,
     CLOSE_SHUTDOWN,
     CLOSE_HANDSHAKE,
+    CLOSE_DENIED,
     CLOSE_REASONS
 };
 enum handshake_failure { HANDSHAKE_TIMEOUT, HANDSHAKE_TLS, HANDSHAKE_CERTIFICATE, HANDSHAKE_WEBSOCKET, HANDSHAKE_LEFT, HANDSHAKE_FAILURES };
 
 struct client; /* row of the table of client identifiers */
+
+/* How far a CONNECT has come at the door. */
+enum door_login {
+    DOOR_LOGIN_NONE,
+    DOOR_LOGIN_CHECKING, /* its password is being checked */
+    DOOR_LOGIN_ADMITTED, /* by `way` */
+    DOOR_LOGIN_WRONG,    /* no such user or password */
+    DOOR_LOGIN_BUSY,     /* nobody had time to check it */
+    DOOR_LOGIN_NAMELESS  /* a name is needed */
+};
+
+struct door {                     /* how the connection stands with access/ (door.c) */
+    struct access_client *client; /* NULL until its CONNECT was taken, and where the bus asks nobody */
+    uint64_t checking_since_ns;   /* DOOR_LOGIN_CHECKING */
+    enum door_login login;
+    enum access_way way;
+    bool loopback; /* the peer is on this machine */
+    bool bound;    /* there is something that the client may not do */
+};
 
 struct connection {
     union {
@@ -129,6 +163,7 @@ struct connection {
     bool drain;        /* what it goes on to send is read and thrown away, so that it sees why it is disconnected */
     uint32_t subscriptions;
     struct will *will; /* for an end without DISCONNECT; NULL: none */
+    struct door door;
 };
 
 struct waiting_head {
@@ -182,6 +217,7 @@ struct loop {
     struct connection *shaking;               /* in order of waiting */
     size_t memory_out, memory_told;           /* bytes of its outgoing queues; of these known to the bus */
     uint64_t turn_wall_ns;                    /* wall clock of this turn, 0 until it was needed */
+    uv_timer_t quota_due;                     /* when the first of those with PAUSE_QUOTA may go on */
     bool quiesce;                             /* bus_quiesce has asked for quiet, which begins at the end of this turn */
     bool quiet, stopping;                     /* no more is read; all connections are closed */
     uint8_t *read_buffer;                     /* [LOOP_READ_SIZE] */
@@ -203,8 +239,9 @@ struct loop {
 struct client {
     UT_hash_handle hh;
     uint32_t loop, slot, generation;
-    bool resumed; /* who has taken it over goes on with the session */
-    char id[];    /* zero-terminated */
+    bool resumed;     /* who has taken it over goes on with the session */
+    const char *user; /* behind `id`; "" for one without a name */
+    char id[];        /* zero-terminated */
 };
 
 struct listener {
@@ -272,6 +309,8 @@ int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const stru
 void mail_socket(struct loop *to, int socket, enum bus_transport kind);
 void mail_close(struct loop *to, uint32_t slot, uint32_t generation, enum close_reason reason);
 void mail_resume_all(struct bus *bus, enum pause_reason reason, uint64_t awaited);
+void mail_login(struct loop *to, uint32_t slot, uint32_t generation, enum door_login login);
+void mail_access(struct loop *to); /* door_renew */
 void mail_quiesce(struct loop *to);
 void mail_stop(struct loop *to);
 void mail_read(struct loop *loop);
@@ -337,6 +376,29 @@ const char *link_user(const struct connection *connection); /* whom its certific
 /* How diagnostics name a connection: printf format and arguments. */
 #define CONNECTION_NAME              "client \"%.200s\" at %s"
 #define CONNECTION_NAMED(connection) (connection)->client ? (connection)->client->id : "", (connection)->peer
+
+/* door.c: what the connection may do, as access/ says */
+enum door_answer { DOOR_OPEN, DOOR_WAITS, DOOR_CLOSED };
+/* Whether the CONNECT has to wait for its password to be checked; the connection is paused then, and the packet to be offered again. */
+bool door_waits(struct connection *connection, const struct mqtt_connect *connect);
+/* Lets the client in, or returns the error that it is told; what it may do is known then. */
+int door_admit(struct connection *connection, const struct mqtt_connect *connect);
+int door_rename(struct connection *connection, struct mqtt_slice id); /* it got an identifier from the server */
+/* For a connection with door.bound. OPEN: take it, then door_charge. WAITS: nothing was done but to pause. CLOSED: it was refused, and
+ * answered. */
+enum door_answer door_publish(struct connection *connection, const struct mqtt_publish *publish);
+void door_charge(struct connection *connection, const struct mqtt_publish *publish);
+bool door_will(struct connection *connection, struct mqtt_slice topic); /* whether the will may be published now */
+/* 0, or the error for the SUBACK; afterwards, for one that was new, door_subscribed may still refuse it. */
+int door_subscribe(struct connection *connection, struct mqtt_slice filter);
+int door_subscribed(struct connection *connection, struct mqtt_slice filter);
+void door_unsubscribed(struct connection *connection, uint32_t count);
+void door_logged_in(struct connection *connection, enum door_login login); /* the outcome of a check */
+void door_check(struct connection *connection, uint64_t now_ns);           /* gives up waiting for it after its time */
+void door_renew(struct loop *loop);                                        /* after bus_renew_access */
+void door_on_quota_due(uv_timer_t *timer);
+void door_deny_identifier(struct connection *connection, const struct mqtt_connect *connect); /* it is another user's */
+void door_close(struct connection *connection);                                               /* the connection is gone */
 
 /* memory.c */
 enum memory_level {
@@ -408,6 +470,7 @@ bool acknowledge_put(struct connection *connection, enum mqtt_packet_type type,
                      uint16_t packet_id); /* without a reason; whether it could */
 
 /* listener.c */
+bool listener_peer_is_local(int socket);                         /* the peer is on this machine */
 void listener_peer(int socket, char text[CONNECTION_PEER_SIZE]); /* "192.0.2.1:50123", "[2001:db8::1]:50123", "unix:PID/UID", or "?" */
 int listener_open(struct bus *bus);
 void listener_watch(struct bus *bus); /* on loop 0, before it runs */
@@ -422,7 +485,10 @@ int listener_unix_open(struct bus *bus, int *out);
 void listener_unix_remove(struct bus *bus); /* the file, unless another has taken its place */
 
 /* clients.c: who is connected under which client identifier */
+/* An identifier of length 0: one is made, and *assigned gets it. Returns 0, ERR_PERMISSION (a client of another user has it) or
+ * ERR_NO_MEMORY. */
 int clients_claim(struct connection *connection, const struct mqtt_connect *connect, struct mqtt_slice *assigned);
+bool clients_has(struct bus *bus, const char *id, size_t length); /* somebody is connected under it */
 void clients_release(struct connection *connection);
 /* Under clients_lock: whether another connection has its identifier; *resumed gets whether that one goes on with the session. */
 bool clients_is_replaced(const struct connection *connection, bool *resumed);

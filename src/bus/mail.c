@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 
-enum mail_type { MAIL_DELIVER, MAIL_SOCKET, MAIL_CLOSE, MAIL_RESUME, MAIL_QUIESCE, MAIL_STOP };
+enum mail_type { MAIL_DELIVER, MAIL_SOCKET, MAIL_CLOSE, MAIL_RESUME, MAIL_LOGIN, MAIL_ACCESS, MAIL_QUIESCE, MAIL_STOP };
 
 struct mail_head {
     uint32_t size; /* of head and content, a multiple of 8 */
@@ -124,6 +124,17 @@ void mail_resume_all(struct bus *bus, enum pause_reason reason, uint64_t awaited
             &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_RESUME, .reason = (uint8_t)reason, .awaited = awaited});
 }
 
+void mail_login(struct loop *to, uint32_t slot, uint32_t generation, enum door_login login)
+{
+    send_small(to, &(struct mail_head){
+                       .size = sizeof(struct mail_head), .type = MAIL_LOGIN, .reason = (uint8_t)login, .connection = {slot, generation}});
+}
+
+void mail_access(struct loop *to)
+{
+    send_small(to, &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_ACCESS});
+}
+
 void mail_quiesce(struct loop *to)
 {
     send_small(to, &(struct mail_head){.size = sizeof(struct mail_head), .type = MAIL_QUIESCE});
@@ -182,6 +193,14 @@ void mail_read(struct loop *loop)
             break;
         case MAIL_RESUME:
             loop_resume(loop, (enum pause_reason)head->reason, head->awaited);
+            break;
+        case MAIL_LOGIN:
+            connection = connection_find(loop, head->connection.slot, head->connection.generation);
+            if (connection)
+                door_logged_in(connection, (enum door_login)head->reason);
+            break;
+        case MAIL_ACCESS:
+            door_renew(loop);
             break;
         case MAIL_QUIESCE:
             loop->quiesce = true;

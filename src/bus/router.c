@@ -554,6 +554,44 @@ uint32_t router_remove_connection(struct router *router, uint32_t loop, uint32_t
     return removed;
 }
 
+/* Writes the filter of a record from its end; returns where it begins within `text`. */
+static const char *filter_of(const struct router_record *record, char *text, size_t size)
+{
+    char *at = text + size;
+    bool last = !record->below;
+    if (record->below)
+        *--at = '#';
+    for (const struct router_node *node = record->node; node->parent; node = node->parent) {
+        if (!last)
+            *--at = '/';
+        last = false;
+        at -= node->level_length;
+        memcpy(at, node->level, node->level_length);
+    }
+    static const char share[] = "$share/";
+    const struct router_group *group = record->group;
+    if (group) {
+        *--at = '/';
+        at -= group->name_length;
+        memcpy(at, group->name, group->name_length);
+        at -= sizeof share - 1;
+        memcpy(at, share, sizeof share - 1);
+    }
+    return at;
+}
+
+void router_visit_filters(struct router *router, const struct router_subscription *subscriber, router_visit visit, void *context)
+{
+    char text[MQTT_TOPIC_LENGTH_MAX]; /* with "$share/NAME/" */
+    pthread_rwlock_rdlock(&router->lock);
+    const struct router_connection *connection = find_connection(router, subscriber);
+    for (const struct router_record *record = connection ? connection->first : NULL; record; record = record->next) {
+        const char *filter = filter_of(record, text, sizeof text);
+        visit(context, filter, (size_t)(text + sizeof text - filter));
+    }
+    pthread_rwlock_unlock(&router->lock);
+}
+
 void router_destroy(struct router *router)
 {
     if (!router)

@@ -95,6 +95,10 @@ bool router_unsubscribe(struct router *router, const char *filter, size_t length
  * another thread subscribes for the same connection. */
 uint32_t router_remove_connection(struct router *router, uint32_t loop, uint32_t connection, uint32_t generation);
 
+/* Calls `visit` for each filter to which a connection is subscribed, under a lock: it must not change the router. */
+typedef void (*router_visit)(void *context, const char *filter, size_t length);
+void router_visit_filters(struct router *router, const struct router_subscription *subscriber, router_visit visit, void *context);
+
 /* A cache for one thread and one router. Returns 0, ERR_NO_MEMORY or ERR_IO. `options` may be NULL. */
 int router_cache_create(const struct router_cache_options *options, struct router_cache **out);
 void router_cache_destroy(struct router_cache *cache); /* accepts NULL */

@@ -16,6 +16,7 @@ static bool remove_subscription(struct connection *connection, struct mqtt_slice
     bool found = router_unsubscribe(connection->loop->bus->router, (const char *)filter.data, filter.length, &subscription);
     if (found) {
         connection->subscriptions--;
+        door_unsubscribed(connection, 1);
         counter_add(&connection->loop->counters.subscriptions, (uint64_t)-1);
     }
     return found;
@@ -38,7 +39,12 @@ static int add_subscription(struct connection *connection, const struct mqtt_sub
     subscription.options =
         (uint8_t)((wanted->no_local ? ROUTER_NO_LOCAL : 0) | (wanted->retain_as_published ? ROUTER_RETAIN_AS_PUBLISHED : 0));
     subscription.identifier = identifier;
+    int denied = connection->door.bound ? door_subscribe(connection, wanted->filter) : 0;
+    if (denied)
+        return denied;
     int added = router_subscribe(loop->bus->router, (const char *)wanted->filter.data, wanted->filter.length, &subscription);
+    if (added == 0 && connection->door.client)
+        added = door_subscribed(connection, wanted->filter);
     if (added < 0)
         return added;
     if (added == 0) {

@@ -170,6 +170,10 @@ void will_leave(struct connection *connection)
     struct bus *bus = loop->bus;
     if (!will)
         return;
+    if (connection->door.bound && !door_will(connection, (struct mqtt_slice){will->bytes, will->topic_length})) {
+        will_forget(connection);
+        return;
+    }
     uint32_t expiry_s = connection->session.session_expiry_interval_s, delay_s = will->delay_s < expiry_s ? will->delay_s : expiry_s;
     bool resumed = false, delayed = false;
     if (delay_s && connection->client && !loop->stopping) {

@@ -413,6 +413,12 @@ void mqtt_session_next(struct mqtt_session *session, const uint8_t *bytes, size_
     } while (ignored);
 }
 
+void mqtt_session_postpone(struct mqtt_session *session)
+{
+    assert(session->state == MQTT_SESSION_NEW);
+    session->version = 0;
+}
+
 void mqtt_session_accept(struct mqtt_session *session, uint16_t keep_alive_s)
 {
     session->state = MQTT_SESSION_ACTIVE;

@@ -130,6 +130,9 @@ void mqtt_session_fini(struct mqtt_session *session);
 void mqtt_session_next(struct mqtt_session *session, const uint8_t *bytes, size_t length, uint64_t now_ns, size_t *consumed,
                        struct mqtt_event *event);
 
+/* The CONNECT that was just taken will be offered again: its bytes were not dropped. */
+void mqtt_session_postpone(struct mqtt_session *session);
+
 /* The reason string that goes with a code, or NULL when the peer is to get none; `text` in place of what the code says, if not NULL. */
 static inline const char *mqtt_session_reason(const struct mqtt_session *session, uint8_t reason, const char *text)
 {

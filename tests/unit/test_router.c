@@ -565,6 +565,37 @@ static void threads_match_while_others_subscribe(void **state)
     router_destroy(shared.router);
 }
 
+static void note_filter(void *context, const char *filter, size_t length)
+{
+    char *seen = context;
+    strcat(strncat(strcat(seen, "["), filter, length), "]");
+}
+
+static void the_filters_of_a_connection_are_told_as_they_came(void **state)
+{
+    (void)state;
+    static const char *const filters[] = {"#",   "/",     "//", "a",      "a/",           "/a",         "a//b",           "+", "+/+", "/#",
+                                          "a/#", "a/+/#", "+/", "$SYS/#", "long level/x", "$share/g/#", "$share/other/a/"};
+    struct fixture f;
+    char seen[512] = "";
+    open_fixture(&f, NULL, NULL);
+    assert_int_equal(subscribe(&f, "other", 2), 0);
+    struct router_subscription s = subscriber(1, 0, 0);
+    router_visit_filters(f.router, &s, note_filter, seen);
+    assert_string_equal(seen, "");
+    for (size_t i = 0; i < sizeof filters / sizeof *filters; i++)
+        assert_int_equal(subscribe(&f, filters[i], 1), 0);
+    router_visit_filters(f.router, &s, note_filter, seen);
+    size_t length = 0;
+    for (size_t i = 0; i < sizeof filters / sizeof *filters; i++) {
+        char wanted[64];
+        length += (size_t)snprintf(wanted, sizeof wanted, "[%s]", filters[i]);
+        assert_non_null(strstr(seen, wanted));
+    }
+    assert_int_equal(strlen(seen), length);
+    close_fixture(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -583,6 +614,7 @@ int main(void)
         cmocka_unit_test(a_cache_is_bounded_in_topics),
         cmocka_unit_test(a_cache_is_bounded_in_bytes),
         cmocka_unit_test(many_subscribers_come_sorted_and_once),
+        cmocka_unit_test(the_filters_of_a_connection_are_told_as_they_came),
         cmocka_unit_test(threads_match_while_others_subscribe),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
