@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/terminal.h"
 #include "cli/command.h"
+#include "cli/server_access.h"
 #include "cli/server_transports.h"
 #include "config/settings.h"
 
@@ -97,6 +98,8 @@ int check_configuration(const struct config_sources *sources, bool json)
     problems_init(&problems);
     buffer_init(&out, CHECK_BYTES_MAX);
     int loaded = config_load(&config, sources, &problems);
+    if (!loaded)
+        loaded = server_access_check(&config, &problems);
     if (!loaded)
         server_transports_check(&config, &problems);
     if (!loaded && problems.errors)

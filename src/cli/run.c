@@ -11,27 +11,19 @@
 #include "base/version.h"
 #include "cli/check.h"
 #include "cli/command.h"
+#include "cli/reload.h"
 #include "cli/server.h"
-
-static void set_diagnostics(const struct config *config)
-{
-    static const enum diagnostics_level levels[] = {
-        [CONFIG_LEVEL_DEBUG] = DIAGNOSTICS_DEBUG,
-        [CONFIG_LEVEL_INFO] = DIAGNOSTICS_INFO,
-        [CONFIG_LEVEL_WARNING] = DIAGNOSTICS_WARNING,
-        [CONFIG_LEVEL_ERROR] = DIAGNOSTICS_ERROR,
-    };
-    diagnostics_set_level(levels[config->diagnostics_level]);
-    diagnostics_set_json(config->diagnostics_format == CONFIG_FORMAT_JSON);
-}
+#include "cli/server_access.h"
 
 static int load(struct config *config, const struct config_sources *sources)
 {
     struct problems problems;
     problems_init(&problems);
     int error = config_load(config, sources, &problems);
+    if (!error && (error = server_access_check(config, &problems)))
+        config_fini(config);
     if (!error)
-        set_diagnostics(config);
+        reload_set_diagnostics(config);
     problems_print(&problems, stderr);
     problems_fini(&problems);
     return error;
@@ -47,31 +39,6 @@ static void say_start(const struct config *config, const struct config_sources *
     diagnostics(DIAGNOSTICS_INFO, "run", "configuration: %s%s; %u settings from the environment, %u from the command line",
                 sources->file ? "the file " : "defaults", sources->file ? sources->file : "", from[CONFIG_FROM_ENVIRONMENT],
                 from[CONFIG_FROM_ARGUMENT]);
-}
-
-/* What cannot change while running keeps its value until the next start, and is named. */
-static void say_what_waits(const struct config *before, const struct config *after)
-{
-    enum config_setting changed[CONFIG_SETTING_COUNT];
-    size_t count = config_diff(before, after, changed);
-    for (size_t i = 0; i < count; i++)
-        diagnostics(DIAGNOSTICS_INFO, "run", "%s changed; %s", config_setting_path(changed[i]),
-                    config_setting_reloads(changed[i]) ? "the new value holds from now on" : "it takes effect at the next start");
-    if (count == 0)
-        diagnostics(DIAGNOSTICS_INFO, "run", "the configuration was read again; nothing changed");
-}
-
-static void reload(struct server *server, const struct config_sources *sources, struct config *current)
-{
-    struct config fresh;
-    if (load(&fresh, sources)) {
-        diagnostics(DIAGNOSTICS_ERROR, "run", "the configuration has mistakes; the old one holds");
-        return;
-    }
-    say_what_waits(current, &fresh);
-    server_reload(server, &fresh);
-    config_fini(current);
-    *current = fresh;
 }
 
 /* ---- signals ---- */
@@ -122,11 +89,12 @@ static void raise_file_limit(void)
     }
 }
 
-static int serve(const struct config_sources *sources, const struct config *config, struct config *current, const sigset_t *signals)
+static int serve(const struct config *config, struct reload *reload, const sigset_t *signals)
 {
     struct server *server;
-    if (server_start(&server, config))
+    if (server_start(&server, config, reload))
         return COMMAND_FAILED;
+    reload_begin(reload, server);
     printf("ready mqtt=%u http=%u\n", server_mqtt_port(server), server_http_port(server));
     fflush(stdout);
     int received = 0;
@@ -134,9 +102,10 @@ static int serve(const struct config_sources *sources, const struct config *conf
         if (sigwait(signals, &received))
             continue;
         if (received == SIGHUP)
-            reload(server, sources, current);
+            reload_now(reload);
     }
     diagnostics(DIAGNOSTICS_INFO, "run", "%s: draining", received == SIGTERM ? "SIGTERM" : "SIGINT");
+    reload_end(reload);
     int undone = server_stop(server);
     if (undone)
         diagnostics(DIAGNOSTICS_WARNING, "run", "not everything was finished in time; what is pending goes on at the next start");
@@ -155,15 +124,12 @@ int command_run(const struct run_arguments *arguments)
     if (arguments->check)
         return check_configuration(&sources, false);
     take_early_signals();
-    struct config started, current; /* as it was at the start, which the server borrows, and as it was read last */
+    struct config started; /* the server borrows it */
+    struct reload *reload;
     int error = load(&started, &sources);
     if (error)
         return error == ERR_CONFIG ? COMMAND_USAGE : COMMAND_FAILED;
-    struct problems again;
-    problems_init(&again);
-    error = config_load(&current, &sources, &again);
-    problems_fini(&again);
-    if (error) {
+    if (reload_create(&reload, &sources)) {
         config_fini(&started);
         return COMMAND_FAILED;
     }
@@ -171,8 +137,8 @@ int command_run(const struct run_arguments *arguments)
     raise_file_limit();
     sigset_t signals;
     block_signals(&signals);
-    int status = serve(&sources, &started, &current, &signals);
-    config_fini(&current);
+    int status = serve(&started, reload, &signals);
+    reload_destroy(reload);
     config_fini(&started);
     return status;
 }

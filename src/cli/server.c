@@ -20,7 +20,9 @@
 #include "bus/bus.h"
 #include "cli/dead/http.h"
 #include "cli/journal/trim_http.h"
+#include "cli/reload.h"
 #include "cli/result_properties.h"
+#include "cli/server_access.h"
 #include "cli/server_file.h"
 #include "cli/server_transports.h"
 #include "config/value.h"
@@ -57,13 +59,15 @@ struct server {
     struct journal *journal;
     struct journal_stream *streams[STREAM_COUNT];
     struct queue *queue;
+    struct access *access;
     struct bus *bus;
     struct stage *stage;
     struct pipeline *pipeline;
     struct http *http;
     struct dead_http dead;
     struct trim_http trim;
-    struct http_route routes[DEAD_HTTP_ROUTE_COUNT + 1];
+    struct reload *reload;
+    struct http_route routes[DEAD_HTTP_ROUTE_COUNT + 3];
     bool observed, has_file;
 };
 
@@ -259,6 +263,7 @@ static int start_bus(struct server *server)
         .memory_max = config->bus_memory_max,
         .journal_backlog_max = config->journal_backlog_size_max,
         .queue = server->queue,
+        .access = server->access,
         .ingest_filters = {config->drilling_enabled ? filter : NULL, config->drilling_enabled ? replay_filter : NULL},
         .acknowledge_at_once = config->data_durability == CONFIG_DURABILITY_MEMORY,
         .retained_max = (uint32_t)config->bus_retained_max,
@@ -377,6 +382,10 @@ static int start_http(struct server *server)
     dead_http_routes(&server->dead, server->routes);
     server->routes[DEAD_HTTP_ROUTE_COUNT] =
         (struct http_route){.path = TRIM_HTTP_PATH, .changes = true, .answer = trim_http_answer, .context = &server->trim};
+    server->routes[DEAD_HTTP_ROUTE_COUNT + 1] =
+        (struct http_route){.path = RELOAD_HTTP_PATH, .changes = true, .answer = reload_http_answer, .context = server->reload};
+    server->routes[DEAD_HTTP_ROUTE_COUNT + 2] =
+        (struct http_route){.path = SERVER_ACCESS_HTTP_PATH, .answer = server_access_http_answer, .context = server->access};
     struct http_options options = {
         .host = config->http_host,
         .port = (uint16_t)config->http_port,
@@ -599,15 +608,17 @@ static void observe_no_more(struct server *server)
 
 /* ---- start and stop ---- */
 
-int server_start(struct server **out, const struct config *config)
+int server_start(struct server **out, const struct config *config, struct reload *reload)
 {
     struct server *server = calloc(1, sizeof *server);
     if (!server)
         return ERR_NO_MEMORY;
     server->config = config;
+    server->reload = reload;
     server->started_ns = clock_monotonic_ns();
     atomic_store(&server->doing, "the journal is opened");
-    int error = open_journal(server);
+    int error = server_access_start(&server->access, config);
+    error = error ? error : open_journal(server);
     error = error ? error : observe_start(server);
     error = error ? error : start_http(server);
     error = error ? error : open_streams(server);
@@ -638,8 +649,12 @@ uint16_t server_http_port(const struct server *server)
     return server->http ? http_port(server->http) : 0;
 }
 
-void server_reload(struct server *server, const struct config *config)
+int server_reload(struct server *server, const struct config *config, struct problems *problems)
 {
+    int error = server_access_reload(server->access, config, problems);
+    if (error)
+        return error;
+    bus_renew_access(server->bus);
     server_transports_reload(config, server->bus);
     if (server->pipeline) {
         struct pipeline_options options;
@@ -651,6 +666,7 @@ void server_reload(struct server *server, const struct config *config)
         if (drilling_reconfigure(server->stage, &drilling, why))
             diagnostics(DIAGNOSTICS_ERROR, "drilling", "%s; the old drilling settings hold", why);
     }
+    return 0;
 }
 
 /* A full disk must not keep the process from ending: what is not durable was not acknowledged, and is sent again by its senders. While only
@@ -697,6 +713,7 @@ int server_stop(struct server *server)
     observe_no_more(server);
     dead_letters_close(server->dead.letters);
     bus_stop(server->bus);
+    access_destroy(server->access);
     if (server->journal) {
         journal_abandon(server->journal); /* a disk that is full by now is not waited for */
         journal_stop(server->journal);

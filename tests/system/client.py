@@ -35,7 +35,9 @@ class Client:
     """A connected client. Received messages wait in order until they are taken. `transport` and `tls` (an ssl.SSLContext) are paho's; with
     transport 'unix' the host is the path of the socket."""
 
-    def __init__(self, port, client_id=None, version=V311, keepalive=60, host='127.0.0.1', transport='tcp', tls=None):
+    def __init__(self, port, client_id=None, version=V311, keepalive=60, host='127.0.0.1', transport='tcp', tls=None, user=None, password=None,
+                 will=None):
+        """`will`: (topic, payload, QoS)."""
         self.id = 'test-' + uuid.uuid4().hex[:12] if client_id is None else client_id
         self.inbox = queue.Queue()
         self._answers = {}  # message identifier -> (event, codes)
@@ -52,6 +54,10 @@ class Client:
         self.paho.on_disconnect = self._on_disconnect
         self.paho.on_message = lambda client, data, message: self.inbox.put(message)
         self.paho.on_subscribe = self.paho.on_unsubscribe = self._on_answer
+        if user is not None:
+            self.paho.username_pw_set(user, password)
+        if will is not None:
+            self.paho.will_set(*will)
         try:
             self.paho.connect(host, port, keepalive)
             self.paho.loop_start()

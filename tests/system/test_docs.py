@@ -14,7 +14,7 @@ DOCS = ROOT / 'docs'
 PAGES = sorted([ROOT / 'README.md', ROOT / 'CHANGELOG.md', *DOCS.rglob('*.md')])
 HOLE = DOCS / 'examples' / 'hole'
 MADE = {'configuration.md': 'configuration', 'commands.md': 'commands'}  # by `spindle docs`
-SECTIONS = 'bus|data|journal|pipeline|drilling|http|diagnostics|mqtt'
+SECTIONS = 'access|bus|data|journal|pipeline|drilling|http|diagnostics|mqtt'
 
 
 def text_of(name):
