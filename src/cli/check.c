@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/terminal.h"
 #include "cli/command.h"
+#include "cli/server_ingest.h"
 #include "cli/server_transports.h"
 #include "config/settings.h"
 
@@ -99,6 +100,8 @@ int check_configuration(const struct config_sources *sources, bool json)
     int loaded = config_load(&config, sources, &problems);
     if (!loaded)
         server_transports_check(&config, &problems);
+    if (!loaded)
+        server_ingest_check(&config, &problems);
     if (!loaded && problems.errors)
         loaded = ERR_CONFIG;
     const struct config *good = loaded ? NULL : &config;

@@ -12,6 +12,7 @@
 #include "cli/check.h"
 #include "cli/command.h"
 #include "cli/server.h"
+#include "cli/server_ingest.h"
 
 static void set_diagnostics(const struct config *config)
 {
@@ -30,6 +31,10 @@ static int load(struct config *config, const struct config_sources *sources)
     struct problems problems;
     problems_init(&problems);
     int error = config_load(config, sources, &problems);
+    if (!error && server_ingest_check(config, &problems)) {
+        config_fini(config);
+        error = ERR_CONFIG;
+    }
     if (!error)
         set_diagnostics(config);
     problems_print(&problems, stderr);

@@ -53,13 +53,19 @@ void mqtt_session_disconnected(struct mqtt_session *session)
     session->inbound_unacknowledged = session->inbound.count - session->inbound_recorded;
 }
 
+void mqtt_session_forget_sent(struct mqtt_session *session, uint16_t id)
+{
+    mqtt_id_map_fini(&session->outbound);
+    memset(session->outstanding, 0, sizeof session->outstanding);
+    session->outbound_unacknowledged = 0;
+    mqtt_session_start_ids(session, id);
+}
+
 static void forget_all(struct mqtt_session *session)
 {
     mqtt_id_map_fini(&session->inbound);
-    mqtt_id_map_fini(&session->outbound);
-    session->inbound_unacknowledged = session->inbound_recorded = session->outbound_unacknowledged = 0;
-    session->oldest_packet_id = session->next_packet_id;
-    memset(session->outstanding, 0, sizeof session->outstanding);
+    session->inbound_unacknowledged = session->inbound_recorded = 0;
+    mqtt_session_forget_sent(session, session->next_packet_id);
 }
 
 static int take_connack(struct mqtt_session *session, const struct mqtt_frame *frame, struct mqtt_event *event)
@@ -158,15 +164,16 @@ void mqtt_session_start_ids(struct mqtt_session *session, uint16_t id)
     session->oldest_packet_id = session->next_packet_id = id;
 }
 
-bool mqtt_session_skip_ids(struct mqtt_session *session, uint32_t count)
+bool mqtt_session_skip_ids(struct mqtt_session *session, uint64_t count)
 {
+    uint16_t next = id_after(session->next_packet_id, (uint32_t)(count % PACKET_ID_COUNT));
     if (session->outbound_unacknowledged == 0) {
-        mqtt_session_start_ids(session, id_after(session->next_packet_id, count));
+        mqtt_session_start_ids(session, next);
         return true;
     }
     if (id_distance(session->oldest_packet_id, session->next_packet_id) + count > MQTT_SEND_WINDOW)
         return false;
-    session->next_packet_id = id_after(session->next_packet_id, count);
+    session->next_packet_id = next;
     return true;
 }
 

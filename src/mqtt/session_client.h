@@ -50,7 +50,11 @@ int mqtt_session_restore_recorded(struct mqtt_session *session, uint16_t id);
 void mqtt_session_start_ids(struct mqtt_session *session, uint16_t id);
 
 /* Leaves out `count` identifiers; false when the window would become larger than it may while others are in use: nothing has changed. */
-bool mqtt_session_skip_ids(struct mqtt_session *session, uint32_t count);
+bool mqtt_session_skip_ids(struct mqtt_session *session, uint64_t count);
+
+/* Nothing that was sent waits for an answer any more, and the next identifier handed out will be this one: for an owner who goes through
+ * all that was not answered again. */
+void mqtt_session_forget_sent(struct mqtt_session *session, uint16_t id);
 
 /* The QoS 2 message of an identifier in use is known to have been received: what waits for PUBREC waits for PUBCOMP. */
 void mqtt_session_restore_received(struct mqtt_session *session, uint16_t id);
