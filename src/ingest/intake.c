@@ -79,13 +79,7 @@ void intake_connected(struct link *link, const struct mqtt_connack *connack)
 {
     struct ingest *ingest = link->ingest;
     bool shared = is_shared(link, connack->properties.shared_subscription_available);
-    uint8_t mark = (uint8_t)(shared ? 2 : 1), *subscribed_as = &link->subscribed_as[link->broker];
     int error = 0;
-    if (connack->session_present && *subscribed_as == mark) { /* asking again would bring the retained messages again in 3.1.1 */
-        link->subscribed = true;
-        return;
-    }
-    *subscribed_as = 0;
     if (!connack->session_present) {
         /* What was on its way to the disk under identifiers of the old session is acknowledged to nobody. */
         link->session_lives[link->broker]++;
@@ -118,7 +112,6 @@ static void on_suback(struct link *link, const struct mqtt_suback *suback)
         return;
     }
     link->subscribed = true;
-    link->subscribed_as[link->broker] = (uint8_t)(shared ? 2 : 1);
 }
 
 /* ---- messages ---- */

@@ -54,11 +54,10 @@ struct link {
     enum link_role role;
     unsigned index; /* in ingest->links */
     char client_id[INGEST_ID_MAX];
-    struct mqtt_session *sessions;             /* [broker_count] */
-    uint64_t *session_keys;                    /* [broker_count]: name of the session, for origins */
-    uint32_t *session_lives;                   /* [broker_count]: how often the broker had forgotten the session */
-    uint8_t subscribed_as[INGEST_BROKERS_MAX]; /* since the start: 0: not yet, 1: filters of its own, 2: shared ones */
-    unsigned broker;                           /* that it is at, or is trying */
+    struct mqtt_session *sessions; /* [broker_count] */
+    uint64_t *session_keys;        /* [broker_count]: name of the session, for origins */
+    uint32_t *session_lives;       /* [broker_count]: how often the broker had forgotten the session */
+    unsigned broker;               /* that it is at, or is trying */
     enum link_state state;
     uint32_t generation; /* of the connection */
     bool clean;          /* the next connection begins without what the broker has kept */
