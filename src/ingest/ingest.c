@@ -190,7 +190,7 @@ static bool checkpoint_is_due(const struct ingest *ingest)
     uint64_t first, consumed, kept; /* without a checkpoint nothing of what was written since could be removed */
     ingest->options.queue->ops->extent(ingest->options.queue, QUEUE_CONTENT_CONSUMED, &first, &consumed);
     ingest->options.queue->ops->extent(ingest->options.queue, QUEUE_CONTENT_KEPT, &first, &kept);
-    return notes->since_count || consumed != notes->consumed_from || kept != notes->kept_from;
+    return notes->since_count || consumed != notes->from.consumed || kept != notes->from.kept;
 }
 
 static int checkpoint(struct ingest *ingest)
@@ -208,9 +208,9 @@ static void checkpoint_durable(struct ingest *ingest)
     ingest->checkpointing = false;
     ingest->settled = true;
     atomic_store(&ingest->known, true);
-    queue->ops->hold(queue, QUEUE_CONTENT_CONSUMED, ingest->notes.consumed_from);
-    queue->ops->hold(queue, QUEUE_CONTENT_KEPT, ingest->notes.kept_from);
-    queue->ops->hold(queue, QUEUE_CONTENT_NOTED, ingest->notes.noted_from);
+    queue->ops->hold(queue, QUEUE_CONTENT_CONSUMED, ingest->notes.from.consumed);
+    queue->ops->hold(queue, QUEUE_CONTENT_KEPT, ingest->notes.from.kept);
+    queue->ops->hold(queue, QUEUE_CONTENT_NOTED, ingest->notes.from.noted);
 }
 
 /* ---- one turn ---- */

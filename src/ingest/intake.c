@@ -75,21 +75,43 @@ static int subscribe(struct link *link, bool shared)
     return count ? mqtt_subscribe_encode(&link->out, broker_link_session(link)->version, ID_SUBSCRIBE, entries, count) : 0;
 }
 
+static int push_completion(struct ingest *ingest, struct completion completion)
+{
+    uint64_t count = ingest->completions_next - ingest->completions_first;
+    if (count == ingest->completion_size) {
+        size_t size = count ? count * 2 : 1024;
+        struct completion *ring = malloc(size * sizeof *ring);
+        if (!ring)
+            return ERR_NO_MEMORY;
+        for (uint64_t i = ingest->completions_first; i != ingest->completions_next; i++)
+            ring[i & (size - 1)] = ingest->completions[i & (ingest->completion_size - 1)];
+        free(ingest->completions);
+        ingest->completions = ring;
+        ingest->completion_size = size;
+    }
+    ingest->completions[ingest->completions_next++ & (ingest->completion_size - 1)] = completion;
+    ingest->completions_open++;
+    return 0;
+}
+
 void intake_connected(struct link *link, const struct mqtt_connack *connack)
 {
     struct ingest *ingest = link->ingest;
     bool shared = is_shared(link, connack->properties.shared_subscription_available);
-    int error = 0;
-    if (!connack->session_present) {
-        /* What was on its way to the disk under identifiers of the old session is acknowledged to nobody. */
-        link->session_lives[link->broker]++;
-        error = notes_release(&ingest->notes, link->session_keys[link->broker], 0);
-    } else {
+    int error;
+    link->shared = shared;
+    if (connack->session_present) {
         error = unsubscribe_others(link, shared);
+        error = error ? error : subscribe(link, shared);
+        broker_link_mark_dirty(link);
+    } else {
+        /* What was on its way to the disk under identifiers of the old session is acknowledged to nobody. That the old ones mean nothing
+         * any more must be on disk before there are new ones, so before anything is subscribed to. */
+        link->session_lives[link->broker]++;
+        struct completion completion = {.link = (uint16_t)link->index, .generation = link->generation};
+        error = notes_release(&ingest->notes, link->session_keys[link->broker], 0);
+        error = error ? error : push_completion(ingest, completion);
     }
-    if (!error)
-        error = subscribe(link, shared);
-    broker_link_mark_dirty(link);
     if (error)
         broker_link_fail(link, false, "%s", error_text(error));
 }
@@ -97,7 +119,7 @@ void intake_connected(struct link *link, const struct mqtt_connack *connack)
 static void on_suback(struct link *link, const struct mqtt_suback *suback)
 {
     struct broker *broker = broker_link_broker(link);
-    bool shared = is_shared(link, true);
+    bool shared = link->shared;
     for (uint32_t i = 0; i < suback->codes.length; i++) {
         uint8_t code = suback->codes.data[i];
         if (code < 0x80)
@@ -201,25 +223,6 @@ static bool on_publish(struct link *link, const struct mqtt_publish *publish)
 
 /* ---- QoS 2: giving identifiers back ---- */
 
-static int push_completion(struct ingest *ingest, struct completion completion)
-{
-    uint64_t count = ingest->completions_next - ingest->completions_first;
-    if (count == ingest->completion_size) {
-        size_t size = count ? count * 2 : 1024;
-        struct completion *ring = malloc(size * sizeof *ring);
-        if (!ring)
-            return ERR_NO_MEMORY;
-        for (uint64_t i = ingest->completions_first; i != ingest->completions_next; i++)
-            ring[i & (size - 1)] = ingest->completions[i & (ingest->completion_size - 1)];
-        free(ingest->completions);
-        ingest->completions = ring;
-        ingest->completion_size = size;
-    }
-    ingest->completions[ingest->completions_next++ & (ingest->completion_size - 1)] = completion;
-    ingest->completions_open++;
-    return 0;
-}
-
 static void on_pubrel(struct link *link, const struct mqtt_event *event)
 {
     struct ingest *ingest = link->ingest;
@@ -252,8 +255,15 @@ static void complete(struct ingest *ingest, uint64_t count)
     while (count--) {
         struct completion completion = ingest->completions[ingest->completions_first++ & (ingest->completion_size - 1)];
         struct link *link = ingest->links[completion.link];
-        if (link->generation == completion.generation)
-            answer(link, MQTT_PUBCOMP, completion.packet_id, completion.reason);
+        if (link->generation != completion.generation)
+            continue;
+        if (completion.packet_id) {
+            answer(link, MQTT_PUBCOMP, completion.packet_id, 0);
+        } else {
+            if (subscribe(link, link->shared))
+                broker_link_fail(link, false, "%s", error_text(ERR_NO_MEMORY));
+            broker_link_mark_dirty(link);
+        }
     }
 }
 
@@ -336,7 +346,8 @@ int intake_each_held(void *owner, notes_put *put, void *context)
         const struct link *link = ingest->links[i];
         for (size_t b = 0; b < ingest->broker_count && link->role == LINK_INTAKE; b++)
             for (uint16_t id = 0; !error && (id = mqtt_id_map_next(&link->sessions[b].inbound, id));)
-                error = put(context, link->session_keys[b], id);
+                if (mqtt_session_inbound(&link->sessions[b], id) == MQTT_INBOUND_RECORDED)
+                    error = put(context, link->session_keys[b], id);
     }
     return error;
 }

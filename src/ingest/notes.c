@@ -96,11 +96,13 @@ static int read_checkpoint(struct notes *notes, const uint64_t *words, size_t co
     if (count < CHECKPOINT_HEAD_WORDS || words[0] != NOTES_VERSION || words[1] == 0 || words[5] > NOTES_CURSORS_MAX ||
         count < CHECKPOINT_HEAD_WORDS + words[5] * CURSOR_WORDS || (count - CHECKPOINT_HEAD_WORDS - words[5] * CURSOR_WORDS) % HELD_WORDS)
         return words[0] == NOTES_VERSION || count < 1 ? ERR_CORRUPT : ERR_FORMAT_VERSION;
-    drop_all(notes);
+    struct notes_held *before, *next;
+    HASH_ITER(hh, notes->held, before, next)
+    before->taken = 0; /* what was given back stays known: messages behind the places may be older than that */
     notes->instance = words[1];
     notes->sequence = words[2];
-    notes->consumed_from = words[3];
-    notes->kept_from = words[4];
+    notes->from.consumed = words[3];
+    notes->from.kept = words[4];
     notes->cursor_count = 0;
     const uint64_t *at = words + CHECKPOINT_HEAD_WORDS;
     int error = 0;
@@ -164,8 +166,8 @@ static int read_notes(struct notes *notes, struct queue *queue)
     return error == ERR_TRUNCATED ? 0 : error;
 }
 
-/* Identifiers that were taken behind the checkpoint. */
-static int read_messages(struct notes *notes, struct queue *queue, enum queue_content content, uint64_t from, uint64_t known)
+/* Identifiers that were taken behind the places of the checkpoint. */
+static int read_messages(struct notes *notes, struct queue *queue, enum queue_content content, uint64_t from)
 {
     struct queue_view *view;
     struct message message;
@@ -176,7 +178,7 @@ static int read_messages(struct notes *notes, struct queue *queue, enum queue_co
     while (!(error = view->ops->next(view, &message, &origin))) {
         if (origin.sequence > notes->sequence)
             notes->sequence = origin.sequence;
-        if (origin.session == 0 || origin.packet_id == 0 || origin.sequence <= known)
+        if (origin.session == 0 || origin.packet_id == 0)
             continue;
         struct notes_held *held;
         error = find_or_add(notes, origin.session, origin.packet_id, &held);
@@ -213,24 +215,30 @@ static uint64_t make_instance(void)
     return instance ? instance : 1;
 }
 
+static void find_ends(struct queue *queue, struct notes_places *ends)
+{
+    uint64_t first;
+    queue->ops->extent(queue, QUEUE_CONTENT_CONSUMED, &first, &ends->consumed);
+    queue->ops->extent(queue, QUEUE_CONTENT_KEPT, &first, &ends->kept);
+    queue->ops->extent(queue, QUEUE_CONTENT_NOTED, &first, &ends->noted);
+}
+
 int notes_load(struct notes *notes, struct queue *queue)
 {
     *notes = (struct notes){0};
     buffer_init(&notes->released, NOTE_BYTES_MAX);
+    find_ends(queue, &notes->ends);
     int error = read_notes(notes, queue);
     if (error)
         return error;
     if (notes->instance == 0) {
-        uint64_t first;
         notes->instance = make_instance();
-        queue->ops->extent(queue, QUEUE_CONTENT_CONSUMED, &first, &notes->consumed_from);
-        queue->ops->extent(queue, QUEUE_CONTENT_KEPT, &first, &notes->kept_from);
+        notes->from = notes->ends;
         return 0;
     }
-    uint64_t known = notes->sequence;
-    error = read_messages(notes, queue, QUEUE_CONTENT_CONSUMED, notes->consumed_from, known);
+    error = read_messages(notes, queue, QUEUE_CONTENT_CONSUMED, notes->from.consumed);
     if (!error)
-        error = read_messages(notes, queue, QUEUE_CONTENT_KEPT, notes->kept_from, known);
+        error = read_messages(notes, queue, QUEUE_CONTENT_KEPT, notes->from.kept);
     keep_what_is_taken(notes);
     return error;
 }
@@ -317,13 +325,11 @@ static int put_held(void *context, uint64_t session, uint16_t packet_id)
 int notes_checkpoint(struct notes *notes, struct queue *queue, struct queue_producer *producer, notes_each *each, void *owner,
                      uint64_t token)
 {
-    uint64_t first, consumed, kept, noted;
-    queue->ops->extent(queue, QUEUE_CONTENT_CONSUMED, &first, &consumed);
-    queue->ops->extent(queue, QUEUE_CONTENT_KEPT, &first, &kept);
-    queue->ops->extent(queue, QUEUE_CONTENT_NOTED, &first, &noted);
+    const struct notes_places from = notes->ends;
+    find_ends(queue, &notes->ends);
     struct buffer payload;
     buffer_init(&payload, NOTE_BYTES_MAX);
-    uint64_t head[CHECKPOINT_HEAD_WORDS] = {NOTES_VERSION, notes->instance, notes->sequence, consumed, kept, notes->cursor_count};
+    uint64_t head[CHECKPOINT_HEAD_WORDS] = {NOTES_VERSION, notes->instance, notes->sequence, from.consumed, from.kept, notes->cursor_count};
     int error = append_words(&payload, head, CHECKPOINT_HEAD_WORDS);
     for (unsigned i = 0; !error && i < notes->cursor_count; i++) {
         const struct notes_cursor *cursor = &notes->cursors[i];
@@ -342,9 +348,7 @@ int notes_checkpoint(struct notes *notes, struct queue *queue, struct queue_prod
     buffer_fini(&payload);
     if (error)
         return error;
-    notes->consumed_from = consumed;
-    notes->kept_from = kept;
-    notes->noted_from = noted;
+    notes->from = from;
     notes->since_count = notes->since_bytes = 0;
     return 0;
 }

@@ -11,7 +11,10 @@
  * leaves; before `completed` it has said PUBCOMP. A message's packet identifier follows from its offset, so nothing else needs to be known.
  *
  * A start reads the notes, and in the streams of messages what lies behind the places that the last checkpoint names. A checkpoint repeats
- * all that is known; what lies before it may be removed. */
+ * the identifiers whose messages are durable. Nothing tells which of two records in different streams reaches the disk first, so what is
+ * not durable yet stands in none: its records lie behind the places where the streams ended when the checkpoint before was appended, since
+ * all that had been appended by then was told durable with that one. Those are the places that a checkpoint names, and what lies before
+ * them, in the notes too, may be removed when it is durable itself. */
 #ifndef INGEST_NOTES_H
 #define INGEST_NOTES_H
 
@@ -36,16 +39,21 @@ struct notes_cursor {
 
 struct notes_held; /* an identifier that is taken */
 
+struct notes_places {
+    uint64_t consumed, kept, noted; /* offsets in the streams of that content */
+};
+
 struct notes {
     uint64_t instance; /* random, made at the first start; never 0 */
     uint64_t sequence; /* of the newest message that came from a broker */
     struct notes_held *held;
     struct notes_cursor cursors[NOTES_CURSORS_MAX];
     unsigned cursor_count;
-    struct buffer released;                        /* of this turn */
-    uint64_t dirty_cursors;                        /* bit i: cursors[i] has changed */
-    uint64_t since_count, since_bytes;             /* since the last checkpoint */
-    uint64_t consumed_from, kept_from, noted_from; /* of the last checkpoint: nothing before is needed when it is durable */
+    struct buffer released;            /* of this turn */
+    uint64_t dirty_cursors;            /* bit i: cursors[i] has changed */
+    uint64_t since_count, since_bytes; /* since the last checkpoint */
+    struct notes_places from;          /* that the last checkpoint names: nothing before is needed when it is durable */
+    struct notes_places ends;          /* of the streams when it was appended */
 };
 
 /* Reads what is known. Without any, it is a first start. Returns 0, ERR_CORRUPT (a note that is none of ours), ERR_LIMIT, ERR_NO_MEMORY or
@@ -69,11 +77,11 @@ int notes_write(struct notes *notes, struct queue_producer *producer, uint64_t t
 /* Appends the cursors that have changed, the same. */
 int notes_write_cursors(struct notes *notes, struct queue_producer *producer, uint64_t token);
 
-/* What the owner holds: calls `put` for each identifier of each session that he has taken over. */
+/* What the owner holds: calls `put` for each identifier of each session that he has taken over whose message is durable. */
 typedef int notes_put(void *context, uint64_t session, uint16_t packet_id);
 typedef int notes_each(void *owner, notes_put *put, void *context);
 
-/* Appends a checkpoint; the token comes back when it is durable. */
+/* Appends a checkpoint; the token comes back when it is durable, and not before may there be another. */
 int notes_checkpoint(struct notes *notes, struct queue *queue, struct queue_producer *producer, notes_each *each, void *owner,
                      uint64_t token);
 

@@ -61,7 +61,7 @@ struct link {
     enum link_state state;
     uint32_t generation; /* of the connection */
     bool clean;          /* the next connection begins without what the broker has kept */
-    bool subscribed;
+    bool subscribed, shared;
     bool paused; /* not read from: the disk is behind */
     bool dirty;
     uint64_t next_ns; /* IDLE: not before; on the way to OPEN: not later */
@@ -121,7 +121,7 @@ struct ingest {
     struct random_source random;
     bool needs_submit, holding;                   /* something was appended; links are paused */
     uint64_t completions_first, completions_next; /* of `completions` */
-    struct completion *completions;               /* ring: PUBCOMPs whose release is on its way to the disk */
+    struct completion *completions;               /* ring: what waits until identifiers are given back on disk */
     size_t completion_size;                       /* a power of two */
     unsigned completions_open;                    /* of this turn, not yet with a note */
     bool checkpointing, settled;                  /* one is on its way; the first is durable */
@@ -135,9 +135,9 @@ struct ingest {
 };
 
 struct completion {
-    uint16_t link, packet_id;
+    uint16_t link;
+    uint16_t packet_id; /* 0: of the whole session, and its subscriptions may be made now */
     uint32_t generation;
-    uint8_t reason;
 };
 
 static inline void ingest_count(_Atomic uint64_t *counter, uint64_t more)
