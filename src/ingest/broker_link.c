@@ -35,7 +35,8 @@ static int make_sessions(struct link *link)
     link->sessions = calloc(ingest->broker_count, sizeof *link->sessions);
     link->session_keys = calloc(ingest->broker_count, sizeof *link->session_keys);
     link->session_lives = calloc(ingest->broker_count, sizeof *link->session_lives);
-    if (!link->sessions || !link->session_keys || !link->session_lives)
+    link->contents = calloc(ingest->broker_count, sizeof *link->contents);
+    if (!link->sessions || !link->session_keys || !link->session_lives || !link->contents)
         return ERR_NO_MEMORY;
     struct mqtt_session_limits limits = {
         .packet_size_max = ingest->options.packet_size_max,
@@ -77,6 +78,9 @@ void broker_link_destroy(struct link *link)
         return;
     for (size_t i = 0; link->sessions && i < link->ingest->broker_count; i++)
         mqtt_session_fini(&link->sessions[i]);
+    for (size_t i = 0; link->contents && i < link->ingest->broker_count; i++)
+        free(link->contents[i]);
+    free(link->contents);
     free(link->sessions);
     free(link->session_keys);
     free(link->session_lives);
@@ -116,7 +120,7 @@ static void end(struct link *link)
     buffer_shrink(&link->out, INGEST_READ_SIZE);
     mqtt_session_disconnected(broker_link_session(link));
     link->state = LINK_IDLE;
-    link->subscribed = link->paused = false;
+    link->in_use = link->paused = false;
     link->generation++;
 }
 
@@ -124,7 +128,7 @@ void broker_link_close(struct link *link, bool goodbye)
 {
     if (link->state == LINK_IDLE)
         return;
-    bool was_open = link->state == LINK_OPEN;
+    bool was_open = link->state == LINK_OPEN, in_use = link->in_use;
     if (goodbye && was_open && link->socket && !link->socket->writing) {
         mqtt_disconnect_encode(&link->out, broker_link_session(link)->version, 0);
         uv_buf_t part = uv_buf_init((char *)link->out.data, (unsigned)link->out.length);
@@ -132,7 +136,7 @@ void broker_link_close(struct link *link, bool goodbye)
     }
     end(link);
     link->next_ns = link->ingest->now_ns;
-    ingest_link_ended(link, was_open, false, NULL);
+    ingest_link_ended(link, was_open, in_use, false, NULL);
 }
 
 void broker_link_fail(struct link *link, bool refused, const char *format, ...)
@@ -145,12 +149,12 @@ void broker_link_fail(struct link *link, bool refused, const char *format, ...)
     vsnprintf(why, sizeof why, format, arguments);
     va_end(arguments);
     struct ingest *ingest = link->ingest;
-    bool was_open = link->state == LINK_OPEN;
+    bool was_open = link->state == LINK_OPEN, in_use = link->in_use;
     if (was_open && ingest->now_ns - link->opened_ns > INGEST_STABLE_NS)
         link->backoff.failures = 0;
     end(link);
     link->next_ns = ingest->now_ns + backoff_next(&link->backoff, &ingest->options.backoff, &ingest->random);
-    ingest_link_ended(link, was_open, refused, why);
+    ingest_link_ended(link, was_open, in_use, refused, why);
 }
 
 /* ---- packets in ---- */

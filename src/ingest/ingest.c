@@ -34,7 +34,6 @@ static void set_trouble(struct ingest *ingest, struct broker *broker, const char
 
 void ingest_link_opened(struct link *link)
 {
-    struct ingest *ingest = link->ingest;
     struct broker *broker = broker_link_broker(link);
     breaker_succeeded(&broker->breaker);
     ingest_breaker_note(broker);
@@ -42,19 +41,29 @@ void ingest_link_opened(struct link *link)
         broker_link_close(link, true);
         return;
     }
-    set_trouble(ingest, broker, "");
+    link->after_outage = link->outages != broker->outages;
+    link->outages = broker->outages;
     ingest_count(&broker->connects, 1);
+}
+
+void ingest_link_in_use(struct link *link)
+{
+    struct broker *broker = broker_link_broker(link);
+    if (link->in_use)
+        return;
+    link->in_use = true;
+    set_trouble(link->ingest, broker, "");
     if (atomic_fetch_add(&broker->connected, 1) == 0)
         diagnostics(DIAGNOSTICS_INFO, "ingest", "connected to broker %s as %s (MQTT %s)", broker->name, link->client_id,
                     broker_link_session(link)->version == MQTT_VERSION_5_0 ? "5.0" : "3.1.1");
 }
 
-void ingest_link_ended(struct link *link, bool was_open, bool refused, const char *why)
+void ingest_link_ended(struct link *link, bool was_open, bool was_in_use, bool refused, const char *why)
 {
     struct ingest *ingest = link->ingest;
     struct broker *broker = broker_link_broker(link);
-    if (was_open && link->role != LINK_PROBE)
-        atomic_fetch_sub(&broker->connected, 1);
+    if (was_in_use && atomic_fetch_sub(&broker->connected, 1) == 1)
+        broker->outages++;
     if (!why) { /* our own doing */
         if (!was_open)
             breaker_gave_up(&broker->breaker);

@@ -8,23 +8,32 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/diagnostics.h"
 #include "base/error.h"
 #include "base/hash.h"
 #include "ingest/filters.h"
 #include "ingest/parts.h"
 #include "mqtt/topic.h"
 
-enum { ID_SUBSCRIBE = 1, ID_UNSUBSCRIBE = 2, FILTER_MAX = 1100, ACKNOWLEDGEMENT_SIZE = 4 };
+enum { ID_SUBSCRIBE = 1, ID_UNSUBSCRIBE = 2, ID_ASK = 3, FILTER_MAX = 1100, ACKNOWLEDGEMENT_SIZE = 4 };
 
 static const char shared_form[] = "$share/%s/%s";
+static const char topic_version[] = "$SYS/broker/version", name_of_mosquitto[] = "mosquitto version";
 
-static bool is_shared(const struct link *link, bool available)
+static bool may_share(const struct link *link)
 {
-    const struct ingest *ingest = link->ingest;
-    const struct broker *broker = &ingest->brokers[link->broker];
-    if (ingest->options.connection_count == 1 || broker->unshared || ingest->options.sharing == INGEST_SHARED_NEVER)
-        return false;
-    return ingest->options.sharing == INGEST_SHARED_ALWAYS || (broker->version == MQTT_VERSION_5_0 && available);
+    const struct ingest_options *options = &link->ingest->options;
+    const struct broker *broker = &link->ingest->brokers[link->broker];
+    return options->connection_count > 1 && options->sharing == INGEST_SHARED_AUTO && broker->version == MQTT_VERSION_5_0 &&
+           link->shareable;
+}
+
+static bool is_shared(const struct link *link)
+{
+    const struct ingest_options *options = &link->ingest->options;
+    if (options->sharing == INGEST_SHARED_ALWAYS)
+        return options->connection_count > 1;
+    return may_share(link) && link->ingest->brokers[link->broker].sharing == BROKER_SHARES;
 }
 
 /* ---- subscribing ---- */
@@ -71,7 +80,8 @@ static int subscribe(struct link *link, bool shared)
         entries[count].filter = filter_slice(texts[count], ingest, i, shared);
         count++;
     }
-    link->subscribed = count == 0;
+    if (count == 0)
+        ingest_link_in_use(link);
     return count ? mqtt_subscribe_encode(&link->out, broker_link_session(link)->version, ID_SUBSCRIBE, entries, count) : 0;
 }
 
@@ -94,38 +104,100 @@ static int push_completion(struct ingest *ingest, struct completion completion)
     return 0;
 }
 
-void intake_connected(struct link *link, const struct mqtt_connack *connack)
+static void begin(struct link *link)
 {
     struct ingest *ingest = link->ingest;
-    bool shared = is_shared(link, connack->properties.shared_subscription_available);
     int error;
-    link->shared = shared;
-    if (connack->session_present) {
-        error = unsubscribe_others(link, shared);
-        error = error ? error : subscribe(link, shared);
-        broker_link_mark_dirty(link);
+    link->shared = is_shared(link);
+    if (link->kept) {
+        error = unsubscribe_others(link, link->shared);
+        error = error ? error : subscribe(link, link->shared);
     } else {
-        /* What was on its way to the disk under identifiers of the old session is acknowledged to nobody. That the old ones mean nothing
-         * any more must be on disk before there are new ones, so before anything is subscribed to. */
-        link->session_lives[link->broker]++;
+        /* That the identifiers of the old session mean nothing any more must be on disk before there are new ones, so before anything is
+         * subscribed to. */
         struct completion completion = {.link = (uint16_t)link->index, .generation = link->generation};
         error = notes_release(&ingest->notes, link->session_keys[link->broker], 0);
         error = error ? error : push_completion(ingest, completion);
     }
+    broker_link_mark_dirty(link);
     if (error)
         broker_link_fail(link, false, "%s", error_text(error));
+}
+
+/* A Mosquitto says in a retained message that it is one. The answer to the ping behind the question tells that there was no answer to it.
+ */
+static void ask(struct link *link)
+{
+    struct mqtt_session *session = broker_link_session(link);
+    struct mqtt_subscription version = {.filter = {(const uint8_t *)topic_version, sizeof topic_version - 1}};
+    int error = mqtt_subscribe_encode(&link->out, session->version, ID_ASK, &version, 1);
+    error = error ? error : mqtt_session_ping(session, link->ingest->now_ns, &link->out);
+    link->asking = true;
+    broker_link_mark_dirty(link);
+    if (error)
+        broker_link_fail(link, false, "%s", error_text(error));
+}
+
+static bool is_answer(const struct link *link, const struct mqtt_publish *publish)
+{
+    return link->asking && publish->topic.length == sizeof topic_version - 1 &&
+           memcmp(publish->topic.data, topic_version, sizeof topic_version - 1) == 0;
+}
+
+static void on_answer(struct link *link, const struct mqtt_publish *publish)
+{
+    struct broker *broker = broker_link_broker(link);
+    size_t length = sizeof name_of_mosquitto - 1;
+    if (publish->payload.length < length || memcmp(publish->payload.data, name_of_mosquitto, length) != 0)
+        return;
+    if (broker->sharing == BROKER_UNKNOWN)
+        diagnostics(DIAGNOSTICS_INFO, "ingest",
+                    "broker %s is a Mosquitto, which forgets shared subscriptions when it restarts: each filter is given to one connection "
+                    "instead (see ingest.shared)",
+                    broker->name);
+    broker->sharing = BROKER_FORGETS;
+}
+
+static void on_pong(struct link *link)
+{
+    if (!link->asking)
+        return;
+    struct broker *broker = broker_link_broker(link);
+    struct mqtt_slice version = {(const uint8_t *)topic_version, sizeof topic_version - 1};
+    link->asking = false;
+    if (broker->sharing == BROKER_UNKNOWN)
+        broker->sharing = BROKER_SHARES;
+    if (mqtt_unsubscribe_encode(&link->out, broker_link_session(link)->version, ID_ASK, &version, 1))
+        broker_link_fail(link, false, "%s", error_text(ERR_NO_MEMORY));
+    else
+        begin(link);
+}
+
+void intake_connected(struct link *link, const struct mqtt_connack *connack)
+{
+    link->kept = connack->session_present;
+    link->shareable = connack->properties.shared_subscription_available;
+    link->asking = false;
+    if (!link->kept)
+        link->session_lives[link->broker]++; /* what is on its way to the disk under its identifiers is acknowledged to nobody */
+    if (may_share(link) && broker_link_broker(link)->sharing == BROKER_UNKNOWN)
+        ask(link);
+    else
+        begin(link);
 }
 
 static void on_suback(struct link *link, const struct mqtt_suback *suback)
 {
     struct broker *broker = broker_link_broker(link);
     bool shared = link->shared;
+    if (suback->packet_id != ID_SUBSCRIBE)
+        return;
     for (uint32_t i = 0; i < suback->codes.length; i++) {
         uint8_t code = suback->codes.data[i];
         if (code < 0x80)
             continue;
         if (shared && link->ingest->options.sharing == INGEST_SHARED_AUTO && (code == 0x9e || code == 0x80)) {
-            broker->unshared = true;
+            broker->sharing = BROKER_REFUSES;
             broker_link_fail(link, false, "it refuses shared subscriptions; each filter is given to one connection instead");
             return;
         }
@@ -133,7 +205,7 @@ static void on_suback(struct link *link, const struct mqtt_suback *suback)
                          code);
         return;
     }
-    link->subscribed = true;
+    ingest_link_in_use(link);
 }
 
 /* ---- messages ---- */
@@ -182,6 +254,22 @@ static int append(struct link *link, const struct mqtt_publish *publish, const s
     return error;
 }
 
+/* Whether a QoS 2 message is the same in every byte as what came last under its identifier, which it is from now on. */
+static bool is_same_content(struct link *link, const struct mqtt_publish *publish)
+{
+    uint64_t **contents = &link->contents[link->broker];
+    if (!*contents)
+        *contents = calloc((size_t)UINT16_MAX + 1, sizeof **contents);
+    if (!*contents)
+        return false;
+    uint64_t hash = hash_bytes(publish->topic.data, publish->topic.length, 1);
+    hash = hash_bytes(publish->properties_raw.data, publish->properties_raw.length, hash);
+    hash = hash_bytes(publish->payload.data, publish->payload.length, hash) | 1;
+    bool same = (*contents)[publish->packet_id] == hash;
+    (*contents)[publish->packet_id] = hash;
+    return same;
+}
+
 /* False: the disk is behind. */
 static bool on_publish(struct link *link, const struct mqtt_publish *publish)
 {
@@ -190,12 +278,24 @@ static bool on_publish(struct link *link, const struct mqtt_publish *publish)
         mqtt_session_forget(broker_link_session(link), publish);
         return false;
     }
+    if (is_answer(link, publish)) {
+        on_answer(link, publish);
+        return true;
+    }
     ingest_count(&ingest->counters.received[publish->qos], 1);
     const char *topic = (const char *)publish->topic.data;
     if (ingest->options.skip && ingest->options.skip(ingest->options.context, topic, publish->topic.length)) {
         ingest_count(&ingest->counters.skipped, 1);
         if (publish->qos)
             acknowledge(link, publish->qos, publish->packet_id);
+        return true;
+    }
+    /* A broker that was killed may come back with an older state than it had, and send again what it had been told was complete. All that
+     * is left to know such a message by is its content. */
+    bool same = publish->qos == 2 && is_same_content(link, publish);
+    if (same && publish->dup && link->after_outage) {
+        ingest_count(&ingest->counters.repeated, 1);
+        acknowledge(link, 2, publish->packet_id);
         return true;
     }
     struct message message = {
@@ -289,21 +389,36 @@ void intake_durable(struct ingest *ingest, uint64_t token)
     }
 }
 
+/* The same identifier again. Where such a broker has given it to another message meanwhile, that is a new one. */
+static bool on_repeat(struct link *link, struct mqtt_event *event)
+{
+    const uint64_t *contents = link->contents[link->broker];
+    bool known = link->after_outage && event->recorded && contents && contents[event->publish.packet_id];
+    if (known && !is_same_content(link, &event->publish)) {
+        mqtt_session_reused(broker_link_session(link), event->publish.packet_id);
+        return on_publish(link, &event->publish);
+    }
+    ingest_count(&link->ingest->counters.repeated, 1);
+    if (event->recorded)
+        answer(link, MQTT_PUBREC, event->publish.packet_id, 0);
+    return true;
+}
+
 bool intake_event(struct link *link, struct mqtt_event *event)
 {
     switch (event->type) {
     case MQTT_EVENT_PUBLISH:
         return on_publish(link, &event->publish);
     case MQTT_EVENT_REPEAT:
-        ingest_count(&link->ingest->counters.repeated, 1);
-        if (event->recorded)
-            answer(link, MQTT_PUBREC, event->publish.packet_id, 0);
-        return true;
+        return on_repeat(link, event);
     case MQTT_EVENT_PUBREL:
         on_pubrel(link, event);
         return true;
     case MQTT_EVENT_SUBACK:
         on_suback(link, &event->suback);
+        return true;
+    case MQTT_EVENT_PONG:
+        on_pong(link);
         return true;
     default: /* answers to what is not awaited */
         return true;

@@ -142,6 +142,8 @@ void outflow_connected(struct ingest *ingest, const struct mqtt_connack *connack
     mqtt_session_forget_sent(broker_link_session(link), id_of(out->cursor->completed));
     if (view_from(ingest, out->cursor->completed))
         broker_link_fail(link, false, "the results cannot be read");
+    else
+        ingest_link_in_use(link);
 }
 
 /* ---- acknowledgements ---- */

@@ -30,14 +30,23 @@ enum {
 
 #define INGEST_STABLE_NS UINT64_C(5000000000) /* a connection that lasted so long was a good one */
 
+/* What is known of a broker's shared subscriptions. */
+enum broker_sharing {
+    BROKER_UNKNOWN,
+    BROKER_SHARES,
+    BROKER_FORGETS, /* them when it restarts, so that until we are back nobody gets what is published */
+    BROKER_REFUSES
+};
+
 struct broker {
     struct ingest_broker options;
     char name[INGEST_NAME_MAX];
     uint64_t key;    /* of the name; never 0 */
     uint8_t version; /* to be spoken */
-    bool unshared;   /* it has refused shared subscriptions */
+    enum broker_sharing sharing;
+    uint32_t outages; /* how often the last connection to it was lost */
     struct breaker breaker;
-    _Atomic uint32_t connected;          /* links that are open */
+    _Atomic uint32_t connected;          /* links that are in use */
     _Atomic int breaker_state;           /* of the breaker, for who asks */
     _Atomic uint64_t connects, failures; /* since the start */
     char trouble[INGEST_TEXT_MAX];       /* under ingest->lock: what went wrong last; empty: nothing since the last success */
@@ -56,13 +65,19 @@ struct link {
     char client_id[INGEST_ID_MAX];
     struct mqtt_session *sessions; /* [broker_count] */
     uint64_t *session_keys;        /* [broker_count]: name of the session, for origins */
-    uint32_t *session_lives;       /* [broker_count]: how often the broker had forgotten the session */
-    unsigned broker;               /* that it is at, or is trying */
+    uint64_t **contents;     /* [broker_count]: hash of what came last under each packet identifier of QoS 2; NULL until there is one */
+    uint32_t outages;        /* of the broker, when it was connected to last */
+    bool after_outage;       /* this connection is the first since the broker was away */
+    uint32_t *session_lives; /* [broker_count]: how often the broker had forgotten the session */
+    unsigned broker;         /* that it is at, or is trying */
     enum link_state state;
     uint32_t generation; /* of the connection */
     bool clean;          /* the next connection begins without what the broker has kept */
-    bool subscribed, shared;
-    bool paused; /* not read from: the disk is behind */
+    bool in_use;         /* what it is there for has begun: it is subscribed, or may publish */
+    bool shared;
+    bool kept, shareable; /* the broker has kept the session; it says that it has shared subscriptions */
+    bool asking;          /* what broker it is */
+    bool paused;          /* not read from: the disk is behind */
     bool dirty;
     uint64_t next_ns; /* IDLE: not before; on the way to OPEN: not later */
     uint64_t opened_ns;
@@ -194,7 +209,8 @@ bool outflow_is_idle(const struct ingest *ingest); /* everything is acknowledged
 
 /* ingest.c */
 void ingest_link_opened(struct link *link); /* CONNACK has come */
-void ingest_link_ended(struct link *link, bool was_open, bool refused, const char *why);
+void ingest_link_in_use(struct link *link); /* and all that was to be done behind it is done */
+void ingest_link_ended(struct link *link, bool was_open, bool was_in_use, bool refused, const char *why);
 void ingest_breaker_note(struct broker *broker);
 
 #endif

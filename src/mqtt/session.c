@@ -139,6 +139,14 @@ void mqtt_session_recorded(struct mqtt_session *session, uint16_t id)
     session->inbound_recorded++;
 }
 
+void mqtt_session_reused(struct mqtt_session *session, uint16_t id)
+{
+    assert(mqtt_session_inbound(session, id) == MQTT_INBOUND_RECORDED);
+    mqtt_id_map_put(&session->inbound, id, MQTT_INBOUND_RECEIVED);
+    session->inbound_recorded--;
+    session->inbound_unacknowledged++;
+}
+
 void mqtt_session_forget(struct mqtt_session *session, const struct mqtt_publish *publish)
 {
     if (publish->qos == 2)
@@ -226,7 +234,8 @@ static int take_publish(struct mqtt_session *session, const struct mqtt_frame *f
             return 0;
         }
     }
-    if (five && session->inbound_unacknowledged + session->inbound_recorded >= session->limits.receive_maximum)
+    if (five && session->role == MQTT_ROLE_SERVER &&
+        session->inbound_unacknowledged + session->inbound_recorded >= session->limits.receive_maximum)
         return ERR_RECEIVE_MAXIMUM;
     if (publish->qos == 2 && mqtt_id_map_put(&session->inbound, publish->packet_id, MQTT_INBOUND_RECEIVED))
         return ERR_NO_MEMORY;

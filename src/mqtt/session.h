@@ -136,7 +136,7 @@ void mqtt_session_fini(struct mqtt_session *session);
  *   ERR_PACKET_TOO_LARGE      above limits.packet_size_max, known before the body has arrived
  *   ERR_QOS_NOT_SUPPORTED     above limits.qos_max
  *   ERR_RETAIN_NOT_SUPPORTED  MQTT 5 only
- *   ERR_RECEIVE_MAXIMUM       MQTT 5 only: more publishes of QoS 1 and 2 without PUBACK or PUBCOMP than announced
+ *   ERR_RECEIVE_MAXIMUM       a server, MQTT 5 only: more publishes of QoS 1 and 2 without PUBACK or PUBCOMP than announced
  *   ERR_NO_MEMORY             (not class PEER) for what QoS 2 and topic aliases have to remember
  *   ERR_TOPIC_ALIAS           above limits.topic_alias_max
  *   ERR_AUTHENTICATION_METHOD CONNECT with an authentication method */
@@ -166,6 +166,9 @@ static inline void mqtt_session_acknowledged(struct mqtt_session *session)
 
 /* PUBREC was sent for a received QoS 2 publish. */
 void mqtt_session_recorded(struct mqtt_session *session, uint16_t id);
+
+/* What came as REPEAT of a recorded message is known to be another one: it is taken as new. */
+void mqtt_session_reused(struct mqtt_session *session, uint16_t id);
 
 /* A publish is as good as never received: it will be offered again, or was refused by a PUBACK or PUBREC of 0x80 and above. */
 void mqtt_session_forget(struct mqtt_session *session, const struct mqtt_publish *publish);

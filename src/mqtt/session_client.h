@@ -7,7 +7,8 @@
  *   mqtt_session_disconnected                 the connection is gone, for whatever reason
  *
  * A session that the server has kept goes on where it was: identifiers of QoS 2 messages that were received, and of all messages that were
- * sent, keep their state. The server sends again what we have not answered, which comes out as REPEAT or as a new PUBLISH of QoS 1; what we
+ * sent, keep their state. A server that sends more than the receive maximum is not refused: after a crash some count wrong, and would for
+ * ever. The server sends again what we have not answered, which comes out as REPEAT or as a new PUBLISH of QoS 1; what we
  * have sent and it has not answered is the owner's to send again (mqtt_session_outbound says what is missing: a PUBLISH with its DUP flag,
  * or a PUBREL), in the order of the identifiers, before anything new. When the server has kept nothing, nothing is remembered here
  * either. */

@@ -55,7 +55,6 @@ static void on_connack(struct mqtt_session *session, const struct mqtt_connack *
 static void on_publish(struct mqtt_session *session, const struct habits *habits, const struct mqtt_publish *publish)
 {
     PROMISE(session->state == MQTT_SESSION_ACTIVE && !publish->topic_alias);
-    PROMISE(habits->version != MQTT_VERSION_5_0 || session->inbound_unacknowledged + session->inbound_recorded <= RECEIVE_MAXIMUM);
     if (publish->qos == 2) {
         PROMISE(inbound[publish->packet_id] == MQTT_INBOUND_NONE);
         inbound[publish->packet_id] = MQTT_INBOUND_RECEIVED;
