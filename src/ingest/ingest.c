@@ -41,8 +41,8 @@ void ingest_link_opened(struct link *link)
         broker_link_close(link, true);
         return;
     }
-    link->after_outage = link->outages != broker->outages;
-    link->outages = broker->outages;
+    link->after_outage = link->outages[link->broker] != broker->outages;
+    link->outages[link->broker] = broker->outages;
     ingest_count(&broker->connects, 1);
 }
 

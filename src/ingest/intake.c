@@ -36,6 +36,37 @@ static bool is_shared(const struct link *link)
     return may_share(link) && link->ingest->brokers[link->broker].sharing == BROKER_SHARES;
 }
 
+/* ---- contents ---- */
+
+static uint64_t content_of(const struct mqtt_publish *publish)
+{
+    uint64_t hash = hash_bytes(publish->topic.data, publish->topic.length, 1);
+    hash = hash_bytes(publish->properties_raw.data, publish->properties_raw.length, hash);
+    return hash_bytes(publish->payload.data, publish->payload.length, hash) | 1;
+}
+
+/* Of what came last under a packet identifier of QoS 2; 0: nothing is known. */
+static uint64_t last_content(const struct link *link, uint16_t packet_id)
+{
+    const uint64_t *contents = link->contents[link->broker];
+    return contents ? contents[packet_id] : 0;
+}
+
+static void note_content(struct link *link, uint16_t packet_id, uint64_t content)
+{
+    uint64_t **contents = &link->contents[link->broker];
+    if (!*contents)
+        *contents = calloc((size_t)UINT16_MAX + 1, sizeof **contents);
+    if (*contents)
+        (*contents)[packet_id] = content;
+}
+
+static void forget_contents(struct link *link)
+{
+    free(link->contents[link->broker]);
+    link->contents[link->broker] = NULL;
+}
+
 /* ---- subscribing ---- */
 
 static struct mqtt_slice filter_slice(char text[FILTER_MAX], const struct ingest *ingest, size_t filter, bool shared)
@@ -178,8 +209,10 @@ void intake_connected(struct link *link, const struct mqtt_connack *connack)
     link->kept = connack->session_present;
     link->shareable = connack->properties.shared_subscription_available;
     link->asking = false;
-    if (!link->kept)
+    if (!link->kept) {
         link->session_lives[link->broker]++; /* what is on its way to the disk under its identifiers is acknowledged to nobody */
+        forget_contents(link);
+    }
     if (may_share(link) && broker_link_broker(link)->sharing == BROKER_UNKNOWN)
         ask(link);
     else
@@ -254,22 +287,6 @@ static int append(struct link *link, const struct mqtt_publish *publish, const s
     return error;
 }
 
-/* Whether a QoS 2 message is the same in every byte as what came last under its identifier, which it is from now on. */
-static bool is_same_content(struct link *link, const struct mqtt_publish *publish)
-{
-    uint64_t **contents = &link->contents[link->broker];
-    if (!*contents)
-        *contents = calloc((size_t)UINT16_MAX + 1, sizeof **contents);
-    if (!*contents)
-        return false;
-    uint64_t hash = hash_bytes(publish->topic.data, publish->topic.length, 1);
-    hash = hash_bytes(publish->properties_raw.data, publish->properties_raw.length, hash);
-    hash = hash_bytes(publish->payload.data, publish->payload.length, hash) | 1;
-    bool same = (*contents)[publish->packet_id] == hash;
-    (*contents)[publish->packet_id] = hash;
-    return same;
-}
-
 /* False: the disk is behind. */
 static bool on_publish(struct link *link, const struct mqtt_publish *publish)
 {
@@ -292,8 +309,8 @@ static bool on_publish(struct link *link, const struct mqtt_publish *publish)
     }
     /* A broker that was killed may come back with an older state than it had, and send again what it had been told was complete. All that
      * is left to know such a message by is its content. */
-    bool same = publish->qos == 2 && is_same_content(link, publish);
-    if (same && publish->dup && link->after_outage) {
+    uint64_t content = publish->qos == 2 ? content_of(publish) : 0;
+    if (publish->qos == 2 && publish->dup && link->after_outage && content == last_content(link, publish->packet_id)) {
         ingest_count(&ingest->counters.repeated, 1);
         acknowledge(link, 2, publish->packet_id);
         return true;
@@ -314,6 +331,8 @@ static bool on_publish(struct link *link, const struct mqtt_publish *publish)
         broker_link_fail(link, false, "a message of %u bytes could not be taken: %s", publish->payload.length, error_text(error));
         return true;
     }
+    if (publish->qos == 2)
+        note_content(link, publish->packet_id, content);
     if (publish->qos && ingest->options.acknowledge_at_once)
         acknowledge(link, publish->qos, publish->packet_id);
     if (ingest->options.deliver)
@@ -392,9 +411,8 @@ void intake_durable(struct ingest *ingest, uint64_t token)
 /* The same identifier again. Where such a broker has given it to another message meanwhile, that is a new one. */
 static bool on_repeat(struct link *link, struct mqtt_event *event)
 {
-    const uint64_t *contents = link->contents[link->broker];
-    bool known = link->after_outage && event->recorded && contents && contents[event->publish.packet_id];
-    if (known && !is_same_content(link, &event->publish)) {
+    uint64_t last = last_content(link, event->publish.packet_id);
+    if (link->after_outage && event->recorded && last && last != content_of(&event->publish)) {
         mqtt_session_reused(broker_link_session(link), event->publish.packet_id);
         return on_publish(link, &event->publish);
     }

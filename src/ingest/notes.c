@@ -93,9 +93,15 @@ static int read_cursor(struct notes *notes, const uint64_t words[CURSOR_WORDS])
 
 static int read_checkpoint(struct notes *notes, const uint64_t *words, size_t count)
 {
-    if (count < CHECKPOINT_HEAD_WORDS || words[0] != NOTES_VERSION || words[1] == 0 || words[5] > NOTES_CURSORS_MAX ||
-        count < CHECKPOINT_HEAD_WORDS + words[5] * CURSOR_WORDS || (count - CHECKPOINT_HEAD_WORDS - words[5] * CURSOR_WORDS) % HELD_WORDS)
-        return words[0] == NOTES_VERSION || count < 1 ? ERR_CORRUPT : ERR_FORMAT_VERSION;
+    if (count == 0)
+        return ERR_CORRUPT;
+    if (words[0] != NOTES_VERSION)
+        return ERR_FORMAT_VERSION;
+    if (count < CHECKPOINT_HEAD_WORDS || words[1] == 0 || words[5] > NOTES_CURSORS_MAX)
+        return ERR_CORRUPT;
+    size_t cursors_end = CHECKPOINT_HEAD_WORDS + words[5] * CURSOR_WORDS;
+    if (count < cursors_end || (count - cursors_end) % HELD_WORDS)
+        return ERR_CORRUPT;
     struct notes_held *before, *next;
     HASH_ITER(hh, notes->held, before, next)
     before->taken = 0; /* what was given back stays known: messages behind the places may be older than that */

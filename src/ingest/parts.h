@@ -65,11 +65,11 @@ struct link {
     char client_id[INGEST_ID_MAX];
     struct mqtt_session *sessions; /* [broker_count] */
     uint64_t *session_keys;        /* [broker_count]: name of the session, for origins */
-    uint64_t **contents;     /* [broker_count]: hash of what came last under each packet identifier of QoS 2; NULL until there is one */
-    uint32_t outages;        /* of the broker, when it was connected to last */
-    bool after_outage;       /* this connection is the first since the broker was away */
-    uint32_t *session_lives; /* [broker_count]: how often the broker had forgotten the session */
-    unsigned broker;         /* that it is at, or is trying */
+    uint64_t **contents; /* [broker_count]: hash of what came last under each packet identifier of QoS 2; NULL until there is one */
+    uint32_t outages[INGEST_BROKERS_MAX]; /* of each broker, when it was connected to last */
+    bool after_outage;                    /* this connection is the first since the broker was away */
+    uint32_t *session_lives;              /* [broker_count]: how often the broker had forgotten the session */
+    unsigned broker;                      /* that it is at, or is trying */
     enum link_state state;
     uint32_t generation; /* of the connection */
     bool clean;          /* the next connection begins without what the broker has kept */
