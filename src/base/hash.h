@@ -1,4 +1,5 @@
-/* The one hash of keys: XXH3, 64 bits. Not for secrets, and not stored on disk by its callers. */
+/* The one hash of keys: XXH3, 64 bits. Not for secrets. On disk it stands in the notes of ingest/notes.h alone, as the name of
+ * a session or of a way out. */
 #ifndef BASE_HASH_H
 #define BASE_HASH_H
 

@@ -293,6 +293,10 @@ static void act(struct connection *connection, struct mqtt_event *event, uint64_
     case MQTT_EVENT_ERROR:
         on_error(connection, event->error);
         break;
+    case MQTT_EVENT_CONNACK: /* these four only a client gets */
+    case MQTT_EVENT_SUBACK:
+    case MQTT_EVENT_UNSUBACK:
+    case MQTT_EVENT_PONG:
     case MQTT_EVENT_NEED_MORE:
         break;
     }

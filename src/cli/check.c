@@ -9,6 +9,7 @@
 #include "base/terminal.h"
 #include "cli/command.h"
 #include "cli/server_access.h"
+#include "cli/server_ingest.h"
 #include "cli/server_transports.h"
 #include "config/settings.h"
 
@@ -102,6 +103,8 @@ int check_configuration(const struct config_sources *sources, bool json)
         loaded = server_access_check(&config, &problems);
     if (!loaded)
         server_transports_check(&config, &problems);
+    if (!loaded)
+        server_ingest_check(&config, &problems);
     if (!loaded && problems.errors)
         loaded = ERR_CONFIG;
     const struct config *good = loaded ? NULL : &config;

@@ -14,6 +14,7 @@
 #include "cli/reload.h"
 #include "cli/server.h"
 #include "cli/server_access.h"
+#include "cli/server_ingest.h"
 
 static int load(struct config *config, const struct config_sources *sources)
 {
@@ -22,6 +23,10 @@ static int load(struct config *config, const struct config_sources *sources)
     int error = config_load(config, sources, &problems);
     if (!error && (error = server_access_check(config, &problems)))
         config_fini(config);
+    if (!error && server_ingest_check(config, &problems)) {
+        config_fini(config);
+        error = ERR_CONFIG;
+    }
     if (!error)
         reload_set_diagnostics(config);
     problems_print(&problems, stderr);

@@ -24,6 +24,7 @@
 #include "cli/result_properties.h"
 #include "cli/server_access.h"
 #include "cli/server_file.h"
+#include "cli/server_ingest.h"
 #include "cli/server_transports.h"
 #include "config/value.h"
 #include "control/http.h"
@@ -38,16 +39,26 @@
 enum {
     SERVER_QUIESCE_MS = 5000,
     SERVER_DRAIN_MS = 15000,
-    SERVER_OUTCOMES_SEGMENT = 8 << 20,
+    SERVER_BOOKS_SEGMENT = 8 << 20,
     SERVER_RETAINED_SEGMENT = 8 << 20,
     SERVER_FILES_KEPT = HTTP_CONNECTIONS_MAX + 64, /* file descriptors that MQTT connections may not take */
     SERVER_FILES_SHARE = 4,                        /* where there are not so many: this part of them is for MQTT connections */
     SERVER_SUBSCRIPTIONS_MAX = 1000000
 };
 
-/* In the order in which a group becomes durable: a publish is acknowledged when it is in the last of its streams. */
-enum stream_index { STREAM_RETAINED, STREAM_INGEST, STREAM_BUS, STREAM_RESULTS, STREAM_DEAD_LETTERS, STREAM_OUTCOMES, STREAM_COUNT };
-static const char *const stream_names[STREAM_COUNT] = {"retained", "ingest", "bus", "results", "dead-letters", "outcomes"};
+/* In the order in which a group becomes durable: a publish is acknowledged when it is in the last of its streams. The last two are books
+ * about the others. */
+enum stream_index {
+    STREAM_RETAINED,
+    STREAM_INGEST,
+    STREAM_BUS,
+    STREAM_RESULTS,
+    STREAM_DEAD_LETTERS,
+    STREAM_OUTCOMES,
+    STREAM_BROKERS,
+    STREAM_COUNT
+};
+static const char *const stream_names[STREAM_COUNT] = {"retained", "ingest", "bus", "results", "dead-letters", "outcomes", "brokers"};
 
 enum server_state { SERVER_STARTING, SERVER_SERVING, SERVER_STOPPING };
 
@@ -61,6 +72,8 @@ struct server {
     struct queue *queue;
     struct access *access;
     struct bus *bus;
+    struct ingest *_Atomic ingest; /* NULL where there is no broker to connect to */
+    struct server_ingest other;    /* its options */
     struct stage *stage;
     struct pipeline *pipeline;
     struct http *http;
@@ -150,7 +163,9 @@ static void say_stream(struct journal_stream *stream, uint64_t since_ns)
 /* What the server keeps for itself is written again or summed up, and needs few bytes; retention is not for that. 0: as configured. */
 static uint64_t own_segment(unsigned stream)
 {
-    return stream == STREAM_OUTCOMES ? SERVER_OUTCOMES_SEGMENT : stream == STREAM_RETAINED ? SERVER_RETAINED_SEGMENT : 0;
+    return stream == STREAM_OUTCOMES || stream == STREAM_BROKERS ? SERVER_BOOKS_SEGMENT
+           : stream == STREAM_RETAINED                           ? SERVER_RETAINED_SEGMENT
+                                                                 : 0;
 }
 
 static int open_streams(struct server *server)
@@ -166,8 +181,8 @@ static int open_streams(struct server *server)
             .retention_size = own_segment(i) ? own_segment(i) : config->journal_retention_size,
             .retention_age_ns = own_segment(i) ? 0 : config_ns(config->journal_retention_age_s),
             .pack_from = i == STREAM_INGEST || i == STREAM_BUS || i == STREAM_DEAD_LETTERS ? config->journal_pack_from : 0,
-            .scribe = i >= STREAM_RESULTS, /* what waits for its PUBACK does not wait for those */
-            .guarded = i == STREAM_RETAINED || i == STREAM_INGEST || i == STREAM_OUTCOMES,
+            .scribe = i >= STREAM_RESULTS && i != STREAM_BROKERS, /* what waits for its PUBACK does not wait for those */
+            .guarded = i != STREAM_DEAD_LETTERS,
         };
         error = journal_stream_add(server->journal, &stream, &server->streams[i]);
         if (error)
@@ -181,7 +196,8 @@ static int open_streams(struct server *server)
 
 static void publish_result(void *context, const struct message *result)
 {
-    const struct server *server = context;
+    struct server *server = context;
+    ingest_wake(atomic_load(&server->ingest));
     if (!server->bus)
         return;
     struct message published = *result;
@@ -204,6 +220,7 @@ static int open_queue(struct server *server)
         .dead_letters = server->streams[STREAM_DEAD_LETTERS],
         .outcomes = server->streams[STREAM_OUTCOMES],
         .kept = server->streams[STREAM_BUS],
+        .noted = server->streams[STREAM_BROKERS],
         .publish = publish_result,
         .publish_context = server,
     };
@@ -276,6 +293,41 @@ static int start_bus(struct server *server)
     };
     server_transports_fill(config, &options);
     return bus_start(&server->bus, &options);
+}
+
+static bool skip_answers(void *context, const char *topic, size_t length)
+{
+    const struct server *server = context;
+    return server_ingest_skip(&server->other.topics, topic, length);
+}
+
+static void deliver_ingested(void *context, const struct message *message)
+{
+    const struct server *server = context;
+    bus_publish(server->bus, message);
+}
+
+/* Behind the bus, which is told of what arrives, and before the pipeline, whose results are published. */
+static int start_ingest(struct server *server)
+{
+    struct ingest_options *options = &server->other.options;
+    if (!server_ingest_options(server->config, &server->other)) {
+        for (int i = 0; i < QUEUE_CONTENT_COUNT; i++) /* nobody reads them from a place of his own */
+            server->queue->ops->hold(server->queue, (enum queue_content)i, UINT64_MAX);
+        return 0;
+    }
+    options->queue = server->queue;
+    options->skip = skip_answers;
+    options->deliver = deliver_ingested;
+    options->result_properties = result_properties_write;
+    options->context = server;
+    if (!options->results)
+        server->queue->ops->hold(server->queue, QUEUE_CONTENT_RESULTS, UINT64_MAX);
+    struct ingest *ingest;
+    int error = ingest_start(&ingest, options);
+    if (!error)
+        atomic_store(&server->ingest, ingest);
+    return error;
 }
 
 static void fill_pipeline(const struct config *config, struct pipeline_options *options)
@@ -563,6 +615,18 @@ static bool bus_ready(void *owner, struct buffer *text)
     return true;
 }
 
+static bool brokers_ready(void *owner, struct buffer *text)
+{
+    struct server *server = owner;
+    return ingest_ready(atomic_load(&server->ingest), text);
+}
+
+static int brokers_status(void *owner, struct buffer *json)
+{
+    struct server *server = owner;
+    return ingest_status(atomic_load(&server->ingest), json);
+}
+
 static bool pipeline_ready(void *owner, struct buffer *text)
 {
     const struct server *server = owner;
@@ -587,6 +651,10 @@ static int observe(struct server *server)
     error = error ? error : status_register("journal", journal_status, server);
     error = error ? error : probes_register("journal", journal_ready, server);
     error = error ? error : probes_register("bus", bus_ready, server);
+    if (atomic_load(&server->ingest)) {
+        error = error ? error : probes_register("ingest", brokers_ready, server);
+        error = error ? error : status_register("ingest", brokers_status, server);
+    }
     if (server->pipeline)
         error = error ? error : probes_register("pipeline", pipeline_ready, server);
     return error;
@@ -603,6 +671,8 @@ static void observe_no_more(struct server *server)
     status_unregister("journal");
     probes_unregister("journal");
     probes_unregister("bus");
+    probes_unregister("ingest");
+    status_unregister("ingest");
     probes_unregister("pipeline");
 }
 
@@ -625,6 +695,7 @@ int server_start(struct server **out, const struct config *config, struct reload
     error = error ? error : open_queue(server);
     atomic_store(&server->doing, "the last holes are read again");
     error = error ? error : start_bus(server);
+    error = error ? error : start_ingest(server);
     error = error ? error : start_pipeline(server);
     error = error ? error : serve_changes(server);
     error = error ? error : observe(server);
@@ -693,6 +764,9 @@ int server_stop(struct server *server)
     atomic_store(&server->trim.serving, false);
     if (server->has_file)
         server_file_remove(server->config->data_dir);
+    struct ingest *ingest = atomic_load(&server->ingest);
+    if (ingest)
+        ingest_quiesce(ingest, SERVER_QUIESCE_MS);
     if (server->bus)
         bus_quiesce(server->bus, SERVER_QUIESCE_MS);
     bool given_up = false;
@@ -712,6 +786,8 @@ int server_stop(struct server *server)
     http_stop(server->http);
     observe_no_more(server);
     dead_letters_close(server->dead.letters);
+    atomic_store(&server->ingest, NULL);
+    ingest_stop(ingest);
     bus_stop(server->bus);
     access_destroy(server->access);
     if (server->journal) {

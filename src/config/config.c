@@ -96,8 +96,9 @@ static bool store_items(struct loader *loader, enum config_setting setting, stru
     const struct settings_row *row = &settings_rows[setting];
     static const struct value_type item_type = {.kind = VALUE_TEXT, .form = VALUE_NOT_EMPTY};
     bool good = true;
-    if (count == 0 || count > CONFIG_LIST_MAX) {
-        MISTAKE(loader, whole, "`%s`: expected 1 to %d items", row->path, CONFIG_LIST_MAX);
+    size_t least = row->initial[0] != 0; /* a list that is empty by itself may be emptied */
+    if (count < least || count > CONFIG_LIST_MAX) {
+        MISTAKE(loader, whole, "`%s`: expected %zu to %d items", row->path, least, CONFIG_LIST_MAX);
         return false;
     }
     for (size_t i = 0; i < count; i++) {
@@ -264,8 +265,8 @@ static const char *kind_text(const struct yaml_tree_node *node)
 
 static void read_list(struct loader *loader, enum config_setting setting, const struct yaml_tree_node *list, struct config_origin origin)
 {
-    struct config_item items[CONFIG_LIST_MAX + 1];
-    struct place places[CONFIG_LIST_MAX + 1];
+    struct config_item items[CONFIG_LIST_MAX + 1] = {0};
+    struct place places[CONFIG_LIST_MAX + 1] = {0};
     struct buffer texts[CONFIG_LIST_MAX + 1];
     size_t count = 0;
     bool good = true;

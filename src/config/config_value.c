@@ -16,7 +16,7 @@ size_t config_list_split(const char *text, size_t length, struct config_item ite
 {
     size_t count = 0;
     const char *end = text + length;
-    while (count <= CONFIG_LIST_MAX) {
+    while (length && count <= CONFIG_LIST_MAX) {
         const char *comma = memchr(text, ',', (size_t)(end - text));
         const char *stop = comma ? comma : end;
         const char *first = text, *last = stop;

@@ -45,7 +45,8 @@
  *   48       topic, properties, payload; sources (u64 each, at the next multiple of 8)
  *
  * The sources are the offsets, in the stream that was consumed, of the records which this one answers: a result names the
- * messages of its hole, a dead letter names the message it was.
+ * messages of its hole, a dead letter names the message it was. A message that came from another broker has two words there instead,
+ * which say where it came from (queue/embedded_view.h).
  *
  * A packed payload is stored as a u32, its length as it was published, and behind it a zstd frame of that content; the lengths above are
  * those of what is stored. The checksums cover what is stored too, so a record is checked without unpacking it.

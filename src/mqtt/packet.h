@@ -194,6 +194,11 @@ struct mqtt_auth {
     struct mqtt_properties properties;
 };
 
+struct mqtt_suback { /* and UNSUBACK */
+    uint16_t packet_id;
+    struct mqtt_slice codes; /* a byte for each entry of the request; none in an UNSUBACK of 3.1.1 */
+};
+
 struct mqtt_connack {
     bool session_present;
     uint8_t reason; /* MQTT 5 reason code, or 3.1.1 return code as received */

@@ -8,11 +8,11 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "mqtt/session_client.h"
+#include "mqtt/session_parts.h"
 #include "mqtt/wire.h"
 
-enum { CONNECT_TIMEOUT_S = 10, PACKET_ID_COUNT = 65535, ID_NOT_FOUND = 0x92 };
-
-#define NS_PER_S UINT64_C(1000000000)
+enum { CONNECT_TIMEOUT_S = 10, ID_NOT_FOUND = 0x92 };
 
 void mqtt_session_init(struct mqtt_session *session, const struct mqtt_session_limits *limits, uint64_t now_ns)
 {
@@ -50,17 +50,6 @@ static void need(struct mqtt_event *event, size_t total_size)
 }
 
 /* ---- outgoing identifiers ---- */
-
-/* Identifiers from `from` on to `to`, in the order in which they are handed out. */
-static uint32_t id_distance(uint16_t from, uint16_t to)
-{
-    return to >= from ? (uint32_t)to - from : (uint32_t)to + PACKET_ID_COUNT - from;
-}
-
-static uint16_t id_after(uint16_t id, uint32_t steps)
-{
-    return (uint16_t)((id - 1u + steps) % PACKET_ID_COUNT + 1);
-}
 
 static uint32_t window_bit(const struct mqtt_session *session, uint32_t distance)
 {
@@ -150,6 +139,14 @@ void mqtt_session_recorded(struct mqtt_session *session, uint16_t id)
     session->inbound_recorded++;
 }
 
+void mqtt_session_reused(struct mqtt_session *session, uint16_t id)
+{
+    assert(mqtt_session_inbound(session, id) == MQTT_INBOUND_RECORDED);
+    mqtt_id_map_put(&session->inbound, id, MQTT_INBOUND_RECEIVED);
+    session->inbound_recorded--;
+    session->inbound_unacknowledged++;
+}
+
 void mqtt_session_forget(struct mqtt_session *session, const struct mqtt_publish *publish)
 {
     if (publish->qos == 2)
@@ -221,7 +218,7 @@ static int take_publish(struct mqtt_session *session, const struct mqtt_frame *f
     if (five) {
         if (publish->topic_alias && (error = use_alias(session, publish)))
             return error;
-        if (publish->has_subscription_identifier)
+        if (publish->has_subscription_identifier && session->role == MQTT_ROLE_SERVER)
             return ERR_PROTOCOL; /* only a server sends these */
         if (publish->retain && !session->limits.retain_available)
             return ERR_RETAIN_NOT_SUPPORTED;
@@ -237,7 +234,8 @@ static int take_publish(struct mqtt_session *session, const struct mqtt_frame *f
             return 0;
         }
     }
-    if (five && session->inbound_unacknowledged + session->inbound_recorded >= session->limits.receive_maximum)
+    if (five && session->role == MQTT_ROLE_SERVER &&
+        session->inbound_unacknowledged + session->inbound_recorded >= session->limits.receive_maximum)
         return ERR_RECEIVE_MAXIMUM;
     if (publish->qos == 2 && mqtt_id_map_put(&session->inbound, publish->packet_id, MQTT_INBOUND_RECEIVED))
         return ERR_NO_MEMORY;
@@ -322,6 +320,8 @@ static int take_disconnect(struct mqtt_session *session, const struct mqtt_frame
     int error = mqtt_disconnect_decode(frame, session->version, &event->disconnect);
     if (error)
         return error;
+    if (session->role == MQTT_ROLE_CLIENT)
+        return session_client_disconnect(session, event);
     /* A session that was to end with its connection cannot be kept after all (MQTT 5 section 3.14.2.2.2). */
     if (event->disconnect.properties.session_expiry_interval && !session->session_expiry_interval_s)
         return ERR_PROTOCOL;
@@ -346,6 +346,8 @@ static int refuse(const struct mqtt_session *session, const struct mqtt_frame *f
 static int take_active(struct mqtt_session *session, const struct mqtt_frame *frame, struct mqtt_event *event, bool *ignored)
 {
     int error;
+    if (session->role == MQTT_ROLE_CLIENT && session_is_of_one_side(frame->type))
+        return session_client_take(session, frame, event);
     switch (frame->type) {
     case MQTT_PUBLISH:
         return take_publish(session, frame, event);
@@ -382,12 +384,12 @@ void mqtt_session_next(struct mqtt_session *session, const uint8_t *bytes, size_
         fail(session, session->error, event);
         return;
     }
-    bool expects_connect = session->state == MQTT_SESSION_NEW;
+    bool is_client = session->role == MQTT_ROLE_CLIENT, is_new = session->state == MQTT_SESSION_NEW, expects_connect = is_new && !is_client;
     if (expects_connect && session->version) { /* what follows a CONNECT waits for its answer */
         need(event, 0);
         return;
     }
-    if (expects_connect && length && bytes[0] >> 4 != MQTT_CONNECT) {
+    if (is_new && length && bytes[0] >> 4 != (is_client ? MQTT_CONNACK : MQTT_CONNECT)) {
         fail(session, ERR_PROTOCOL, event);
         return;
     }
@@ -429,6 +431,8 @@ void mqtt_session_accept(struct mqtt_session *session, uint16_t keep_alive_s)
 int mqtt_session_refuse(const struct mqtt_session *session, int error, struct buffer *out)
 {
     uint8_t reason = (uint8_t)error_mqtt_reason(error), version = session->version ? session->version : MQTT_VERSION_3_1_1;
+    if (session->role == MQTT_ROLE_CLIENT)
+        return session->accepted ? mqtt_disconnect_encode(out, version, reason) : 0;
     if (version == MQTT_VERSION_5_0) {
         int failed = mqtt_refusal_encode(out, session->accepted ? MQTT_DISCONNECT : MQTT_CONNACK, 0, &reason, 1,
                                          mqtt_session_reason(session, reason, error_text(error)), session->peer_packet_size_max);
@@ -446,5 +450,7 @@ uint64_t mqtt_session_deadline_ns(const struct mqtt_session *session)
         return session->last_packet_ns + CONNECT_TIMEOUT_S * NS_PER_S;
     if (session->state == MQTT_SESSION_CLOSED || session->keep_alive_s == 0)
         return UINT64_MAX;
+    if (session->role == MQTT_ROLE_CLIENT)
+        return session->ping_sent_ns ? session->ping_sent_ns + session->keep_alive_s * NS_PER_S : UINT64_MAX;
     return session->last_packet_ns + session->keep_alive_s * NS_PER_S * 3 / 2;
 }

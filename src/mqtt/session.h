@@ -1,5 +1,6 @@
-/* The server's side of one MQTT session as a state machine. Pure: bytes and time in, events out; no socket, no clock,
- * no allocation but for what QoS 2 and topic aliases have to remember.
+/* One side of an MQTT session as a state machine: the server's, or the client's. Pure: bytes and time in, events out; no socket, no clock,
+ * no allocation but for what QoS 2 and topic aliases have to remember. Both sides exchange messages by the same rules, which follow here;
+ * how a client connects, and what only it receives, is in mqtt/session_client.h.
  *
  * The owner feeds what it has read and acts on each event; the machine keeps the rules of order, identifiers, flow control
  * and keep alive. What a peer does wrong becomes MQTT_EVENT_ERROR with the reason to send, after which nothing more is
@@ -34,6 +35,8 @@
 #include "mqtt/id_map.h"
 #include "mqtt/packet.h"
 
+enum mqtt_role { MQTT_ROLE_SERVER, MQTT_ROLE_CLIENT };
+
 enum mqtt_session_state { MQTT_SESSION_NEW, MQTT_SESSION_ACTIVE, MQTT_SESSION_CLOSED };
 
 enum mqtt_event_type {
@@ -47,8 +50,14 @@ enum mqtt_event_type {
     MQTT_EVENT_SUBSCRIBE,
     MQTT_EVENT_UNSUBSCRIBE,
     MQTT_EVENT_PING,       /* answer with PINGRESP */
-    MQTT_EVENT_DISCONNECT, /* the client leaves in order */
-    MQTT_EVENT_ERROR       /* protocol violated: `error` says how; mqtt_session_refuse and close */
+    MQTT_EVENT_DISCONNECT, /* the peer leaves in order */
+    MQTT_EVENT_ERROR,      /* protocol violated: `error` says how; mqtt_session_refuse and close */
+
+    /* of a client only */
+    MQTT_EVENT_CONNACK,  /* with a reason other than 0 the server has refused, and the session is closed */
+    MQTT_EVENT_SUBACK,   /* and UNSUBACK */
+    MQTT_EVENT_UNSUBACK, /* without codes in 3.1.1 */
+    MQTT_EVENT_PONG      /* the answer to a ping */
 };
 
 struct mqtt_event {
@@ -63,6 +72,8 @@ struct mqtt_event {
         struct mqtt_ack ack;             /* PUBREL, PUBREC, SETTLED */
         struct mqtt_subscribe subscribe; /* and UNSUBSCRIBE */
         struct mqtt_disconnect disconnect;
+        struct mqtt_connack connack;
+        struct mqtt_suback suback; /* and UNSUBACK */
     };
 };
 
@@ -81,6 +92,7 @@ enum mqtt_outbound { MQTT_OUTBOUND_NONE, MQTT_OUTBOUND_WAITS_PUBREC, MQTT_OUTBOU
 enum { MQTT_SEND_WINDOW = 4096 }; /* most identifiers from the oldest unacknowledged to the next, whatever the peer would allow */
 
 struct mqtt_session {
+    enum mqtt_role role;
     enum mqtt_session_state state;
     bool accepted;   /* by mqtt_session_accept, and ever after */
     uint8_t version; /* 0 until CONNECT; known for a refused CONNECT as well if its protocol name and level were */
@@ -90,11 +102,12 @@ struct mqtt_session {
     uint16_t keep_alive_s;              /* 0: none */
     uint32_t session_expiry_interval_s; /* of CONNECT or DISCONNECT (MQTT 5); 0: the session ends with the connection */
     uint64_t last_packet_ns;
-    uint32_t inbound_unacknowledged; /* publishes received whose PUBACK or PUBREC was not sent yet */
-    uint32_t inbound_recorded;       /* those that wait for their PUBREL */
-    struct mqtt_id_map inbound;      /* QoS 2: identifier -> enum mqtt_inbound */
-    struct mqtt_id_map outbound;     /* QoS 2: identifier -> enum mqtt_outbound; its bit in `outstanding` is set too */
-    uint16_t send_maximum;           /* min(peer's receive maximum, MQTT_SEND_WINDOW) */
+    uint64_t last_sent_ns, ping_sent_ns; /* of a client; ping_sent_ns 0: none is unanswered */
+    uint32_t inbound_unacknowledged;     /* publishes received whose PUBACK or PUBREC was not sent yet */
+    uint32_t inbound_recorded;           /* those that wait for their PUBREL */
+    struct mqtt_id_map inbound;          /* QoS 2: identifier -> enum mqtt_inbound */
+    struct mqtt_id_map outbound;         /* QoS 2: identifier -> enum mqtt_outbound; its bit in `outstanding` is set too */
+    uint16_t send_maximum;               /* min(peer's receive maximum, MQTT_SEND_WINDOW) */
     uint32_t outbound_unacknowledged;
     struct mqtt_slice *aliases;  /* [limits.topic_alias_max] topics that the peer has given aliases, owned; NULL: none yet */
     uint64_t unexpected_answers; /* that answered nothing; they were ignored */
@@ -123,7 +136,7 @@ void mqtt_session_fini(struct mqtt_session *session);
  *   ERR_PACKET_TOO_LARGE      above limits.packet_size_max, known before the body has arrived
  *   ERR_QOS_NOT_SUPPORTED     above limits.qos_max
  *   ERR_RETAIN_NOT_SUPPORTED  MQTT 5 only
- *   ERR_RECEIVE_MAXIMUM       MQTT 5 only: more publishes of QoS 1 and 2 without PUBACK or PUBCOMP than announced
+ *   ERR_RECEIVE_MAXIMUM       a server, MQTT 5 only: more publishes of QoS 1 and 2 without PUBACK or PUBCOMP than announced
  *   ERR_NO_MEMORY             (not class PEER) for what QoS 2 and topic aliases have to remember
  *   ERR_TOPIC_ALIAS           above limits.topic_alias_max
  *   ERR_AUTHENTICATION_METHOD CONNECT with an authentication method */
@@ -157,6 +170,9 @@ static inline void mqtt_session_acknowledged(struct mqtt_session *session)
 /* PUBREC was sent for a received QoS 2 publish. */
 void mqtt_session_recorded(struct mqtt_session *session, uint16_t id);
 
+/* What came as REPEAT of a recorded message is known to be another one: it is taken as new. */
+void mqtt_session_reused(struct mqtt_session *session, uint16_t id);
+
 /* A publish is as good as never received: it will be offered again, or was refused by a PUBACK or PUBREC of 0x80 and above. */
 void mqtt_session_forget(struct mqtt_session *session, const struct mqtt_publish *publish);
 
@@ -169,8 +185,8 @@ uint16_t mqtt_session_take_id(struct mqtt_session *session, unsigned qos);
 enum mqtt_inbound mqtt_session_inbound(const struct mqtt_session *session, uint16_t id);
 enum mqtt_outbound mqtt_session_outbound(const struct mqtt_session *session, uint16_t id);
 
-/* When the peer must have been heard again (1.5 x keep alive after the last packet; within 10 s for CONNECT): monotonic ns;
- * UINT64_MAX for never (no keep alive, or closed). */
+/* When the peer must have been heard again (a client: 1.5 x keep alive after its last packet; a server: keep alive after the ping that it
+ * has not answered; within 10 s for CONNECT and CONNACK): monotonic ns; UINT64_MAX for never (no keep alive, or closed). */
 uint64_t mqtt_session_deadline_ns(const struct mqtt_session *session);
 
 #endif

@@ -20,6 +20,7 @@
 #include "queue/books.h"
 #include "queue/dead_letter.h"
 #include "queue/embedded_producer.h"
+#include "queue/embedded_view.h"
 #include "queue/ledger.h"
 #include "queue/marks.h"
 #include "queue/places.h"
@@ -64,6 +65,7 @@ struct embedded {
     pthread_mutex_t ledger_lock;
     struct ledger ledger;
     _Atomic uint64_t cursor; /* the ledger's, for the consumer thread */
+    _Atomic uint64_t hold;   /* of the consumed stream: embedded_hold */
     atomic_bool held_back;   /* the consumer thread waits for it to move */
     struct marks marks;      /* of the dead letters */
 
@@ -365,6 +367,13 @@ static void embedded_counts(struct queue *base, struct queue_counts *counts)
 
 /* ---- settling ---- */
 
+/* Of the consumed stream nothing goes before both its hold and the ledger's cursor allow it. */
+static void guard_consumed(struct embedded *queue)
+{
+    uint64_t cursor = atomic_load(&queue->cursor), hold = atomic_load(&queue->hold);
+    journal_stream_set_guard(queue->options.ingest, cursor < hold ? cursor : hold);
+}
+
 /* Both run on one scribe, record by record in order of offset: the answers of a key leave in the order in which they were
  * given, whichever workers gave them. */
 static void on_result(void *context, const struct message *record)
@@ -396,7 +405,7 @@ static void on_outcomes(void *context, const struct message *record)
     atomic_store(&queue->cursor, cursor);
     if (atomic_load(&queue->held_back))
         wake_consumer(queue);
-    journal_stream_set_guard(queue->options.ingest, cursor);
+    guard_consumed(queue);
     queue->since_checkpoint += record->payload_length / 8;
 }
 
@@ -645,8 +654,40 @@ static void embedded_close(struct queue *base)
 
 static int embedded_producer_for(struct queue *base, void (*notify)(void *context), void *context, struct queue_producer **producer)
 {
+    return embedded_producer_open(&from(base)->options, notify, context, producer);
+}
+
+/* ---- views ---- */
+
+static struct journal_stream *content_stream(struct queue *base, enum queue_content content)
+{
     const struct queue_embedded_options *options = &from(base)->options;
-    return embedded_producer_open(options->journal, options->ingest, options->kept, notify, context, producer);
+    struct journal_stream *const streams[QUEUE_CONTENT_COUNT] = {options->ingest, options->kept, options->noted, options->results};
+    return streams[content];
+}
+
+static int embedded_view(struct queue *base, enum queue_content content, uint64_t first, struct queue_view **view)
+{
+    return embedded_view_open(content_stream(base, content), first, view);
+}
+
+static void embedded_extent(struct queue *base, enum queue_content content, uint64_t *first, uint64_t *next)
+{
+    struct journal_stream_stats stats;
+    journal_stream_stats(content_stream(base, content), &stats);
+    *first = stats.first_offset;
+    *next = stats.durable_offset;
+}
+
+static void embedded_hold(struct queue *base, enum queue_content content, uint64_t offset)
+{
+    struct embedded *queue = from(base);
+    if (content == QUEUE_CONTENT_CONSUMED) {
+        atomic_store(&queue->hold, offset);
+        guard_consumed(queue);
+    } else if (content_stream(base, content)) {
+        journal_stream_set_guard(content_stream(base, content), offset);
+    }
 }
 
 static const struct queue_ops embedded_ops = {
@@ -660,6 +701,9 @@ static const struct queue_ops embedded_ops = {
     .read_again = embedded_read_again,
     .recent_results = embedded_recent_results,
     .holds = embedded_holds,
+    .view_open = embedded_view,
+    .extent = embedded_extent,
+    .hold = embedded_hold,
     .counts = embedded_counts,
     .writer_open = embedded_writer_open,
     .writer_close = embedded_writer_close,
@@ -719,7 +763,8 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     }
     atomic_store(&queue->read_offset, queue->ledger.cursor);
     queue->outcomes_applied = journal_stream_durable(options->outcomes);
-    journal_stream_set_guard(options->ingest, queue->ledger.cursor);
+    atomic_store(&queue->hold, options->noted ? 0 : UINT64_MAX);
+    guard_consumed(queue);
     journal_stream_on_durable(options->ingest, wake_consumer, queue);
     journal_stream_on_record(options->results, on_result, queue);
     journal_stream_on_record(options->outcomes, on_outcomes, queue);

@@ -14,7 +14,8 @@ struct queue_embedded_options {
     struct journal *journal;
     const char *data_folder; /* the journal's */
     struct journal_stream *ingest, *results, *dead_letters, *outcomes;
-    struct journal_stream *kept; /* for QUEUE_KEPT, of the scribe of `ingest`; NULL: nothing of that kind is appended */
+    struct journal_stream *kept;  /* for QUEUE_KEPT, of the scribe of `ingest`; NULL: nothing of that kind is appended */
+    struct journal_stream *noted; /* for QUEUE_NOTED, of the same scribe; NULL: nothing of that kind is appended */
     /* Called for each result that is not withheld once it is durable, in order of commit per writer, on the scribe of the results; must not
      * block. */
     void (*publish)(void *context, const struct message *result);

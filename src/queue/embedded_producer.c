@@ -3,12 +3,14 @@
 
 #include <stdlib.h>
 
+#include "queue/embedded_view.h"
+
 _Static_assert((int)QUEUE_GATHERED_MIN <= (int)JOURNAL_CHUNK_SIZE, "a chunk holds what is promised to gather");
 
 struct embedded_producer {
     struct queue_producer producer;
     struct journal_producer *journal;
-    struct journal_stream *streams[2]; /* by destination */
+    struct journal_stream *streams[3]; /* by destination */
 };
 
 static struct embedded_producer *embedded_of(struct queue_producer *producer)
@@ -32,6 +34,15 @@ static int producer_append(struct queue_producer *producer, enum queue_destinati
 {
     struct embedded_producer *embedded = embedded_of(producer);
     return journal_append(embedded->journal, embedded->streams[to], message, NULL, 0, token);
+}
+
+static int producer_append_from(struct queue_producer *producer, enum queue_destination to, const struct message *message,
+                                const struct queue_origin *origin, uint64_t token)
+{
+    struct embedded_producer *embedded = embedded_of(producer);
+    uint64_t words[EMBEDDED_ORIGIN_WORDS];
+    embedded_origin_encode(origin, words);
+    return journal_append(embedded->journal, embedded->streams[to], message, words, EMBEDDED_ORIGIN_WORDS, token);
 }
 
 static void producer_submit(struct queue_producer *producer)
@@ -66,12 +77,13 @@ static size_t producer_gathered(const struct queue_producer *producer)
     return journal_producer_gathered(embedded_of_const(producer)->journal);
 }
 
-int embedded_producer_open(struct journal *journal, struct journal_stream *consumed, struct journal_stream *kept,
-                           void (*notify)(void *context), void *context, struct queue_producer **producer)
+int embedded_producer_open(const struct queue_embedded_options *options, void (*notify)(void *context), void *context,
+                           struct queue_producer **producer)
 {
     static const struct queue_producer_ops ops = {
         .close = producer_close,
         .append = producer_append,
+        .append_from = producer_append_from,
         .submit = producer_submit,
         .poll = producer_poll,
         .backlog = producer_backlog,
@@ -80,8 +92,11 @@ int embedded_producer_open(struct journal *journal, struct journal_stream *consu
     struct embedded_producer *embedded = malloc(sizeof *embedded);
     if (!embedded)
         return ERR_NO_MEMORY;
-    *embedded = (struct embedded_producer){.producer.ops = &ops, .streams = {[QUEUE_CONSUMED] = consumed, [QUEUE_KEPT] = kept}};
-    int error = journal_producer_open(journal, notify, context, &embedded->journal);
+    *embedded = (struct embedded_producer){
+        .producer.ops = &ops,
+        .streams = {[QUEUE_CONSUMED] = options->ingest, [QUEUE_KEPT] = options->kept, [QUEUE_NOTED] = options->noted},
+    };
+    int error = journal_producer_open(options->journal, notify, context, &embedded->journal);
     if (error) {
         free(embedded);
         return error;

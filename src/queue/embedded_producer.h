@@ -2,11 +2,10 @@
 #ifndef QUEUE_EMBEDDED_PRODUCER_H
 #define QUEUE_EMBEDDED_PRODUCER_H
 
-#include "journal/journal.h"
-#include "queue/queue.h"
+#include "queue/embedded.h"
 
-/* As queue_ops.producer_open; `consumed` and `kept` are the streams of the two destinations, both of one scribe. */
-int embedded_producer_open(struct journal *journal, struct journal_stream *consumed, struct journal_stream *kept,
-                           void (*notify)(void *context), void *context, struct queue_producer **producer);
+/* As queue_ops.producer_open; the streams of the destinations are all of one scribe. */
+int embedded_producer_open(const struct queue_embedded_options *options, void (*notify)(void *context), void *context,
+                           struct queue_producer **producer);
 
 #endif

@@ -50,12 +50,24 @@ struct queue_dead_letter {
 /* Where an accepted message goes. */
 enum queue_destination {
     QUEUE_CONSUMED, /* to the consumer: it is to have an outcome */
-    QUEUE_KEPT      /* it is kept, and nobody is told of it */
+    QUEUE_KEPT,     /* it is kept, and nobody is told of it */
+    QUEUE_NOTED     /* it is no message, but what who accepts messages from other brokers has to know after a restart */
 };
 
 /* What was appended goes off by itself only when more than QUEUE_GATHERED_MIN would gather. A record takes QUEUE_RECORD_OVERHEAD at most
  * besides topic, properties and payload. */
 enum { QUEUE_GATHERED_MIN = 512 << 10, QUEUE_RECORD_OVERHEAD = 256 };
+
+/* What a queue holds, for those who read it in order from a place of their own on (struct queue_view). */
+enum queue_content { QUEUE_CONTENT_CONSUMED, QUEUE_CONTENT_KEPT, QUEUE_CONTENT_NOTED, QUEUE_CONTENT_RESULTS, QUEUE_CONTENT_COUNT };
+
+/* Of a message that another broker has sent: in which of our sessions, and the how manieth of all of them it was and its packet identifier
+ * there. It is stored with the message, in one record, so that either both are on disk or none. All zero: no other broker has sent it. */
+struct queue_origin {
+    uint64_t session; /* never 0 */
+    uint64_t sequence;
+    uint16_t packet_id; /* 0: QoS 0 and 1 */
+};
 
 /* The way in. Of one thread; what it appends is sent off together and becomes durable in order. */
 struct queue_producer;
@@ -64,6 +76,8 @@ struct queue_producer_ops {
     void (*close)(struct queue_producer *producer); /* waits until what was sent off is durable and notify has returned */
     /* `token` (0: none) comes back when the message is durable. ERR_NO_MEMORY, ERR_LIMIT (too large); nothing is appended then. */
     int (*append)(struct queue_producer *producer, enum queue_destination to, const struct message *message, uint64_t token);
+    int (*append_from)(struct queue_producer *producer, enum queue_destination to, const struct message *message,
+                       const struct queue_origin *origin, uint64_t token);
     void (*submit)(struct queue_producer *producer); /* sends off what was appended */
     /* Calls `each` with the tokens of what has become durable since the last poll, in order of append. */
     void (*poll)(struct queue_producer *producer, void (*each)(void *context, const uint64_t *tokens, size_t count), void *context);
@@ -73,6 +87,20 @@ struct queue_producer_ops {
 
 struct queue_producer {
     const struct queue_producer_ops *ops;
+};
+
+/* Reads what is durable, in order of offset. Of one thread, which may have to wait for the disk. */
+struct queue_view;
+
+struct queue_view_ops {
+    void (*close)(struct queue_view *view);
+    /* The next message, borrowed until the next call; *origin (may be NULL) all zero where it has none. ERR_TRUNCATED: there is none yet;
+     * else an error of the disk. */
+    int (*next)(struct queue_view *view, struct message *message, struct queue_origin *origin);
+};
+
+struct queue_view {
+    const struct queue_view_ops *ops;
 };
 
 struct queue;
@@ -104,6 +132,12 @@ struct queue_ops {
     /* How often it has begun or ended that messages are accepted and yet cannot be fetched, because there is no space to make them durable:
      * odd while it lasts. Any thread; may be NULL. */
     uint64_t (*holds)(struct queue *queue);
+    /* From the first message that is kept and whose offset is >= from. */
+    int (*view_open)(struct queue *queue, enum queue_content content, uint64_t from, struct queue_view **view);
+    /* Offsets of the first kept message and behind the last durable one; any thread. */
+    void (*extent)(struct queue *queue, enum queue_content content, uint64_t *first, uint64_t *next);
+    /* Nothing at or beyond `offset` is removed. 0 from the start on, until it is called. Any thread. */
+    void (*hold)(struct queue *queue, enum queue_content content, uint64_t offset);
     /* Every position is counted once; any thread. */
     void (*counts)(struct queue *queue, struct queue_counts *counts);
 

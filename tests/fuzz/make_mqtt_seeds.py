@@ -156,6 +156,27 @@ def dialogues(version):
     yield 'takes-then-refuses', hello + ping * 2 + ack(5, 4) + ack(5, 4, refused) + ping
 
 
+def client_dialogues(version):
+    """What a server sends to a client whose owner sends three messages of QoS 1 and 2 after each event (the second bit of the habits)."""
+    five = version == V5
+    none = props() if five else b''
+    hello, kept = packet(2, b'\x00\x00' + none), packet(2, b'\x01\x00' + none)
+    two, again = publish(version, qos=2, packet_id=9), publish(version, qos=2, packet_id=9, flags=8)
+    one, pong = publish(version, qos=1), packet(13)
+    yield 'greets', hello + packet(9, u16(1) + none + b'\x01') + pong + one + packet(11, u16(2) + none + (b'\x00' if five else b''))
+    yield 'refuses', packet(2, b'\x00' + (b'\x87' if five else b'\x05') + none) + one
+    yield 'agrees', packet(2, b'\x00\x00' + (props(CONNACK_PROPERTIES) if five else b'')) + one * 3
+    yield 'keeps', kept + two + again + b'\xff' + kept + again + ack(6, 9) * 2
+    yield 'forgets', hello + two + b'\xff' + hello + two + ack(6, 9)
+    yield 'answers', hello + pong * 3 + ack(5, 4) + ack(7, 4) + ack(4, 1) + b'\xff' + kept + ack(4, 2)
+    yield 'floods', hello + one * 9
+    yield 'leaves', hello + (packet(14, b'\x8e') if five else packet(14)) + one
+    yield 'speaks-early', one + hello
+    yield 'alias', hello + publish(version, properties=b'\x23' + u16(1))
+    yield 'identifiers', hello + publish(version, properties=b'\x0b\x01\x0b\x02')
+    yield 'asks', hello + packet(12)
+
+
 TOPICS = [
     ('a/b/c', 'a/b/c'), ('a/+/c', 'a/b/c'), ('#', 'a/b'), ('+/+', '/a'), ('sport/#', 'sport'), ('sport/#', 'sports'), ('#', '$SYS/x'),
     ('$SYS/#', '$SYS/x'), ('+', ''), ('a/#/b', 'a'), ('a+', 'a'), ('$share/group/a/+', 'a/b'), ('$share//a', 'a'), ('$share/g', 'a'),
@@ -181,6 +202,9 @@ def main():
             write('mqtt_packet', '%s-v%d' % (name, version), first + data)
         for number, (name, data) in enumerate(dialogues(version)):
             write('mqtt_session', '%s-v%d' % (name, version), bytes([HABITS.get(name, number % 8) | (number * 5 + 1) % 32 << 3]) + data)
+        for number, (name, data) in enumerate(client_dialogues(version)):
+            habits = number % 4 | (4 if version == V5 else 0) | (number * 7 + 1) % 32 << 3
+            write('mqtt_client', '%s-v%d' % (name, version), bytes([habits]) + data)
     for number, (filter_text, topic) in enumerate(TOPICS):
         write('mqtt_topic', 'pair-%02d' % number, filter_text.encode() + b'\n' + topic.encode())
     write('mqtt_topic', 'ill-formed', b'\xed\xa0\x80/+\n\xc0\x80')

@@ -48,7 +48,8 @@ struct fixture {
 static int open_producer(struct queue *queue, void (*notify)(void *context), void *context, struct queue_producer **producer)
 {
     const struct fixture *fixture = (const struct fixture *)(void *)queue;
-    return embedded_producer_open(fixture->journal, NULL, fixture->stream, notify, context, producer);
+    struct queue_embedded_options options = {.journal = fixture->journal, .kept = fixture->stream};
+    return embedded_producer_open(&options, notify, context, producer);
 }
 
 static int setup(void **state)

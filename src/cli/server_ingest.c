@@ -1,0 +1,163 @@
+#include "cli/server_ingest.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "mqtt/packet.h"
+
+enum { OPEN_FACTOR_MAX = 8 }; /* how much longer a circuit breaker stays open while probes fail */
+
+/* ---- brokers and filters ---- */
+
+static size_t list_brokers(const struct config *config, struct ingest_broker brokers[INGEST_BROKERS_MAX], struct problems *problems)
+{
+    const struct config_list *list = &config->ingest_brokers;
+    struct place place = config->origins[CONFIG_SETTING_ingest_brokers].place;
+    size_t count = 0;
+    if (problems && list->count > INGEST_BROKERS_MAX)
+        problems_add(problems, PROBLEM_ERROR, place, "`ingest.brokers`: there are %zu, and at most %d are allowed", list->count,
+                     INGEST_BROKERS_MAX);
+    for (size_t i = 0; i < list->count && count < INGEST_BROKERS_MAX; i++) {
+        char why[INGEST_WHY_MAX];
+        struct ingest_broker *broker = &brokers[count];
+        if (ingest_broker_parse(list->items[i], broker, why)) {
+            if (problems)
+                problems_add(problems, PROBLEM_ERROR, place, "`ingest.brokers`: %s: %s",
+                             problem_quote(list->items[i], strlen(list->items[i])).text, why);
+            continue;
+        }
+        if (broker->username[0])
+            snprintf(broker->password, sizeof broker->password, "%s", config->ingest_password);
+        count++;
+    }
+    if (list->count == 0 && config->mqtt_broker_host[0]) {
+        struct ingest_broker *broker = &brokers[count++];
+        *broker = (struct ingest_broker){.port = (uint16_t)config->mqtt_broker_port};
+        snprintf(broker->host, sizeof broker->host, "%s", config->mqtt_broker_host);
+        if (config->mqtt_broker_username[0] && config->mqtt_broker_password[0]) {
+            snprintf(broker->username, sizeof broker->username, "%s", config->mqtt_broker_username);
+            snprintf(broker->password, sizeof broker->password, "%s", config->mqtt_broker_password);
+        }
+    }
+    return count;
+}
+
+static size_t list_filters(const struct config *config, struct server_ingest *ingest)
+{
+    const struct config_list *list = &config->ingest_filters;
+    const char *const suffixes[] = {config->mqtt_listener_result, config->mqtt_listener_trace, config->mqtt_listener_heads};
+    size_t count = 0;
+    for (; count < list->count; count++)
+        ingest->filters[count] = list->items[count];
+    for (; list->count == 0 && config->drilling_enabled && count < 3; count++) {
+        snprintf(ingest->own_filters[count], sizeof ingest->own_filters[count], "%s/+/+/%s", config->mqtt_listener_root, suffixes[count]);
+        ingest->filters[count] = ingest->own_filters[count];
+    }
+    return count;
+}
+
+/* Takes those away that another covers. */
+static size_t drop_redundant(const char **filters, size_t count)
+{
+    bool redundant[INGEST_FILTERS_MAX];
+    char why[INGEST_WHY_MAX];
+    size_t kept = 0;
+    if (ingest_filters_check(filters, count, redundant, why))
+        return 0;
+    for (size_t i = 0; i < count; i++)
+        if (!redundant[i])
+            filters[kept++] = filters[i];
+    return kept;
+}
+
+int server_ingest_check(const struct config *config, struct problems *problems)
+{
+    struct server_ingest ingest;
+    char why[INGEST_WHY_MAX];
+    size_t mistakes = problems->errors;
+    size_t count = list_filters(config, &ingest);
+    list_brokers(config, ingest.brokers, problems);
+    if (config->ingest_filters.count && ingest_filters_check(ingest.filters, count, NULL, why))
+        problems_add(problems, PROBLEM_ERROR, config->origins[CONFIG_SETTING_ingest_filters].place, "`ingest.filters`: %s", why);
+    if (strlen(config->ingest_client_prefix) + strlen(config->ingest_instance) > 200)
+        problems_add(problems, PROBLEM_ERROR, config->origins[CONFIG_SETTING_ingest_client_prefix].place,
+                     "`ingest.client_prefix` and `ingest.instance` have more than 200 bytes together");
+    if (strcspn(config->ingest_client_prefix, "/+#") != strlen(config->ingest_client_prefix) ||
+        strcspn(config->ingest_instance, "/+#") != strlen(config->ingest_instance))
+        problems_add(problems, PROBLEM_ERROR, config->origins[CONFIG_SETTING_ingest_client_prefix].place,
+                     "`ingest.client_prefix` and `ingest.instance` name a shared subscription too, and may not contain `/`, `+` or `#`");
+    if (config->ingest_backoff_first_s > config->ingest_backoff_last_s)
+        problems_add(problems, PROBLEM_ERROR, config->origins[CONFIG_SETTING_ingest_backoff_first_s].place,
+                     "`ingest.backoff_first_s` is longer than `ingest.backoff_last_s`");
+    return problems->errors > mistakes ? ERR_CONFIG : 0;
+}
+
+/* ---- options ---- */
+
+static void fill_policy(const struct config *config, struct ingest_options *options)
+{
+    uint64_t open_ns = config_ns(config->ingest_breaker_open_s);
+    options->connect_timeout_ns = config_ns(config->ingest_connect_timeout_s);
+    options->backoff = (struct backoff_options){config_ns(config->ingest_backoff_first_s), config_ns(config->ingest_backoff_last_s)};
+    options->breaker = (struct breaker_options){config->ingest_breaker_failures, open_ns, OPEN_FACTOR_MAX * open_ns};
+}
+
+bool server_ingest_options(const struct config *config, struct server_ingest *ingest)
+{
+    static const enum ingest_sharing sharing[] = {
+        [CONFIG_SHARED_AUTO] = INGEST_SHARED_AUTO,
+        [CONFIG_SHARED_ALWAYS] = INGEST_SHARED_ALWAYS,
+        [CONFIG_SHARED_NEVER] = INGEST_SHARED_NEVER,
+    };
+    static const uint8_t versions[] = {
+        [CONFIG_MQTT_VERSION_AUTO] = 0,
+        [CONFIG_MQTT_VERSION_5] = MQTT_VERSION_5_0,
+        [CONFIG_MQTT_VERSION_3] = MQTT_VERSION_3_1_1,
+    };
+    size_t count = list_brokers(config, ingest->brokers, NULL);
+    if (count == 0)
+        return false;
+    snprintf(ingest->consumed_filter, sizeof ingest->consumed_filter, "%s/#", config->mqtt_listener_root);
+    struct topics_options topics = {
+        .root = config->mqtt_listener_root,
+        .result = config->mqtt_listener_result,
+        .trace = config->mqtt_listener_trace,
+        .heads = config->mqtt_listener_heads,
+        .keypoints = config->mqtt_estimation_keypoints,
+        .depths = config->mqtt_estimation_depth_estimation,
+    };
+    if (topics_init(&ingest->topics, &topics))
+        return false; /* config_load has refused it */
+    ingest->options = (struct ingest_options){
+        .brokers = ingest->brokers,
+        .broker_count = count,
+        .client_prefix = config->ingest_client_prefix,
+        .instance = config->ingest_instance,
+        .connection_count = config->ingest_connections,
+        .filters = ingest->filters,
+        .filter_count = drop_redundant(ingest->filters, list_filters(config, ingest)),
+        .qos = (uint8_t)config->ingest_qos,
+        .version = versions[config->ingest_version],
+        .sharing = sharing[config->ingest_shared],
+        .keep_alive_s = (uint16_t)config->ingest_keep_alive_s,
+        .session_expiry_s = (uint32_t)config->ingest_session_expiry_s,
+        .receive_maximum = (uint16_t)config->ingest_receive_maximum,
+        .packet_size_max = (uint32_t)config->ingest_packet_size_max,
+        .backlog_max = config->journal_backlog_size_max,
+        .consumed_filter = config->drilling_enabled ? ingest->consumed_filter : NULL,
+        .acknowledge_at_once = config->data_durability == CONFIG_DURABILITY_MEMORY,
+        .results = config->ingest_results && config->drilling_enabled,
+        .results_qos = (uint8_t)config->ingest_results_qos,
+        .results_inflight = config->ingest_results_inflight,
+    };
+    fill_policy(config, &ingest->options);
+    return true;
+}
+
+bool server_ingest_skip(const struct topics *topics, const char *topic, size_t length)
+{
+    struct topics_match match;
+    topics_classify(topics, topic, length, &match);
+    return match.kind == TOPICS_ANSWER;
+}
