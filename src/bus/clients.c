@@ -14,14 +14,17 @@ int clients_claim(struct connection *connection, const struct mqtt_connect *conn
     const char *id = (const char *)connect->client_id.data;
     size_t length = connect->client_id.length;
     char made[64];
+    struct client *before;
     *assigned = (struct mqtt_slice){0};
     pthread_mutex_lock(&bus->clients_lock);
     if (length == 0) {
-        length = (size_t)snprintf(made, sizeof made, "spindle-%08" PRIx64 "-%" PRIu64, bus->instance, ++bus->anonymous_count);
         id = made;
+        do { /* one that nobody has given itself */
+            length = (size_t)snprintf(made, sizeof made, "spindle-%08" PRIx64 "-%" PRIu64, bus->instance, ++bus->anonymous_count);
+            HASH_FIND(hh, bus->clients, id, length, before);
+        } while (before);
     }
     const char *user = connection->door.client ? access_client_user(connection->door.client) : "";
-    struct client *before;
     HASH_FIND(hh, bus->clients, id, length, before);
     bool foreign = before && strcmp(before->user, user) != 0; /* it gets nobody else's messages, and ends nobody else's connection */
     struct client *client = foreign ? NULL : malloc(sizeof *client + length + 1 + strlen(user) + 1);

@@ -213,8 +213,13 @@ static void on_connect(struct connection *connection, const struct mqtt_connect 
         error = mqtt_connack_encode(&connection->out, connect->version, false, 0,
                                     (struct mqtt_slice){properties.data, (uint32_t)properties.length});
     buffer_fini(&properties);
+    if (!error && connection->out.length > connect->properties.maximum_packet_size) { /* whoever takes it takes all short answers */
+        buffer_clear(&connection->out);
+        error = ERR_PACKET_TOO_LARGE;
+    }
     if (error) {
-        connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
+        will_forget(connection);
+        refuse(connection, error);
         return;
     }
     mqtt_session_accept(&connection->session, keep_alive_s);
@@ -285,8 +290,9 @@ static void act(struct connection *connection, struct mqtt_event *event, uint64_
             connection_close(connection, CLOSE_LIMIT, 0x97);
         break;
     case MQTT_EVENT_DISCONNECT:
-        if (event->disconnect.reason != 0x04)
-            will_forget(connection);
+        if (event->disconnect.reason == 0)
+            will_forget(connection);  /* any other goodbye leaves it (MQTT-3.1.2-8) */
+        connection_flush(connection); /* what was asked for in the same breath is answered */
         connection->closing = true;
         connection_drop(connection);
         break;

@@ -61,6 +61,8 @@ static int encode_codes(struct connection *connection, enum mqtt_packet_type typ
                         uint8_t refused, const char *why)
 {
     const struct mqtt_session *session = &connection->session;
+    if (mqtt_suback_size(session->version, codes->length) > session->peer_packet_size_max)
+        return ERR_PACKET_TOO_LARGE; /* it cannot be left out, nor may it be sent (MQTT-3.1.2-24) */
     if (refused && session->version == MQTT_VERSION_5_0)
         return mqtt_refusal_encode(&connection->out, type, packet_id, codes->data, codes->length,
                                    mqtt_session_reason(session, refused, why), session->peer_packet_size_max);

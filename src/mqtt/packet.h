@@ -244,6 +244,8 @@ int mqtt_subscribe_encode(struct buffer *out, uint8_t version, uint16_t packet_i
 int mqtt_unsubscribe_encode(struct buffer *out, uint8_t version, uint16_t packet_id, const struct mqtt_slice *filters, size_t count);
 /* In 3.1.1 every refusal of a SUBACK is 0x80, and an UNSUBACK carries no codes. */
 int mqtt_suback_encode(struct buffer *out, uint8_t version, uint16_t packet_id, const uint8_t *codes, size_t count);
+/* Bytes of a SUBACK, or of an UNSUBACK of MQTT 5, with `count` codes and no properties. */
+size_t mqtt_suback_size(uint8_t version, size_t count);
 int mqtt_unsuback_encode(struct buffer *out, uint8_t version, uint16_t packet_id, const uint8_t *codes, size_t count);
 int mqtt_empty_encode(struct buffer *out, enum mqtt_packet_type type); /* PINGREQ, PINGRESP */
 /* In 3.1.1 only a client sends DISCONNECT, without a reason. */

@@ -225,6 +225,12 @@ int mqtt_unsubscribe_encode(struct buffer *out, uint8_t version, uint16_t packet
     return 0;
 }
 
+size_t mqtt_suback_size(uint8_t version, size_t count)
+{
+    size_t remaining = 2 + (version == MQTT_VERSION_5_0 ? 1u : 0u) + count;
+    return 1 + wire_varint_size(remaining) + remaining;
+}
+
 int mqtt_suback_encode(struct buffer *out, uint8_t version, uint16_t packet_id, const uint8_t *codes, size_t count)
 {
     bool five = version == MQTT_VERSION_5_0;

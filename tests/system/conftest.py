@@ -77,6 +77,19 @@ def spindle(tmp_path, request):
         finish(server)
 
 
+@pytest.fixture(scope='module')
+def shared_server(tmp_path_factory):
+    """shared_server(settings=None) starts a server that all tests of a module use, each with names of its own."""
+    servers = []
+
+    def make(settings=None):
+        servers.append(Spindle(tmp_path_factory.mktemp('shared'), settings=settings).start())
+        return servers[-1]
+    yield make
+    for server in servers:
+        finish(server)
+
+
 @pytest.fixture
 def connect(request):
     """connect(server, ...) gives a connected Client, closed at the end of the test."""

@@ -44,7 +44,7 @@ def test_its_properties_are_those_of_the_message(server, witness):
     assert message.properties == told
 
 
-@pytest.mark.parametrize('reason, told', [(b'\x00', False), (b'\x04', True), (b'\x80', False)])
+@pytest.mark.parametrize('reason, told', [(b'\x00', False), (b'\x04', True), (b'\x80', True)])
 def test_what_a_disconnect_says_of_it(server, witness, reason, told):
     peer = Packets(server, b'a', will=(b't', b'will', 0, False, []))
     peer.packet(0xe0, reason)

@@ -730,6 +730,7 @@ static void subacks_survive_a_round_trip(void **state)
         uint16_t id;
         struct mqtt_slice out;
         assert_int_equal(mqtt_suback_encode(&bytes, version, 3, codes, 4), 0);
+        assert_int_equal(bytes.length, mqtt_suback_size(version, 4));
         struct mqtt_frame frame = frame_in(&bytes);
         assert_int_equal(mqtt_suback_decode(&frame, version, &id, &out), 0);
         assert_int_equal(id, 3);
