@@ -195,9 +195,10 @@ install: build ## install the program below PREFIX (/usr/local); DESTDIR is hono
 	$B/spindle completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_spindle
 	$B/spindle completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/spindle.fish
 
-docs: build ## write the pages that are made from the program's tables
+docs: build ## write the pages that are made from tables
 	$B/spindle docs configuration > docs/configuration.md
 	$B/spindle docs commands > docs/commands.md
+	$(PYTHON) tests/system/statements.py > docs/mqtt.md
 
 clean: ## remove everything that was built
 	rm -rf build

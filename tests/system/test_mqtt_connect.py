@@ -345,6 +345,19 @@ def test_a_delayed_will_is_withdrawn_by_who_comes_back(server, own):
             witness.quiet()
 
 
+@pytest.mark.parametrize('end', ['stop', 'kill'])
+def test_the_end_of_the_server_publishes_no_wills(spindle, end):
+    """Neither then nor at the next start."""
+    server = spindle().start()
+    with Wire(server).connected(4, b'c', will_flags(1, True), rest=text(b't') + text(b'lost')), \
+            Wire(server).connected(5, b'd', WILL, props=[(SESSION_EXPIRY, 1000)], rest=set_of(5, (WILL_DELAY, 1000)) + text(b't') + text(b'x')):
+        server.stop() if end == 'stop' else server.kill()
+    server.start()
+    with witness_of(server, b't') as witness:
+        witness.quiet()
+    assert server.journal('bus') == []
+
+
 # ---- the end ----
 
 @VERSIONS

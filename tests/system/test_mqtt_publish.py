@@ -1,7 +1,8 @@
 """PUBLISH and its acknowledgements, packet by packet, in both versions."""
 import pytest
 
-from packets import PACKET_SIZE, RECEIVE_MAXIMUM, Message, text
+from packets import EXPIRY, PACKET_SIZE, RECEIVE_MAXIMUM, Message, text
+from spindle import wait_until
 from wire import PING, PONG, Wire, answer, packet, publish, set_of, subscribe, u16
 
 VERSIONS = pytest.mark.parametrize('version', [4, 5], ids=['3.1.1', '5.0'])
@@ -105,6 +106,17 @@ def test_a_refused_publish_frees_its_identifier(server, own, qos):
         assert (message.payload, message.qos) == (b'y', qos)
         finish(reader, message)
         reader.quiet()
+
+
+def test_a_refusal_of_qos_2_is_no_larger_than_the_client_takes(server, own):
+    """Its words are left out."""
+    refused = publish(5, b'$SYS/own', b'x', 2, 9)
+    with Wire(server).connected(5, own, props=[(PACKET_SIZE, 30)]) as small, Wire(server).connected(5, b'l-' + own) as large:
+        small.send(refused)
+        small.expect(answer(0x50, 9, b'\x87'))
+        large.send(refused)
+        got = large.packet()
+        assert len(got) > 30 and got[2:5] == b'\0\x09\x87'
 
 
 @pytest.mark.parametrize('qos', [0, 1, 2])
@@ -255,6 +267,33 @@ def test_a_refused_delivery_is_finished_and_not_repeated(server, own):
             message = message_of(reader)
             assert (message.payload, message.dup) == (b'%d' % i, False)
             reader.send(answer((0x40, 0x50)[i % 2], message.identifier, b'\x83'))
+        reader.quiet()
+
+
+def test_an_exchange_outlasts_the_expiry_of_its_message(server, own):
+    """What was sent does not expire, nor does what was received; a retained message that has tells that the time is over."""
+    with subscriber(server, 5, own, b's-' + own) as reader, Wire(server).connected(5, own) as wire:
+        wire.send(publish(5, own, b'x', 2, 3, props=[(EXPIRY, 1)]))
+        wire.expect(answer(0x50, 3))
+        message = message_of(reader)
+        wire.send(publish(5, own + b'/clock', b'x', 1, 4, props=[(EXPIRY, 2)], retain=True))
+        wire.expect(answer(0x40, 4))
+
+        def over():
+            with Wire(server).connected(5, b'o-' + own) as other:
+                other.send(subscribe(5, (own + b'/clock', 0)))
+                other.expect(packet(0x90, u16(1), b'\0\0'))
+                other.send(PING)
+                return other.packet() == PONG
+        wait_until(over, 'the retained message has expired')
+        reader.send(answer(0x50, message.identifier))
+        reader.expect(answer(0x62, message.identifier))
+        reader.send(answer(0x70, message.identifier))
+        reader.quiet()
+        wire.send(publish(5, own, b'x', 2, 3, props=[(EXPIRY, 1)], dup=True))
+        wire.expect(answer(0x50, 3))
+        wire.send(answer(0x62, 3))
+        wire.expect(answer(0x70, 3))
         reader.quiet()
 
 
