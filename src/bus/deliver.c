@@ -226,7 +226,7 @@ static void distribute(struct loop *loop, struct connection *from, const struct 
             continue;
         local++;
         struct connection *to = connection_find(loop, subscriber->connection, subscriber->generation);
-        if (to && !(to == from && (subscriber->options & ROUTER_NO_LOCAL)))
+        if (to && !(subscriber->options & (to == from ? ROUTER_NO_LOCAL : ROUTER_OWN_ONLY)))
             deliver_local(loop, to, publish, subscriber, match->identifiers);
     }
     unsigned full = local < match->count ? deliver_remote(bus, match, publish, loop->index) : NO_LOOP;

@@ -162,7 +162,7 @@ static void read_deliver(struct loop *loop, const struct mail_head *head, const 
     publish.payload = (struct mqtt_slice){at, head->deliver.payload_length};
     for (uint32_t i = 0; i < head->deliver.target_count; i++) {
         struct connection *to = connection_find(loop, targets[i].connection, targets[i].generation);
-        if (to)
+        if (to && !(targets[i].options & ROUTER_OWN_ONLY))
             deliver_local(loop, to, &publish, &targets[i], identifiers);
     }
 }

@@ -295,6 +295,38 @@ static void merge(struct router_cache *cache, struct router_subscription *kept, 
     *kept = merged;
 }
 
+/* Those that want what their own connection publishes come first; returns how many they are. */
+static size_t own_first(struct router_subscription *run, size_t count)
+{
+    size_t own = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (run[i].options & ROUTER_NO_LOCAL)
+            continue;
+        struct router_subscription moved = run[own];
+        run[own++] = run[i];
+        run[i] = moved;
+    }
+    return own;
+}
+
+/* Makes one entry of the `count` subscriptions of a connection, at least two, or two where its own messages are not for all of them.
+ * Returns how many; they may be put over the first of `run`. */
+static size_t merge_run(struct router_cache *cache, struct router_subscription *run, size_t count, struct router_subscription *kept)
+{
+    size_t own_count = own_first(run, count);
+    struct router_subscription all = run[0], own = run[0];
+    merge(cache, &all, run, count);
+    bool both = own_count > 0 && own_count < count;
+    if (both) {
+        merge(cache, &own, run, own_count);
+        all.options |= ROUTER_NO_LOCAL;
+        own.options |= ROUTER_OWN_ONLY;
+        kept[1] = own;
+    }
+    kept[0] = all;
+    return both ? 2 : 1;
+}
+
 static void settle(struct router_cache *cache)
 {
     struct router_subscription *found = sort(cache->found, cache->found_count, cache->found + cache->found_count);
@@ -306,7 +338,7 @@ static void settle(struct router_cache *cache)
         if (next == i + 1)
             found[kept++] = found[i];
         else
-            merge(cache, &found[kept++], &found[i], next - i);
+            kept += merge_run(cache, &found[i], next - i, &found[kept]);
     }
     cache->settled = found;
     cache->settled_count = kept;

@@ -1,7 +1,7 @@
 """SUBSCRIBE, UNSUBSCRIBE and what filters match, packet by packet, in both versions."""
 import pytest
 
-from packets import Message, text
+from packets import SUBSCRIPTION, Message, text
 from wire import Wire, answer, packet, publish, set_of, subscribe, u16, unsubscribe
 
 VERSIONS = pytest.mark.parametrize('version', [4, 5], ids=['3.1.1', '5.0'])
@@ -133,10 +133,20 @@ def test_own_messages_are_left_out_where_that_was_asked_for(server, own):
 
 
 def test_own_messages_come_by_another_filter(server, own):
-    with Wire(server).connected(5, own) as wire:
-        assert codes_of(wire, 1, (own, NO_LOCAL), (own + b'/#', 0)) == b'\0\0'
-        wire.send(publish(5, own, b'mine'))
-        wire.expect(delivered(own, b'mine', 5))
+    """With the QoS and the identifier of that one alone; others' messages with the best and all of both."""
+    with Wire(server).connected(5, own) as wire, Wire(server).connected(5, b'o-' + own) as other, \
+            Wire(server).connected(5, b'p-' + own) as third:
+        for identifier, entry in ((1, (own, 2 | NO_LOCAL)), (2, (own + b'/#', 0))):
+            wire.send(subscribe(5, entry, identifier=identifier, props=[(SUBSCRIPTION, identifier)]))
+            wire.expect(packet(0x90, u16(identifier), b'\0', bytes([entry[1] & 3])))
+        wire.send(publish(5, own, b'mine', 2, 7))
+        got = sorted([wire.packet(), wire.packet()])
+        assert got == [packet(0x30, text(own), set_of(5, (SUBSCRIPTION, 2)), b'mine'), answer(0x50, 7)]
+        for publisher in (other, third):  # one of them is on the other thread
+            publisher.send(publish(5, own, b'yours', 2, 7))
+            publisher.expect(answer(0x50, 7))
+            message = Message(*split(wire.packet()), 5)
+            assert (message.payload, message.qos, sorted(message.values(SUBSCRIPTION))) == (b'yours', 2, [1, 2])
         wire.quiet()
 
 

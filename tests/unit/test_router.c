@@ -165,8 +165,11 @@ static void a_connection_gets_a_topic_once_with_the_best_of_its_subscriptions(vo
     struct router_subscription s = subscriber(4, rows[3].qos, rows[3].options);
     assert_int_equal(router_subscribe(f.router, rows[3].filter, 1, &s), 0);
     found = match(&f, "a/b");
-    assert_int_equal(found->count, 1);
-    assert_int_equal(found->subscribers[0].options, ROUTER_RETAIN_AS_PUBLISHED); /* one of them wants its own messages */
+    assert_int_equal(found->count, 2); /* one of them wants its own messages: it alone counts for those */
+    assert_int_equal(found->subscribers[0].qos, 2);
+    assert_int_equal(found->subscribers[0].options, ROUTER_NO_LOCAL | ROUTER_RETAIN_AS_PUBLISHED);
+    assert_int_equal(found->subscribers[1].qos, 0);
+    assert_int_equal(found->subscribers[1].options, ROUTER_OWN_ONLY);
     close_fixture(&f);
 }
 
@@ -331,30 +334,56 @@ static void random_text(char *text, const char *const *levels, uint32_t level_co
         strcpy(text, "/"); /* one empty level alone is no topic */
 }
 
+/* What the subscriptions of a connection to a topic come to: all of them, or those alone that want its own messages. QoS -1: there is none.
+ */
+struct sum {
+    int qos;
+    unsigned all, any; /* options */
+};
+
+static struct sum sum_of(const struct witness *list, size_t count, const char *topic, uint32_t connection, bool own)
+{
+    struct sum sum = {-1, 0xff, 0};
+    for (size_t i = 0; i < count; i++) {
+        const struct router_subscription *s = &list[i].subscription;
+        if (s->connection != connection || (own && (s->options & ROUTER_NO_LOCAL)) ||
+            !mqtt_topic_matches(list[i].filter, strlen(list[i].filter), topic, strlen(topic)))
+            continue;
+        sum.qos = s->qos > sum.qos ? s->qos : sum.qos;
+        sum.all &= s->options;
+        sum.any |= s->options;
+    }
+    return sum;
+}
+
+static const struct router_subscription *entry_of(const struct router_match *found, uint32_t connection, unsigned own_only)
+{
+    for (uint32_t i = 0; i < found->count; i++)
+        if (found->subscribers[i].connection == connection && (found->subscribers[i].options & ROUTER_OWN_ONLY) == own_only)
+            return &found->subscribers[i];
+    return NULL;
+}
+
 static void check_against_witness(struct fixture *f, const struct witness *list, size_t count, const char *topic)
 {
     const struct router_match *found = match(f, topic);
     uint32_t expected = 0;
     for (uint32_t connection = 0; connection < 10; connection++) {
-        int qos = -1;
-        unsigned all = 0xff, any = 0;
-        for (size_t i = 0; i < count; i++)
-            if (list[i].subscription.connection == connection &&
-                mqtt_topic_matches(list[i].filter, strlen(list[i].filter), topic, strlen(topic))) {
-                qos = list[i].subscription.qos > qos ? list[i].subscription.qos : qos;
-                all &= list[i].subscription.options;
-                any |= list[i].subscription.options;
-            }
-        if (qos < 0)
+        struct sum sum = sum_of(list, count, topic, connection, false), own = sum_of(list, count, topic, connection, true);
+        if (sum.qos < 0)
             continue;
-        expected++;
-        const struct router_subscription *entry = NULL;
-        for (uint32_t i = 0; i < found->count; i++)
-            if (found->subscribers[i].connection == connection)
-                entry = &found->subscribers[i];
+        bool mixed = own.qos >= 0 && (sum.any & ROUTER_NO_LOCAL);
+        expected += mixed ? 2 : 1;
+        const struct router_subscription *entry = entry_of(found, connection, 0);
         assert_non_null(entry);
-        assert_int_equal(entry->qos, qos);
-        assert_int_equal(entry->options, (all & ROUTER_NO_LOCAL) | (any & ROUTER_RETAIN_AS_PUBLISHED));
+        assert_int_equal(entry->qos, sum.qos);
+        assert_int_equal(entry->options, ((mixed ? sum.any : sum.all) & ROUTER_NO_LOCAL) | (sum.any & ROUTER_RETAIN_AS_PUBLISHED));
+        if (!mixed)
+            continue;
+        entry = entry_of(found, connection, ROUTER_OWN_ONLY);
+        assert_non_null(entry);
+        assert_int_equal(entry->qos, own.qos);
+        assert_int_equal(entry->options, ROUTER_OWN_ONLY | (own.any & ROUTER_RETAIN_AS_PUBLISHED));
     }
     assert_int_equal(found->count, expected);
 }
