@@ -291,8 +291,8 @@ static void act(struct connection *connection, struct mqtt_event *event, uint64_
         break;
     case MQTT_EVENT_DISCONNECT:
         if (event->disconnect.reason == 0)
-            will_forget(connection);  /* any other goodbye leaves it (MQTT-3.1.2-8) */
-        connection_flush(connection); /* what was asked for in the same breath is answered */
+            will_forget(connection); /* any other goodbye leaves it (MQTT-3.1.2-8) */
+        link_flush(connection);      /* what was asked for in the same breath is answered */
         connection->closing = true;
         connection_drop(connection);
         break;

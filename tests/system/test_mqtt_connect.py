@@ -11,7 +11,7 @@ from wire import (CLEAN, GOODBYE, NAME, PASSWORD, PING, PONG, USER_NAME, WILL, W
                   publish, set_of, subscribe)
 
 VERSIONS = pytest.mark.parametrize('version', [4, 5], ids=['3.1.1', '5.0'])
-ASSIGNED, SERVER_KEEP_ALIVE, METHOD, SHARED_AVAILABLE = 0x12, 0x13, 0x15, 0x2a
+ASSIGNED, SERVER_KEEP_ALIVE, METHOD = 0x12, 0x13, 0x15
 REFUSED_VERSION = b'\x20\2\0\1'
 
 
@@ -53,7 +53,7 @@ def test_the_answer_to_a_connect(server, version):
             assert wire.connack == b'\x20\2\0\0'
         else:
             assert wire.connack[2:4] == b'\0\0'
-            assert told(wire.connack) == {RECEIVE_MAXIMUM: 65535, PACKET_SIZE: 16 << 20, ALIAS_MAXIMUM: 64, SHARED_AVAILABLE: 0}
+            assert told(wire.connack) == {RECEIVE_MAXIMUM: 65535, PACKET_SIZE: 16 << 20, ALIAS_MAXIMUM: 64}
         wire.quiet()
 
 

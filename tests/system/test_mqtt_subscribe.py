@@ -2,17 +2,24 @@
 import pytest
 
 from packets import SUBSCRIPTION, Message, text
-from wire import Wire, answer, packet, publish, set_of, subscribe, u16, unsubscribe
+from spindle import wait_until
+from wire import PING, PONG, Wire, answer, packet, publish, set_of, subscribe, u16, unsubscribe
 
 VERSIONS = pytest.mark.parametrize('version', [4, 5], ids=['3.1.1', '5.0'])
 NO_LOCAL, RETAIN_AS_PUBLISHED, ONLY_NEW, NEVER = 4, 8, 0x10, 0x20
-SHARED_REFUSED = {4: 0x80, 5: 0x9e}
+NO_ROOM = {4: 0x80, 5: 0x97}
 
 
 @pytest.fixture(scope='module')
 def server(shared_server):
     """Two network threads, to which connections are dealt in turn."""
     return shared_server({'bus.threads': 2})
+
+
+@pytest.fixture(scope='module')
+def small(shared_server):
+    """One that keeps one retained message, and hands out no more than two at once."""
+    return shared_server({'bus.retained_max': 1})
 
 
 @pytest.fixture
@@ -37,15 +44,18 @@ def delivered(topic, payload=b'x', version=4, qos=0, identifier=1, retain=False)
 
 @VERSIONS
 @pytest.mark.parametrize('identifier', [1, 256, 65535])
-def test_each_filter_has_its_code_in_order(server, own, version, identifier):
-    """The QoS that was asked for, or a failure, which is none of the others'."""
-    with Wire(server).connected(version, own) as wire:
-        entries = [(own + b'/0', 0), (own + b'/2', 2), (b'$share/g/' + own, 1), (own + b'/1', 1), (own + b'/+/#', 2)]
-        assert codes_of(wire, identifier, *entries) == bytes([0, 2, SHARED_REFUSED[version], 1, 2])
-        for qos in range(3):
-            wire.send(publish(version, own + b'/%d' % qos, b'x'))
-        wire.expect(*(delivered(own + b'/%d' % qos, version=version) for qos in range(3)))
-        wire.send(publish(version, own, b'x'))
+def test_each_filter_has_its_code_in_order(small, own, version, identifier):
+    """The QoS that was asked for, or a failure, which is none of the others': a third list of retained messages has no room."""
+    with Wire(small).connected(version, own) as wire:
+        wire.send(publish(version, b'kept', b'x', retain=True))
+        entries = [(own + b'/0', 0), (b'+', 2), (b'#', 1), (b'kept', 1), (own + b'/1', 1), (own + b'/+/#', 2)]
+        assert codes_of(wire, identifier, *entries) == bytes([0, 2, 1, NO_ROOM[version], 1, 2])
+        wire.expect(*[delivered(b'kept', version=version, retain=True)] * 2)
+        wire.send(unsubscribe(version, b'+', b'#', b'kept'))
+        wire.expect(packet(0xb0, u16(1), b'' if version == 4 else b'\0\0\0\x11'))
+        for topic in (own + b'/0', own + b'/1', b'kept'):
+            wire.send(publish(version, topic, b'x'))
+        wire.expect(*(delivered(own + b'/%d' % i, version=version) for i in range(2)))
         wire.quiet()
 
 
@@ -177,6 +187,78 @@ def test_the_flag_of_a_live_message(server, own, option, retain):
         wire.send(publish(5, own, b'x', retain=retain))
         wire.expect(delivered(own, b'x', 5, retain=retain and option > 0))
         wire.send(publish(5, own, b'', retain=True))
+
+
+# ---- shared ----
+
+def members_of(server, own, count=2):
+    """They have subscribed to the same share with QoS 2."""
+    members = [Wire(server).connected(5, b'm%d-' % i + own) for i in range(count)]
+    for member in members:
+        assert codes_of(member, 1, (b'$share/g/' + own, 2)) == b'\2'
+    return members
+
+
+def taken_by(members):
+    """(who got a message, its identifier); it is on its way to one of them."""
+    while True:
+        for member in members:
+            member.send(PING)
+            data = member.packet()
+            if data != PONG:
+                member.expect(PONG)
+                return member, Message(*split(data), 5).identifier
+
+
+@pytest.mark.parametrize('answered', [False, True])
+def test_what_a_member_had_goes_to_nobody_else(server, own, answered):
+    """Its session ends with its connection."""
+    members = members_of(server, own)
+    with Wire(server).connected(4, own) as publisher:
+        publisher.send(publish(4, own, b'x', 2, 1))
+        publisher.expect(answer(0x50, 1))
+        first, identifier = taken_by(members)
+        if answered:
+            first.send(answer(0x50, identifier))
+            first.expect(answer(0x62, identifier))
+        first.close()
+        members.remove(first)
+        wait_until(lambda: server.metrics().get_sum('spindle_bus_connections') == 2, 'the member is gone')
+        publisher.send(publish(4, own, b'next', 1, 2))
+        publisher.expect(answer(0x40, 2))
+        message = Message(*split(members[0].packet()), 5)
+        assert message.payload == b'next'
+        members[0].quiet()
+        members[0].close()
+
+
+@pytest.mark.parametrize('qos', [1, 2])
+def test_what_a_member_refuses_goes_to_nobody_else(server, own, qos):
+    members = members_of(server, own)
+    with Wire(server).connected(4, own) as publisher:
+        publisher.send(publish(4, own, b'x', qos, 1))
+        publisher.packet()
+        first, identifier = taken_by(members)
+        first.send(answer(0x40 if qos == 1 else 0x50, identifier, b'\x83'))
+        for member in members * 2:
+            member.quiet()
+    for member in members:
+        member.close()
+
+
+def test_each_member_gets_its_own_quality(server, own):
+    members = [Wire(server).connected(5, b'm%d-' % i + own) for i in range(3)]
+    for qos, member in enumerate(members):
+        assert codes_of(member, 1, (b'$share/g/' + own, qos)) == bytes([qos])
+    with Wire(server).connected(4, own) as publisher:
+        for i in range(9):
+            publisher.send(publish(4, own, b'x', 2, 1 + i))
+            publisher.expect(answer(0x50, 1 + i))
+        for qos, member in enumerate(members):
+            for i in range(3):
+                member.expect(delivered(own, version=5, qos=qos, identifier=1 + i))
+            member.quiet()
+            member.close()
 
 
 # ---- UNSUBSCRIBE ----
