@@ -41,7 +41,7 @@ class Statement:
         self.tests = []
 
     def kind(self):
-        return 'not kept' if self.instead else 'moot' if self.moot else 'client' if self.bound == 'client' else 'shown'
+        return 'not kept' if self.instead else 'client' if self.bound == 'client' else 'moot' if self.moot else 'shown'
 
 
 def find(test, line):
