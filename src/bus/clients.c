@@ -30,7 +30,7 @@ int clients_claim(struct connection *connection, const struct mqtt_connect *conn
     struct client *client = foreign ? NULL : malloc(sizeof *client + length + 1 + strlen(user) + 1);
     if (!client) {
         pthread_mutex_unlock(&bus->clients_lock);
-        return foreign ? ERR_PERMISSION : ERR_NO_MEMORY;
+        return foreign ? ERR_CLIENT_ID : ERR_NO_MEMORY;
     }
     *client = (struct client){.loop = connection->loop->index, .slot = connection->slot, .generation = connection->generation};
     memcpy(client->id, id, length);

@@ -192,7 +192,7 @@ static void on_connect(struct connection *connection, const struct mqtt_connect 
         error = will_keep(connection, connect);
     if (!error) {
         error = clients_claim(connection, connect, &assigned);
-        if (error == ERR_PERMISSION)
+        if (error == ERR_CLIENT_ID)
             door_deny_identifier(connection, connect);
     }
     if (!error && connection->door.client && assigned.length)

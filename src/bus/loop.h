@@ -485,7 +485,7 @@ int listener_unix_open(struct bus *bus, int *out);
 void listener_unix_remove(struct bus *bus); /* the file, unless another has taken its place */
 
 /* clients.c: who is connected under which client identifier */
-/* An identifier of length 0: one is made, and *assigned gets it. Returns 0, ERR_PERMISSION (a client of another user has it) or
+/* An identifier of length 0: one is made, and *assigned gets it. Returns 0, ERR_CLIENT_ID (a client of another user has it) or
  * ERR_NO_MEMORY. */
 int clients_claim(struct connection *connection, const struct mqtt_connect *connect, struct mqtt_slice *assigned);
 bool clients_has(struct bus *bus, const char *id, size_t length); /* somebody is connected under it */

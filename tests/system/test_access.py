@@ -17,7 +17,7 @@ from doors import Authority, all_ways, tls_settings
 from spindle import BINARY, DEADLINE_S, run_cli, wait_until
 
 VERSIONS = pytest.mark.parametrize('version', [V311, V5], ids=['3.1.1', '5.0'])
-BAD_CREDENTIALS, NOT_AUTHORIZED, BUSY, QUOTA = 0x86, 0x87, 0x89, 0x97
+BAD_IDENTIFIER, BAD_CREDENTIALS, NOT_AUTHORIZED, BUSY, QUOTA = 0x85, 0x86, 0x87, 0x89, 0x97
 USERS = {'tool-7': 'seven', 'tool-8': 'eight', 'admin': 'root of all'}
 RULES = '''
 rules:
@@ -265,11 +265,12 @@ def test_a_client_identifier_belongs_to_the_user_who_has_it(make, connect):
     server = make(rules=None)
     first = connect(server, 'same', user='tool-7', password='seven')
     for options in ({'user': 'tool-8', 'password': 'eight'}, {}):
-        with pytest.raises(Refused) as refusal:
-            connect(server, 'same', version=V5, **options)
-        assert code_of(refusal) == NOT_AUTHORIZED
+        for version in (V311, V5):
+            with pytest.raises(Refused) as refusal:
+                connect(server, 'same', version=version, **options)
+            assert code_of(refusal) == BAD_IDENTIFIER
     first.publish('a', b'still here')
-    assert denied(server, 'client_id') == 2
+    assert denied(server, 'client_id') == 4
     connect(server, 'same', user='tool-7', password='seven').publish('a', b'taken over')
     first.wait_disconnected()
 
