@@ -30,6 +30,7 @@ struct fixture {
     struct journal_producer *producer;
     uint64_t tokens, expected_token;
     uint64_t segment_size, retention_size;
+    size_t group_bytes_max; /* 0: the journal's */
     size_t pack_from;
     int compression_level; /* 0: none */
 };
@@ -52,6 +53,7 @@ static inline void start(struct fixture *fixture)
     struct journal_options options = {.disk = disk_posix(),
                                       .folder = test_folder,
                                       .segment_size = fixture->segment_size ? fixture->segment_size : 1 << 20,
+                                      .group_bytes_max = fixture->group_bytes_max,
                                       .writers = 1, /* no marks: tests know where records stand */
                                       .compression_level = fixture->compression_level};
     assert_int_equal(journal_open(&fixture->journal, &options), 0);
