@@ -39,7 +39,8 @@
 enum {
     SERVER_QUIESCE_MS = 5000,
     SERVER_DRAIN_MS = 15000,
-    SERVER_BOOKS_SEGMENT = 8 << 20,
+    SERVER_OUTCOMES_SEGMENT = 8 << 20,
+    SERVER_BROKERS_SEGMENT = 1 << 20,
     SERVER_RETAINED_SEGMENT = 8 << 20,
     SERVER_FILES_KEPT = HTTP_CONNECTIONS_MAX + 64, /* file descriptors that MQTT connections may not take */
     SERVER_FILES_SHARE = 4,                        /* where there are not so many: this part of them is for MQTT connections */
@@ -163,9 +164,16 @@ static void say_stream(struct journal_stream *stream, uint64_t since_ns)
 /* What the server keeps for itself is written again or summed up, and needs few bytes; retention is not for that. 0: as configured. */
 static uint64_t own_segment(unsigned stream)
 {
-    return stream == STREAM_OUTCOMES || stream == STREAM_BROKERS ? SERVER_BOOKS_SEGMENT
-           : stream == STREAM_RETAINED                           ? SERVER_RETAINED_SEGMENT
-                                                                 : 0;
+    switch (stream) {
+    case STREAM_OUTCOMES:
+        return SERVER_OUTCOMES_SEGMENT;
+    case STREAM_BROKERS:
+        return SERVER_BROKERS_SEGMENT;
+    case STREAM_RETAINED:
+        return SERVER_RETAINED_SEGMENT;
+    default:
+        return 0;
+    }
 }
 
 static int open_streams(struct server *server)

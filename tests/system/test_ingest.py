@@ -203,6 +203,7 @@ def test_nothing_is_lost_when_spindle_is_killed_under_load(spindle, broker, qos)
         wait_until(lambda: publisher.progress >= count * part // 5, lambda: 'progress %d' % publisher.progress, 3 * DEADLINE_S)
         server.kill()
         server.start()
+        wait_connected(server, mosquitto, 10)  # killed before, this Mosquitto would send again what it had sent PUBREL for
     publisher.finish()
     wait_payloads(server, {'m%d' % n for n in range(count)})
     server.stop()
