@@ -93,7 +93,8 @@ int outflow_open(struct ingest *ingest)
     queue->ops->hold(queue, QUEUE_CONTENT_RESULTS, out->cursor->completed);
     out->durable = *out->cursor;
     out->sent = out->cursor->received;
-    out->redeliver = ingest->options.results_inflight;
+    uint64_t waiting = next - out->cursor->completed; /* no later one can have been published */
+    out->redeliver = waiting < ingest->options.results_inflight ? (unsigned)waiting : ingest->options.results_inflight;
     atomic_store(&out->lag, next - out->cursor->completed);
     out->active = true;
     return view_from(ingest, out->cursor->completed);
@@ -127,6 +128,7 @@ void outflow_connected(struct ingest *ingest, const struct mqtt_connack *connack
     if (!connack->session_present) {
         cursor_to(ingest, out->cursor->completed);
         out->cursor->broker = broker_link_broker(link)->key;
+        out->sent = out->redeliver = 0; /* nothing was published in this session */
     }
     if (clean && broker_link_session(link)->version != MQTT_VERSION_5_0) {
         broker_link_close(link, true); /* in 3.1.1 a session that begins clean ends so too; the next is kept */

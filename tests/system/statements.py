@@ -25,7 +25,8 @@ with who is bound and the tests that show it. What Spindle offers beside them, a
 
 - *Not kept* comes first, with what happens instead; most of these are kept in part, and the tests show that part.
 - *Does not arise*: the standard leaves a choice, and with the one that was taken there is nothing to keep. The tests show the choice.
-- *Client*: binds clients alone. A test there shows what the server does with one that breaks it.
+- *Client*: binds clients alone. A test there shows what the server does with one that breaks it, or that Spindle keeps it where it is itself the
+  client of a broker ([ingest.md](ingest.md)).
 - A test without parameters in brackets stands for all that it has. `.py` lies in `tests/system`, `.c` in `tests/unit`.
 - The standards print some numbers in two ways; here they are regular: 3.1.1 has MQTT-3.1.2.7, MQTT-3.3.1.-1 and MQTT-3-8.3-4 for
   3.1.2-7, 3.3.1-1 and 3.8.3-4, and 5.0 has MQTT-4.2-1 for 4.2.0-1.
