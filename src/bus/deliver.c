@@ -256,10 +256,16 @@ static bool retain(struct loop *loop, struct connection *from, const struct mqtt
     if (error == ERR_LIMIT)
         DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", "a message on %.*s was not retained: bus.retained_max or bus.retained_size_max is reached",
                      (int)publish->topic.length, (const char *)publish->topic.data);
-    if (error != ERR_LIMIT || !acknowledged || from->session.version != MQTT_VERSION_5_0)
-        return true; /* nobody could be told */
-    connection_refuse(from, publish, 0x97, "there is no room for another retained message");
-    return false;
+    if (error == ERR_LIMIT && acknowledged && from->session.version == MQTT_VERSION_5_0) {
+        connection_refuse(from, publish, 0x97, "there is no room for another retained message");
+        return false;
+    }
+    /* Nobody can be told. Others get it now; so the one before it is no more what the topic says. */
+    message.payload_length = 0;
+    message.flags = (uint8_t)((message.flags & ~MESSAGE_QOS_MASK) | 1);
+    if (retained_put(loop->bus->retained, &message) == 0)
+        loop->retains = loop->needs_submit = true;
+    return true;
 }
 
 /* The message as others get it: a topic alias is between its sender and us. */

@@ -238,6 +238,28 @@ def test_the_number_of_retained_messages_has_a_limit(spindle):
         assert 'bus.retained_max' in server.stderr()
 
 
+@pytest.mark.parametrize('version, qos', [(4, 0), (4, 1), (4, 2), (5, 0)])
+def test_what_cannot_be_kept_takes_the_place_of_the_last_one_all_the_same(spindle, version, qos):
+    """[MQTT-3.3.1-5], [MQTT-3.3.1-7]: the old one is not what the topic says any more."""
+    server = spindle(settings={'bus.retained_size_max': '1MiB'}).start()
+    with Packets(server, b'sender', version) as peer, Packets(server, b'filler') as filler:
+        for i in range(10):
+            filler.publish(b'full/%d' % i, b'old' * 33000, 1, i + 1, retain=True)
+            assert filler.answer()[:3] == (PUBACK, i + 1, 0)
+        peer.publish(b'full/3', b'new' * 67000, qos, 1, retain=True)
+        if qos:
+            assert peer.answer()[:2] == (PUBACK if qos == 1 else PUBREC, 1)
+        peer.quiet()
+        for restart in (False, True):
+            if restart:
+                server.stop()
+                server.start()
+            with Packets(server, b'later') as later:
+                later.subscribe(b'full/#')
+                assert sorted(later.message().topic for _ in range(9)) == [b'full/%d' % i for i in range(10) if i != 3]
+                later.quiet()
+
+
 def test_their_memory_has_a_limit(spindle):
     server = spindle(settings={'bus.retained_size_max': '1MiB'}).start()
     with Packets(server) as peer:
