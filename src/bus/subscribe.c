@@ -52,7 +52,7 @@ static int add_subscription(struct connection *connection, const struct mqtt_sub
         counter_add(&loop->counters.subscriptions, 1);
     }
     int error = wants_retained(wanted, added == 0) ? handout_begin(connection, wanted, identifier) : 0;
-    if (error)
+    if (error && added == 0) /* one that was there before stays */
         remove_subscription(connection, wanted->filter);
     return error;
 }

@@ -13,7 +13,7 @@
 enum {
     INSPECT_BLOCK_SIZE = 4 << 20,
     INSPECT_PATH_MAX = 4200,
-    INSPECT_TORN_MAX = 32 << 20, /* as far as the rest of a torn group is looked for: no group is larger */
+    INSPECT_TORN_MAX = 32 << 20, /* as far as the rest of a torn group is looked for */
     INSPECT_ATTEMPTS = 5,        /* looks at an end that seems torn, before it is believed: a server may be writing there */
     INSPECT_PAUSE_MS = 100
 };
