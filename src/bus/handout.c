@@ -57,7 +57,7 @@ int handout_begin(struct connection *connection, const struct mqtt_subscription 
         return error;
     size_t bytes = list.count * sizeof *list.handles;
     bool fits = atomic_load(&bus->memory_out) + bytes <= bus->options.memory_max / 2 && /* nobody is to wait, or lose QoS 0, for these */
-                connection->handout_bytes + bytes <= 2 * sizeof *list.handles * bus->options.retained_max;
+                connection->handout_bytes + bytes <= 2 * sizeof *list.handles * ((size_t)bus->options.retained_max + RETAINED_PASSING_MAX);
     struct handout *handout = fits ? malloc(sizeof *handout) : NULL;
     if (!handout) {
         retained_list_fini(&list);

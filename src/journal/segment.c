@@ -432,8 +432,10 @@ static int scan(struct window *window, const struct segment_file *segment, reade
                 return error;
             if (!found.later_group && window->unreadable_to > result.position)
                 return ERR_IO;
-            if (!found.later_group)
+            if (!found.later_group) {
+                result.torn = found.any || length > FORMAT_RECORD_HEADER_SIZE; /* a header stands there that checks out */
                 break;
+            }
             /* It stood behind what is there now, so it is there now: the writer may have been at it when it was read. */
             looked_behind = result.position;
             window->have = 0;
@@ -447,7 +449,6 @@ static int scan(struct window *window, const struct segment_file *segment, reade
         result.position = found.position;
         result.next_offset = found.offset;
     }
-    result.torn = found.any;
     if (open.count)
         result.open_from = open.groups[0].position;
     if (result.next_offset < segment_known_end(segment)) {
