@@ -290,8 +290,9 @@ static void sync_stream(struct writer *writer, struct journal_stream *stream)
 {
     struct scribe *scribe = writer->scribe;
     const struct writer_stream *mine = &writer->streams[stream->place];
+    bool own = mine->file >= 0 && mine->file_salt == stream->salt; /* and not one of a segment that was left */
     if (scribe->options->durability == JOURNAL_DURABLE_DISK) {
-        int failed = stream->disk->ops->sync(stream->disk, mine->file >= 0 ? mine->file : stream->file);
+        int failed = stream->disk->ops->sync(stream->disk, own ? mine->file : stream->file);
         if (failed)
             fatal(scribe, "a sync", stream, strerror(-failed));
     }
@@ -439,7 +440,22 @@ static void pass_turn(struct scribe *scribe)
         pthread_cond_signal(&scribe->arrived);
 }
 
-/* The first half: all that is done in turn. What has to be alone is finished stream by stream. */
+/* Syncs what the group holds for the first `count` streams and tells of it, in their order: whoever waits for one of them waits for all
+ * that come before it. */
+static void finish_streams(struct writer *writer, unsigned count)
+{
+    struct scribe *scribe = writer->scribe;
+    for (unsigned i = 0; i < count; i++) {
+        if (!writer->streams[i].bytes)
+            continue;
+        sync_stream(writer, scribe->streams[i]);
+        tell_stream(writer, scribe->streams[i]);
+        writer->streams[i].bytes = 0;
+    }
+}
+
+/* The first half: all that is done in turn. What has to be alone is finished stream by stream, from where that turns out together with what
+ * was written before. */
 static void write_group(struct writer *writer)
 {
     struct scribe *scribe = writer->scribe;
@@ -449,13 +465,9 @@ static void write_group(struct writer *writer)
     writer->abandoned = scribe->gave_up || !wait_for_room(writer);
     plan_release(&writer->group);
     for (unsigned i = 0; i < scribe->stream_count && !writer->abandoned; i++) {
-        struct journal_stream *stream = scribe->streams[i];
-        writer->abandoned = !write_stream(writer, stream, &alone);
-        if (!alone || writer->abandoned || !writer->streams[i].bytes)
-            continue;
-        sync_stream(writer, stream);
-        tell_stream(writer, stream);
-        writer->streams[i].bytes = 0;
+        writer->abandoned = !write_stream(writer, scribe->streams[i], &alone);
+        if (alone && !writer->abandoned)
+            finish_streams(writer, i + 1);
     }
     if (!writer->abandoned)
         end_stall(scribe);

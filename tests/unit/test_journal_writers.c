@@ -341,6 +341,88 @@ static void what_is_bad_before_a_group_that_knows_it_durable_is_damage(void **st
     assert_int_equal(found.next, 4);
 }
 
+/* ---- a writer that finds no handle in the middle of a group ---- */
+
+enum { THREE = 3 };
+
+static struct lacking {
+    bool refuse; /* handles of the second stream */
+    unsigned syncs[THREE];
+    char synced[SIMULATED_PATH_MAX]; /* the file of the third stream that was synced last */
+} lacking;
+
+static int stream_of(const char *path)
+{
+    static const char *const folders[THREE] = {"/data/first/", "/data/second/", "/data/third/"};
+    for (int i = 0; i < THREE; i++)
+        if (strncmp(path, folders[i], strlen(folders[i])) == 0)
+            return i;
+    return -1;
+}
+
+static int lack(void *context, const struct simulated_call *call)
+{
+    (void)context;
+    int stream = stream_of(call->path);
+    if (call->kind == SIMULATED_SYNC && stream >= 0)
+        lacking.syncs[stream]++;
+    if (call->kind == SIMULATED_SYNC && stream == 2)
+        snprintf(lacking.synced, sizeof lacking.synced, "%s", call->path);
+    return call->kind == SIMULATED_OPEN && stream == 1 && lacking.refuse ? -EMFILE : 0;
+}
+
+static void append_to(struct journal_producer *producer, struct journal_stream *stream, size_t payload_length)
+{
+    static uint8_t payload[60000];
+    struct message message = {.topic = "t", .topic_length = 1, .payload = payload, .payload_length = (uint32_t)payload_length};
+    assert_int_equal(journal_append(producer, stream, &message, NULL, 0, 1), 0);
+    journal_submit(producer);
+}
+
+static void what_was_written_before_a_handle_lacked_is_synced_before_it_is_told(void **state)
+{
+    (void)state;
+    static const char *const names[THREE] = {"first", "second", "third"};
+    struct simulated_disk *disk = simulated_disk_create(1);
+    struct journal_options options = {
+        .disk = simulated_disk_table(disk), .folder = "/data", .segment_size = 64 << 10, .writers = 2, .stepped = true};
+    struct journal_of_two two;
+    struct journal_stream *streams[THREE];
+    lacking = (struct lacking){0};
+    simulated_disk_set_hooks(disk, &(struct simulated_hooks){.before = lack});
+    assert_int_equal(journal_open(&two.journal, &options), 0);
+    for (unsigned i = 0; i < THREE; i++) {
+        struct journal_stream_options stream = {.name = names[i]};
+        assert_int_equal(journal_stream_add(two.journal, &stream, &streams[i]), 0);
+    }
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(journal_producer_open(two.journal, no_notice, NULL, &two.producers[i]), 0);
+    assert_int_equal(journal_start(two.journal), 0);
+    /* Each writer has written the first and the third stream; then the third begins another segment, by the first writer. */
+    for (unsigned group = 0; group < 2; group++) {
+        append_to(two.producers[0], streams[0], 100);
+        append_to(two.producers[0], streams[2], 100);
+        assert_true(journal_step_group(two.journal));
+    }
+    append_to(two.producers[0], streams[2], 57000); /* which has room for little else */
+    while (journal_step_group(two.journal))
+        ;
+    assert_int_equal(told(&two, 0), 5);
+    /* The second writer finds no handle of the second stream, when it has written the first. */
+    lacking.refuse = true;
+    unsigned before = lacking.syncs[0];
+    append_to(two.producers[0], streams[0], 100);
+    append_to(two.producers[1], streams[1], 100);
+    append_to(two.producers[1], streams[2], 100);
+    assert_true(journal_step_group(two.journal));
+    assert_int_equal(told(&two, 0), 1);
+    assert_int_equal(lacking.syncs[0], before + 1);
+    assert_int_equal(told(&two, 1), 2);
+    assert_string_equal(lacking.synced, "/data/third/00000000000000000002.seg");
+    close_two(&two);
+    simulated_disk_destroy(disk);
+}
+
 int main(void)
 {
 #define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, test_folder_make, test_folder_remove)
@@ -351,6 +433,7 @@ int main(void)
         WITH_FOLDER(without_handles_there_is_one_sync_at_a_time),
         cmocka_unit_test(what_is_bad_before_groups_that_went_with_it_is_a_torn_end),
         cmocka_unit_test(what_is_bad_before_a_group_that_knows_it_durable_is_damage),
+        cmocka_unit_test(what_was_written_before_a_handle_lacked_is_synced_before_it_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
