@@ -64,7 +64,7 @@ static void on_sweep(uv_timer_t *timer)
         loop_resume(loop, PAUSE_MEMORY, 0);
     if (loop->paused[PAUSE_MEMORY] || loop->paused[PAUSE_PACKET])
         next_ns = now_ns;
-    if (loop->dirty)
+    if (loop->dirty || loop->needs_submit)
         uv_async_send(&loop->wake); /* timers run before the turn's wait: without this the ends would be met a sweep later */
     uint64_t wait_ms = next_ns <= now_ns ? 0 : (next_ns - now_ns) / 1000000u + 1;
     if (wait_ms <= LOOP_SWEEP_MS)

@@ -202,7 +202,7 @@ struct loop {
     uv_check_t turn_end;
     uv_timer_t sweep;
     uv_timer_t wills;                   /* the next of those that wait is due */
-    struct delayed_will *delayed_wills; /* of connections that were this loop's */
+    struct delayed_will *delayed_wills; /* of connections that were this loop's; under clients_lock */
     bool watching;                      /* the sweep comes within LOOP_SWEEP_MS; otherwise when a keep alive ends, or never */
     struct connection **slots;          /* [slot_count]; NULL: free */
     uint32_t *generations;              /* [slot_count] */

@@ -52,7 +52,7 @@ enum { ROUTER_CACHE_TOPICS_MAX_DEFAULT = 65536, ROUTER_CACHE_BYTES_MAX_DEFAULT =
 /* The members of a shared subscription ("$share/NAME/FILTER"), of whom each message goes to one. */
 struct router_share {
     uint32_t first, count; /* in router_match.members; count is at least 1 */
-    uint32_t turn;         /* the caller's, 0 after each resolution */
+    uint32_t turn;         /* the caller's; another one after each resolution, so that topics that come once are dealt out too */
 };
 
 /* Who gets a topic: every connection once, in order of loop, connection and generation, with the highest QoS of its matching

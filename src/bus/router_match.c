@@ -151,7 +151,8 @@ static void collect_group(struct router_cache *cache, const struct router_group 
         cache->found_overflow = true;
         return;
     }
-    cache->shares[cache->share_count++] = (struct router_share){.first = cache->member_count, .count = group->members.count};
+    cache->shares[cache->share_count++] =
+        (struct router_share){.first = cache->member_count, .count = group->members.count, .turn = (uint32_t)cache->misses};
     for (uint32_t i = 0; i < group->members.count; i++)
         cache->members[cache->member_count++] = group->members.entries[i].subscription;
 }

@@ -11,9 +11,10 @@
 
 #include "base/error.h"
 
-enum { WILL_PROPERTIES_MAX = 64 << 10, WILL_DELAYED_BYTES_MAX = 64 << 20 };
+enum { WILL_PROPERTIES_MAX = 64 << 10, WILL_DELAYED_BYTES_MAX = 64 << 20, WILL_STEP_MS = 50 };
 
 struct will {
+    struct will *next; /* while those that are due are gathered */
     uint32_t delay_s;
     uint8_t qos;
     bool retain;
@@ -21,12 +22,13 @@ struct will {
     uint8_t bytes[]; /* topic, properties, payload */
 };
 
-/* One that waits. Everything but `will` and the table belongs to its loop. */
+/* One that waits; under clients_lock. */
 struct delayed_will {
     UT_hash_handle hh;
+    struct loop *loop;
     struct delayed_will *before, *next; /* in loop->delayed_wills */
     uint64_t due_ns;                    /* monotonic */
-    struct will *will;                  /* under clients_lock; NULL: it was taken, and is no more in the table */
+    struct will *will;
     size_t bytes;
     char id[];
 };
@@ -93,49 +95,52 @@ static void publish(struct loop *loop, struct will *will)
 
 /* ---- those that wait ---- */
 
-/* Under clients_lock. */
+/* Under clients_lock. It waits no more. */
 static struct will *take(struct bus *bus, struct delayed_will *delayed)
 {
     struct will *will = delayed->will;
-    if (will) {
-        HASH_DEL(bus->wills, delayed);
-        bus->wills_bytes -= delayed->bytes;
-    }
-    delayed->will = NULL;
+    HASH_DEL(bus->wills, delayed);
+    DL_DELETE2(delayed->loop->delayed_wills, delayed, before, next);
+    bus->wills_bytes -= delayed->bytes;
+    free(delayed);
     return will;
 }
 
 static void on_due(uv_timer_t *timer);
 
-static void set_timer(struct loop *loop)
+/* Has the timer come no later than then, but not sooner than WILL_STEP_MS from now: each time it comes it looks at all that wait. */
+static void set_timer(struct loop *loop, uint64_t due_ns)
 {
-    uint64_t now_ns = uv_now(&loop->uv) * 1000000u, due_ns = UINT64_MAX;
-    const struct delayed_will *delayed;
-    DL_FOREACH2(loop->delayed_wills, delayed, next)
-    due_ns = delayed->due_ns < due_ns ? delayed->due_ns : due_ns;
-    if (due_ns != UINT64_MAX)
-        uv_timer_start(&loop->wills, on_due, due_ns <= now_ns ? 0 : (due_ns - now_ns + 999999u) / 1000000u, 0);
+    uint64_t now_ns = uv_now(&loop->uv) * 1000000u, wait_ms = due_ns <= now_ns ? 0 : (due_ns - now_ns + 999999u) / 1000000u;
+    if (wait_ms < WILL_STEP_MS)
+        wait_ms = WILL_STEP_MS;
+    if (!uv_is_active((const uv_handle_t *)&loop->wills) || uv_timer_get_due_in(&loop->wills) > wait_ms)
+        uv_timer_start(&loop->wills, on_due, wait_ms, 0);
 }
 
 static void on_due(uv_timer_t *timer)
 {
     struct loop *loop = timer->data;
     struct bus *bus = loop->bus;
-    uint64_t now_ns = uv_now(&loop->uv) * 1000000u;
+    uint64_t now_ns = uv_now(&loop->uv) * 1000000u, next_ns = UINT64_MAX;
     struct delayed_will *delayed, *next;
+    struct will *due = NULL, *will;
+    pthread_mutex_lock(&bus->clients_lock);
     DL_FOREACH_SAFE2(loop->delayed_wills, delayed, next, next)
     {
-        if (delayed->due_ns > now_ns)
+        if (delayed->due_ns > now_ns) {
+            next_ns = delayed->due_ns < next_ns ? delayed->due_ns : next_ns;
             continue;
-        pthread_mutex_lock(&bus->clients_lock);
-        struct will *will = take(bus, delayed);
-        pthread_mutex_unlock(&bus->clients_lock);
-        DL_DELETE2(loop->delayed_wills, delayed, before, next);
-        free(delayed);
-        if (will)
-            publish(loop, will);
+        }
+        will = take(bus, delayed);
+        LL_PREPEND(due, will);
     }
-    set_timer(loop);
+    pthread_mutex_unlock(&bus->clients_lock);
+    if (next_ns != UINT64_MAX)
+        set_timer(loop, next_ns);
+    struct will *following;
+    LL_FOREACH_SAFE(due, will, following)
+    publish(loop, will);
     uv_async_send(&loop->wake); /* what was published is sent at the end of a turn */
 }
 
@@ -149,7 +154,7 @@ static bool delay(struct connection *connection, uint32_t delay_s)
     struct delayed_will *delayed = malloc(sizeof *delayed + id_length + 1), *older;
     if (!delayed)
         return false;
-    *delayed = (struct delayed_will){.due_ns = (uv_now(&loop->uv) + (uint64_t)delay_s * 1000) * 1000000u, .will = will};
+    *delayed = (struct delayed_will){.loop = loop, .due_ns = (uv_now(&loop->uv) + (uint64_t)delay_s * 1000) * 1000000u, .will = will};
     delayed->bytes = sizeof *delayed + sizeof *will + will->topic_length + will->properties_length + will->payload_length + id_length;
     memcpy(delayed->id, connection->client->id, id_length + 1);
     HASH_FIND(hh, bus->wills, delayed->id, id_length, older);
@@ -160,6 +165,7 @@ static bool delay(struct connection *connection, uint32_t delay_s)
     HASH_ADD_KEYPTR(hh, bus->wills, delayed->id, id_length, delayed);
     bus->wills_bytes += delayed->bytes;
     DL_APPEND2(loop->delayed_wills, delayed, before, next);
+    set_timer(loop, delayed->due_ns);
     return true;
 }
 
@@ -183,11 +189,9 @@ void will_leave(struct connection *connection)
         pthread_mutex_unlock(&bus->clients_lock);
     }
     connection->will = NULL;
-    if (delayed)
-        set_timer(loop);
-    else if (resumed)
+    if (!delayed && resumed)
         free(will);
-    else
+    else if (!delayed)
         publish(loop, will);
 }
 
@@ -210,9 +214,5 @@ void will_fini(struct loop *loop)
 {
     struct delayed_will *delayed, *next;
     DL_FOREACH_SAFE2(loop->delayed_wills, delayed, next, next)
-    {
-        free(take(loop->bus, delayed));
-        free(delayed);
-    }
-    loop->delayed_wills = NULL;
+    free(take(loop->bus, delayed));
 }

@@ -7,6 +7,8 @@
 
 #include "base/diagnostics.h"
 #include "base/error.h"
+#include "cli/server_ingest.h"
+#include "cli/server_transports.h"
 #include "control/pages.h"
 
 struct reload {
@@ -92,7 +94,10 @@ static int take_over(struct reload *reload, struct problems *problems, struct bu
     int error = config_load(&fresh, reload->sources, problems);
     if (error)
         return error;
-    error = server_reload(reload->server, &fresh, problems);
+    size_t before = problems->errors; /* a mistake anywhere changes nothing */
+    server_transports_check(&fresh, problems);
+    server_ingest_check(&fresh, problems);
+    error = problems->errors > before ? ERR_CONFIG : server_reload(reload->server, &fresh, problems);
     if (error) {
         config_fini(&fresh);
         return error;

@@ -170,10 +170,11 @@ static uint64_t opening_ns(const struct ingest *ingest, const struct link *link)
 
 static void watch(struct ingest *ingest)
 {
-    uint64_t next_ns = ingest->checkpoint_ns + CHECKPOINT_S * UINT64_C(1000000000);
+    uint64_t next_ns = ingest->checkpointing ? UINT64_MAX : ingest->checkpoint_ns + CHECKPOINT_S * UINT64_C(1000000000);
+    bool may_open = ingest->settled && !ingest->stopping;
     for (unsigned i = 0; i < ingest->link_count; i++) {
         struct link *link = ingest->links[i];
-        uint64_t at_ns = link->state == LINK_IDLE ? opening_ns(ingest, link) : broker_link_check(link);
+        uint64_t at_ns = link->state != LINK_IDLE ? broker_link_check(link) : may_open ? opening_ns(ingest, link) : UINT64_MAX;
         next_ns = at_ns < next_ns ? at_ns : next_ns;
     }
     if (ingest->stopping && ingest->stop_ns < next_ns)
@@ -182,12 +183,16 @@ static void watch(struct ingest *ingest)
         atomic_load(&ingest->outflow.lag) && next_ns > ingest->now_ns + OUTFLOW_NOTE_NS)
         next_ns = ingest->now_ns + OUTFLOW_NOTE_NS;
     uint64_t wait_ms = next_ns <= ingest->now_ns ? 1 : (next_ns - ingest->now_ns) / 1000000u + 1;
-    uv_timer_start(&ingest->timer, on_timer, wait_ms, 0);
+    if (next_ns == UINT64_MAX)
+        uv_timer_stop(&ingest->timer);
+    else
+        uv_timer_start(&ingest->timer, on_timer, wait_ms, 0);
 }
 
 /* ---- notes ---- */
 
-static bool checkpoint_is_due(const struct ingest *ingest)
+/* Where nothing is new it looks again after the same time. */
+static bool checkpoint_is_due(struct ingest *ingest)
 {
     const struct notes *notes = &ingest->notes;
     if (ingest->checkpointing)
@@ -199,7 +204,10 @@ static bool checkpoint_is_due(const struct ingest *ingest)
     uint64_t first, consumed, kept; /* without a checkpoint nothing of what was written since could be removed */
     ingest->options.queue->ops->extent(ingest->options.queue, QUEUE_CONTENT_CONSUMED, &first, &consumed);
     ingest->options.queue->ops->extent(ingest->options.queue, QUEUE_CONTENT_KEPT, &first, &kept);
-    return notes->since_count || consumed != notes->from.consumed || kept != notes->from.kept;
+    bool due = notes->since_count || consumed != notes->from.consumed || kept != notes->from.kept;
+    if (!due)
+        ingest->checkpoint_ns = ingest->now_ns;
+    return due;
 }
 
 static int checkpoint(struct ingest *ingest)
@@ -325,6 +333,7 @@ static void on_turn_end(uv_check_t *check)
     for (unsigned i = 0; i < ingest->link_count; i++)
         if (ingest->links[i]->dirty)
             broker_link_flush(ingest->links[i]);
+    watch(ingest); /* that may have ended a link */
     end_turn(ingest);
 }
 

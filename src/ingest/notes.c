@@ -131,6 +131,8 @@ static int read_released(struct notes *notes, const uint64_t *words, size_t coun
         error = find_or_add(notes, words[i], words[i + 1] & UINT16_MAX, &held);
         if (!error)
             held->released = words[i + 1] >> 16;
+        if (!error && held->released > notes->sequence)
+            notes->sequence = held->released; /* its message may not have reached the disk */
     }
     return error;
 }

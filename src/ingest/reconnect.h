@@ -1,12 +1,14 @@
 /* When to try a broker again: exponential back-off with jitter for each connection, and a circuit breaker for the broker. Pure: time and
  * randomness come in.
  *
- * The breaker, by what attempts have come to:
+ * The breaker, by what attempts have come to. It begins HALF_OPEN.
  *
- *   HALF_OPEN  from the start: one attempt may be under way, a probe. Success: CLOSED. Failure: after `failures_max` of them in a row, or
- * at once when the broker has refused us for good (a password that is wrong will be wrong again), OPEN; else the next probe after a
- * back-off CLOSED     any connection may try, each after its own back-off. `failures_max` failures in a row without a success: OPEN OPEN
- * nobody tries for `open_ns`, which doubles each time a probe fails, up to open_max_ns; then HALF_OPEN */
+ * HALF_OPEN: one attempt may be under way, a probe. Success: CLOSED. Failure: OPEN after `failures_max` of them in a row, or at once when
+ * the broker has refused us for good (a password that is wrong will be wrong again); else the next probe comes after a back-off.
+ *
+ * CLOSED: any connection may try, each after its own back-off. OPEN after `failures_max` failures in a row without a success.
+ *
+ * OPEN: nobody tries for `open_ns`, which doubles each time a probe fails, up to open_max_ns; then HALF_OPEN. */
 #ifndef INGEST_RECONNECT_H
 #define INGEST_RECONNECT_H
 

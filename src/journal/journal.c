@@ -402,6 +402,7 @@ int journal_open(struct journal **out, const struct journal_options *options)
         journal->options.group_bytes_max = JOURNAL_GROUP_BYTES_MAX;
     if (options->writers == 0)
         journal->options.writers = options->stepped ? 1 : JOURNAL_WRITERS;
+    assert(journal->options.writers <= JOURNAL_WRITERS_MAX);
     journal->lock_handle = -1;
     pthread_mutex_init(&journal->shared.lock, NULL);
     pthread_mutex_init(&journal->keeper_lock, NULL);

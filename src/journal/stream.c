@@ -225,7 +225,8 @@ void stream_close(struct journal_stream *stream)
         _Alignas(8) uint8_t seal[FORMAT_RECORD_HEADER_SIZE];
         format_seal_encode(seal, clock_wall_ns());
         format_record_seal(seal, stream->next_offset, stream->salt, true);
-        if (stream->position > FORMAT_SEGMENT_HEADER_SIZE &&
+        bool whole = atomic_load(&stream->durable) == stream->next_offset; /* nothing was given up that was written already */
+        if (whole && stream->position > FORMAT_SEGMENT_HEADER_SIZE &&
             disk_write_fully(stream->disk, stream->file, seal, sizeof seal, stream->position) == 0)
             stream->position += sizeof seal;
         stream->disk->ops->truncate(stream->disk, stream->file, stream->position);

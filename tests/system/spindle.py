@@ -91,6 +91,15 @@ class Metrics(dict):
         return self
 
 
+def switches(server):
+    """How often threads of the server have gone to sleep: {thread: count}."""
+    found = {}
+    for task in pathlib.Path('/proc/%d/task' % server.process.pid).iterdir():
+        text = (task / 'status').read_text()
+        found[task.name] = int(re.search(r'^voluntary_ctxt_switches:\s+(\d+)', text, re.M).group(1))
+    return found
+
+
 def run_cli(*arguments, check=True, timeout_s=3 * DEADLINE_S, env=None, text=True):
     """Runs a command of the program to its end; the result has returncode, stdout and stderr."""
     done = subprocess.run([BINARY] + [str(a) for a in arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

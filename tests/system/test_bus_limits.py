@@ -10,7 +10,7 @@ import time
 import pytest
 
 from client import V5, RawClient, without_reason
-from spindle import DEADLINE_S, SANITIZED, wait_until
+from spindle import DEADLINE_S, SANITIZED, switches, wait_until
 
 MIB = 1 << 20
 HOUR = {'bus.stall_timeout_s': 3600}
@@ -416,16 +416,6 @@ def test_a_connect_that_trickles_is_given_ten_seconds(spindle):
                 if select.select([slow.socket], [], [], 0.5)[0]:
                     assert slow.socket.recv(10), 'closed'
         assert 9.5 <= time.monotonic() - began <= 10 + DEADLINE_S / 2
-
-
-def switches(server):
-    """How often threads of the server have gone to sleep: {thread: count}."""
-    import pathlib
-    found = {}
-    for task in pathlib.Path('/proc/%d/task' % server.process.pid).iterdir():
-        text = (task / 'status').read_text()
-        found[task.name] = int(re.search(r'^voluntary_ctxt_switches:\s+(\d+)', text, re.M).group(1))
-    return found
 
 
 @pytest.mark.skipif(SANITIZED, reason='sanitizers have threads of their own')

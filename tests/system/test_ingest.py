@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import threading
+import time
 
 import pytest
 
 from client import V5, Client
 from mosquitto import PROGRAM, Mosquitto
-from spindle import DEADLINE_S, free_port, json_lines, run_cli, wait_until
+from spindle import DEADLINE_S, SANITIZED, free_port, json_lines, run_cli, switches, wait_until
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason='Mosquitto is not installed')
 
@@ -353,3 +354,17 @@ def test_a_port_that_never_answers_is_given_up(spindle):
         server = spindle(settings={**QUICK, 'ingest.brokers': 'mqtt://127.0.0.1:%d' % silent.getsockname()[1],
                                    'ingest.connect_timeout_s': '0.3'}).start()
         wait_until(lambda: 'did not answer CONNECT' in server.stderr(), 'it is told')
+
+
+@pytest.mark.skipif(SANITIZED, reason='sanitizers have threads of their own')
+def test_nothing_runs_while_a_broker_has_nothing_to_say(spindle, broker):
+    """Longer than what lies between two checkpoints."""
+    mosquitto = broker()
+    mosquitto.start()
+    server = spindle(settings=settings(mosquitto, connections=2, results='false')).start()
+    wait_connected(server, mosquitto, 2)
+    time.sleep(11)
+    before = switches(server)
+    time.sleep(3)
+    awake = {thread: count - before.get(thread, 0) for thread, count in switches(server).items()}
+    assert max(awake.values()) < 10, awake

@@ -1,6 +1,7 @@
 /* Shared subscriptions in the tree: who their members are, beside and apart from other subscriptions. */
 #include "unit.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -52,7 +53,6 @@ static uint64_t members_of(const struct router_match *found, uint32_t share)
 {
     uint64_t members = 0;
     assert_true(share < found->share_count);
-    assert_int_equal(found->shares[share].turn, 0);
     for (uint32_t i = 0; i < found->shares[share].count; i++) {
         uint64_t bit = UINT64_C(1) << found->members[found->shares[share].first + i].connection;
         assert_false(members & bit);
@@ -131,11 +131,29 @@ static void the_callers_turn_is_kept_with_the_match(void **state)
     struct fixture f;
     open_fixture(&f, NULL);
     assert_int_equal(subscribe(&f, "$share/g/t", 1), 0);
-    match(&f, "t")->shares[0].turn = 5;
+    match(&f, "t")->shares[0].turn = 77;
     match(&f, "another");
-    assert_int_equal(match(&f, "t")->shares[0].turn, 5);
+    assert_int_equal(match(&f, "t")->shares[0].turn, 77);
     assert_int_equal(subscribe(&f, "$share/g/t", 2), 0);
-    assert_int_equal(match(&f, "t")->shares[0].turn, 0);
+    assert_int_not_equal(match(&f, "t")->shares[0].turn, 77);
+    close_fixture(&f);
+}
+
+static void topics_that_come_once_begin_with_one_member_after_the_other(void **state)
+{
+    (void)state;
+    struct fixture f;
+    open_fixture(&f, NULL);
+    for (uint32_t connection = 1; connection <= 4; connection++)
+        assert_int_equal(subscribe(&f, "$share/g/jobs/+", connection), 0);
+    unsigned begun[4] = {0};
+    char topic[32];
+    for (unsigned i = 0; i < 400; i++) {
+        snprintf(topic, sizeof topic, "jobs/%u", i);
+        begun[match(&f, topic)->shares[0].turn % 4]++;
+    }
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(begun[i], 100);
     close_fixture(&f);
 }
 
@@ -170,6 +188,7 @@ int main(void)
         cmocka_unit_test(members_come_and_go),
         cmocka_unit_test(no_wildcard_of_a_share_matches_a_topic_of_the_server),
         cmocka_unit_test(the_callers_turn_is_kept_with_the_match),
+        cmocka_unit_test(topics_that_come_once_begin_with_one_member_after_the_other),
         cmocka_unit_test(limits_hold_for_shares_and_leave_nothing_behind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
