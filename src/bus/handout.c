@@ -56,9 +56,10 @@ int handout_begin(struct connection *connection, const struct mqtt_subscription 
     if (error || list.count == 0)
         return error;
     size_t bytes = list.count * sizeof *list.handles, most = bus->options.retained_max;
-    if (wanted->filter.data[0] == '$')
-        most += RETAINED_PASSING_MAX;                                                   /* the server's own values are beside that number */
-    bool fits = atomic_load(&bus->memory_out) + bytes <= bus->options.memory_max / 2 && /* nobody is to wait, or lose QoS 0, for these */
+    if (wanted->filter.data[0] == '$') /* the server's own values are beside that number */
+        most += RETAINED_PASSING_MAX;
+    /* Nobody is to wait, or lose QoS 0, for these. */
+    bool fits = atomic_load(&bus->memory_out) + bytes <= bus->options.memory_max / 2 &&
                 connection->handout_bytes + bytes <= 2 * sizeof *list.handles * most;
     struct handout *handout = fits ? malloc(sizeof *handout) : NULL;
     if (!handout) {
