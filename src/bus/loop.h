@@ -14,8 +14,8 @@
  *   PAUSE_MEMORY      its next publish is to be acknowledged, and the outgoing queues of all clients have used up their budget (memory.c)
  *   PAUSE_PACKET      its next packet is large, and the unfinished packets of all clients have used up theirs
  *   PAUSE_LOGIN       its CONNECT waits until the password is checked
- *   PAUSE_QUOTA       its user has published more than the quota allows for now, or waits for acknowledgements of as much as it may have
- *                     on the way (3.1.1, where nothing tells the client of that)
+ *   PAUSE_QUOTA       its user has published more than the quota lets through a second, or waits for acknowledgements of as much as it may
+ * have on the way (3.1.1, where nothing tells the client of that)
  *
  * None of them waits for ever. The disk is the operator's; a loop always reads its mail; a login and a quota have their time; everything
  * else waits for some client that takes nothing, or does not finish a packet, and that one is disconnected after stall_timeout_ns

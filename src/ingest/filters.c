@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "mqtt/topic.h"
+
 /* The level at *at: its length; *at goes behind it and its slash, or becomes NULL at the end. */
 static size_t take_level(const char **at)
 {
@@ -29,21 +31,7 @@ static bool begins_apart(const char *wild, const char *other)
 
 bool filter_covers(const char *outer, const char *inner)
 {
-    if (begins_apart(outer, inner))
-        return false;
-    while (outer && inner) {
-        const char *outer_level = outer, *inner_level = inner;
-        size_t outer_length = take_level(&outer), inner_length = take_level(&inner);
-        if (level_is(outer_level, outer_length, '#'))
-            return true;
-        if (level_is(inner_level, inner_length, '#'))
-            return false;
-        if (level_is(outer_level, outer_length, '+'))
-            continue;
-        if (outer_length != inner_length || memcmp(outer_level, inner_level, outer_length) != 0)
-            return false;
-    }
-    return !inner && (!outer || is_rest(outer));
+    return mqtt_topic_filter_covers(outer, strlen(outer), inner, strlen(inner));
 }
 
 bool filter_overlaps(const char *one, const char *other)
