@@ -1,0 +1,175 @@
+/* The persistent sessions: what the server remembers of a client when it is not connected (MQTT 5 section 4.1), in memory and, where there
+ * is a stream for it, on disk.
+ *
+ * Not the messages that wait: those are in the journal, and a session knows from where on (follower.h). Besides its subscriptions it is the
+ * place in each stream before which everything was delivered and answered, what was sent and is not answered, and the identifiers of the
+ * client's own QoS 2 messages that wait for its PUBREL.
+ *
+ * The stream. A record says what has changed of one session; its topic is the client identifier. All are appended under one lock, so the
+ * stream's order is the order in which things happened, and a start finds what was there. It grows with each change; sessions are written
+ * again as a whole, a few with each change, so that what lies before can go (as in retained.h).
+ *
+ * When a note is durable. Each change returns a place in the stream; what it permits may happen when sessions_durable has reached that
+ * place: a SUBACK, the PUBLISH of QoS 2 (sessions_sent), its PUBREL (sessions_received), the PUBCOMP of the client's own
+ * (sessions_released). What the standard does not need to have on disk waits for nothing.
+ *
+ * QoS 2 from the client. A message and the note that its identifier is taken lie in two streams, of which either may reach the disk first.
+ * So the message's own record says from which session it came, under which identifier and as the how manieth (struct queue_origin), and
+ * every note says where the streams of messages ended when it was written: what lies behind the last of these places is read at the start.
+ * sessions_mark writes that down when nothing else has for long. The numbers of our sessions are even, those of ingest/ odd.
+ *
+ * Who may call. Every function takes the lock and may be called from any thread; none waits for the disk but sessions_open. What a session
+ * holds belongs to whoever has attached it; he reads it through sessions_visit. */
+#ifndef BUS_SESSIONS_H
+#define BUS_SESSIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bus/follower.h"
+#include "bus/router.h"
+#include "journal/journal.h"
+#include "queue/queue.h"
+
+#define SESSIONS_NEVER UINT32_MAX /* seconds: it does not expire */
+
+enum {
+    SESSIONS_MAX_DEFAULT = 100000,
+    SESSIONS_BYTES_MAX_DEFAULT = 256 << 20,
+    SESSIONS_SLACK_DEFAULT = 16 << 20,
+    SESSIONS_MARK_BYTES = 64 << 20, /* of messages between two marks */
+    SESSIONS_SENT_MAX = 65535       /* unanswered messages of a session */
+};
+
+struct sessions_options {
+    uint32_t sessions_max;         /* 0: SESSIONS_MAX_DEFAULT */
+    size_t bytes_max;              /* of memory for all of them; 0: SESSIONS_BYTES_MAX_DEFAULT */
+    size_t slack;                  /* bytes that the stream may hold in vain at least; 0: SESSIONS_SLACK_DEFAULT */
+    struct queue *queue;           /* that keeps the messages */
+    struct journal *journal;       /* started; NULL: in memory only */
+    struct journal_stream *stream; /* guarded, of the same scribe as the streams of publishes and before them */
+    void (*notify)(void *context); /* called whenever sessions_durable may have moved; on a thread of the journal, must not block */
+    void *context;
+};
+
+enum session_sent_state {
+    SESSION_SENT,     /* PUBACK or PUBREC is awaited */
+    SESSION_RECEIVED, /* PUBCOMP is */
+    SESSION_DONE      /* QoS 2: all is over, but something before it is not */
+};
+
+/* A message that was sent from the journal. */
+struct session_sent {
+    uint64_t offset;
+    uint16_t packet_id;
+    uint8_t content; /* index in follower_contents */
+    uint8_t qos;     /* 1 or 2 */
+    uint8_t state;   /* enum session_sent_state */
+};
+
+struct session_subscription {
+    struct router_subscription how; /* qos, options, identifier; the rest is 0 */
+    struct follower_places from;    /* where the streams ended when it was made */
+    uint32_t length;
+    char filter[]; /* zero-terminated */
+};
+
+struct sessions;
+struct session;
+
+/* Takes up what the stream holds. The clients of all sessions count as having left now. Returns 0, ERR_CORRUPT (a record that is none of
+ * ours), ERR_LIMIT (more than the limits allow; diagnostics say which to raise), ERR_NO_MEMORY or an error of the reader. */
+int sessions_open(const struct sessions_options *options, struct sessions **out);
+void sessions_close(struct sessions *sessions); /* before the journal; accepts NULL */
+
+/* Sends off what was noted; to be called before a publish that was appended meanwhile is sent off. Cheap when there is nothing. */
+void sessions_flush(struct sessions *sessions);
+
+/* Where the stream is durable. Without a stream UINT64_MAX. */
+uint64_t sessions_durable(struct sessions *sessions);
+
+/* ---- coming and going ---- */
+
+/* Who has attached a session. */
+struct session_owner {
+    uint32_t loop, slot, generation;
+};
+
+enum sessions_found {
+    SESSIONS_NONE,     /* there is no such session */
+    SESSIONS_ATTACHED, /* it is the caller's now */
+    SESSIONS_IN_USE,   /* another owner has it: *owner says who, and is to let go of it */
+    SESSIONS_LEAVING,  /* what its last owner has noted or published is not durable yet: try again when sessions_durable moves */
+    SESSIONS_FOREIGN   /* it is another user's */
+};
+
+/* Attaches the session of a client identifier to *owner, or says why not. `fresh`: what there is ends first (it counts as SESSIONS_NONE
+ * then), unless it is IN_USE, LEAVING or FOREIGN. */
+enum sessions_found sessions_attach(struct sessions *sessions, const char *id, size_t length, const char *user, bool fresh,
+                                    struct session_owner *owner, struct session **session);
+
+/* Makes a session, attached to the owner. Its places are where the streams end now. ERR_LIMIT, ERR_NO_MEMORY. Nothing of that name may
+ * exist. */
+int sessions_create(struct sessions *sessions, const char *id, size_t length, const char *user, const struct session_owner *owner,
+                    struct session **session);
+
+struct sessions_leave {
+    uint32_t expiry_s;               /* 0: it ends now; SESSIONS_NEVER */
+    uint64_t wall_ns;                /* now */
+    struct follower_places cursor;   /* nothing before is to be sent */
+    struct follower_places position; /* from here on by subscriptions; between the two only what is in `sent` */
+    const struct session_sent *sent; /* [sent_count], in the order in which it was sent */
+    size_t sent_count;
+    uint16_t next_id; /* the packet identifier that would have come next */
+};
+
+/* Its owner lets go of it; the publishes that came under its identifiers must have been sent off before. */
+void sessions_detach(struct sessions *sessions, struct session *session, const struct sessions_leave *leave);
+
+/* Ends the sessions whose time is over, and takes note of where the streams are when it is time. To be called once in a while. Returns how
+ * many have ended. */
+uint32_t sessions_sweep(struct sessions *sessions, uint64_t wall_ns);
+
+/* ---- what its owner notes. Each returns through *place (may be NULL) when it is durable; ERR_LIMIT, ERR_NO_MEMORY: nothing is noted ----
+ */
+
+int sessions_subscribe(struct sessions *sessions, struct session *session, const char *filter, size_t length,
+                       const struct router_subscription *how, const struct session_subscription **made, uint64_t *place);
+int sessions_unsubscribe(struct sessions *sessions, struct session *session, const char *filter, size_t length, uint64_t *place);
+
+/* A QoS 2 message is about to be sent; its PUBREC has come; its PUBCOMP (or a PUBREC that refuses it) has. */
+int sessions_sent(struct sessions *sessions, struct session *session, const struct session_sent *sent, uint64_t *place);
+int sessions_received(struct sessions *sessions, struct session *session, uint16_t packet_id, uint64_t *place);
+int sessions_completed(struct sessions *sessions, struct session *session, uint16_t packet_id, uint64_t *place);
+
+/* Everything before the cursor is answered; a lazy note. */
+int sessions_advance(struct sessions *sessions, struct session *session, const struct follower_places *cursor);
+
+/* The client's QoS 2 message under this identifier is about to be appended with *origin; its PUBREL has come. */
+int sessions_take(struct sessions *sessions, struct session *session, uint16_t packet_id, struct queue_origin *origin);
+int sessions_release(struct sessions *sessions, struct session *session, uint16_t packet_id, uint64_t *place);
+
+/* ---- what it holds ---- */
+
+uint64_t session_number(const struct session *session); /* even, not 0; as in struct queue_origin */
+
+struct session_visitor {
+    void *context; /* under the lock: none of these may call a function of this module; the first error ends the visit. NULL: is left out */
+    int (*subscription)(void *context, const struct session_subscription *subscription);
+    int (*sent)(void *context, const struct session_sent *sent); /* in order of sending; DONE ones too */
+    int (*taken)(void *context, uint16_t packet_id);
+};
+
+/* For its owner: *cursor, *position and *next_id as they were left. Returns 0 or the visitor's error. */
+int sessions_visit(struct sessions *sessions, struct session *session, const struct session_visitor *visitor,
+                   struct follower_places *cursor, struct follower_places *position, uint16_t *next_id);
+
+struct sessions_status {
+    uint64_t sessions, attached, subscriptions;
+    uint64_t expired; /* since the start */
+    size_t bytes;     /* of memory */
+};
+void sessions_status(struct sessions *sessions, struct sessions_status *status);
+
+#endif
