@@ -3,7 +3,7 @@
  *
  * The journal gives the good ones back in order. A refusal has nothing to wait for but the acknowledgements of what arrived before it: it
  * is queued with how many there are between it and the refusal in front of it. A client without refusals does not notice. */
-#include "bus/loop.h"
+#include "bus/persistent.h"
 
 enum { ACKNOWLEDGEMENT_SIZE = CONNECTION_ACKNOWLEDGEMENT };
 
@@ -84,6 +84,8 @@ void connection_acknowledge(struct connection *connection, uint16_t packet_id, b
     if (!acknowledge_put(connection, exactly_once ? MQTT_PUBREC : MQTT_PUBACK, packet_id))
         return;
     note_sent(connection, packet_id, exactly_once);
+    if (exactly_once && connection->persistent)
+        persistent_taken(connection, packet_id);
     if (connection->refusals.length)
         release_refusals(connection);
     if (connection->paused && connection->pause == PAUSE_QUOTA)

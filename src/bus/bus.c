@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/diagnostics.h"
 #include "base/error.h"
-#include "bus/loop.h"
+#include "bus/persistent.h"
 
 uint64_t bus_sum(const struct bus *bus, size_t counter_at)
 {
@@ -29,7 +29,7 @@ static void collect(void *owner, struct metrics_writer *writer)
     static const char *const retained_drops[] = {"limit", "overloaded"};
     static const char *const refusals[] = {"reserved"};
     static const char *const closes[] = {"protocol", "keep_alive", "taken_over", "slow", "limit", "shutdown", "handshake", "denied"};
-    static const char *const pauses[] = {"journal", "subscriber", "overloaded", "unread", "memory", "packet", "login", "quota"};
+    static const char *const pauses[] = {"journal", "subscriber", "overloaded", "unread", "memory", "packet", "login", "quota", "session"};
     static const char *const levels[] = {"0", "1", "2"};
     const struct bus *bus = owner;
     transports_collect(bus, writer);
@@ -53,6 +53,12 @@ static void collect(void *owner, struct metrics_writer *writer)
     for (unsigned i = 0; i < RETAINED_DROPS; i++)
         metrics_sample_u64(writer, METRIC_BUS_RETAINED_DROPPED, bus_sum(bus, COUNTER_AT(retained_dropped) + i * 8), "reason",
                            retained_drops[i], NULL);
+    struct sessions_status sessions = {0};
+    if (bus->sessions)
+        sessions_status(bus->sessions, &sessions);
+    metrics_sample_u64(writer, METRIC_BUS_SESSIONS, sessions.attached, "client", "connected", NULL);
+    metrics_sample_u64(writer, METRIC_BUS_SESSIONS, sessions.sessions - sessions.attached, "client", "away", NULL);
+    metrics_sample_u64(writer, METRIC_BUS_SESSIONS_EXPIRED, sessions.expired, NULL);
     for (unsigned i = 0; i < REFUSED_REASONS; i++)
         metrics_sample_u64(writer, METRIC_BUS_REFUSED, bus_sum(bus, COUNTER_AT(refused) + i * 8), "reason", refusals[i], NULL);
     for (unsigned i = 0; i < CLOSE_REASONS; i++)
@@ -104,11 +110,15 @@ int bus_start(struct bus **out, const struct bus_options *options)
     if (!error)
         error = open_retained(bus);
     if (!error)
+        error = persistent_start(bus);
+    if (!error)
         error = router_cache_create(NULL, &bus->publish_cache);
     if (!error)
         error = transports_start_tls(bus);
     if (!error)
         error = listener_open(bus);
+    if (!error)
+        error = persistent_follow(bus); /* nobody has joined before the loops run */
     for (unsigned i = options->loop_count; !error && i-- > 0;)
         error = loop_start(&bus->loops[i], bus, i); /* the first last: it listens */
     if (!error)
@@ -158,8 +168,10 @@ void bus_stop(struct bus *bus)
             mail_stop(&bus->loops[i]);
     for (unsigned i = 0; bus->loops && i < bus->options.loop_count; i++)
         loop_join(&bus->loops[i]);
+    persistent_unfollow(bus);
     for (unsigned i = 0; bus->loops && i < bus->options.loop_count; i++)
         loop_fini(&bus->loops[i]); /* after all have ended: they write to one another */
+    persistent_stop(bus);
     retained_close(bus->retained);
     free(bus->sys);
     listener_unix_remove(bus);

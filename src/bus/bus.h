@@ -7,6 +7,7 @@
 
 #include <stdint.h>
 
+#include "base/buffer.h"
 #include "base/message.h"
 #include "journal/journal.h"
 #include "queue/queue.h"
@@ -54,9 +55,13 @@ struct bus_options {
     size_t retained_size_max;                           /* bytes of memory for them; 0: RETAINED_BYTES_MAX_DEFAULT */
     struct journal *journal;                            /* started; NULL: retained messages live as long as the bus */
     struct journal_stream *retained;                    /* of the journal, for them (retained.h) */
-    uint64_t sys_interval_ns;                           /* how often the topics below $SYS are published; 0: never */
-    uint16_t topic_alias_max;                           /* topic aliases of each direction of a connection; 0: none */
-    const char *response_information;                   /* for clients that ask for it (MQTT 5); NULL or empty: none; it stays */
+    struct journal_stream *sessions;                    /* of the journal, behind the streams of publishes (sessions.h); NULL: not kept */
+    uint32_t sessions_max;                              /* 0: SESSIONS_MAX_DEFAULT */
+    uint32_t session_expiry_max_s; /* how long a session may outlast its connection; 0: none does; UINT32_MAX: for ever */
+    int (*result_properties)(const struct message *result, struct buffer *properties); /* as it is published; NULL: as it is stored */
+    uint64_t sys_interval_ns;         /* how often the topics below $SYS are published; 0: never */
+    uint16_t topic_alias_max;         /* topic aliases of each direction of a connection; 0: none */
+    const char *response_information; /* for clients that ask for it (MQTT 5); NULL or empty: none; it stays */
 };
 
 struct bus;

@@ -1,5 +1,5 @@
 /* One client connection: bytes to the session's events, events to actions, and what is to be sent back out. */
-#include "bus/loop.h"
+#include "bus/persistent.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -91,6 +91,7 @@ void connection_drop(struct connection *connection)
         return;
     connection->closing = connection->shut = true;
     struct loop *loop = connection->loop;
+    persistent_leave(connection);
     will_leave(connection);
     connection->session.state = MQTT_SESSION_CLOSED;
     router_remove_connection(loop->bus->router, loop->index, connection->slot, connection->generation);
@@ -108,6 +109,7 @@ void connection_end(struct connection *connection)
 {
     if (connection->shut || uv_is_closing((uv_handle_t *)&connection->handle))
         return;
+    persistent_leave(connection); /* its client may come back before all of the goodbye is written */
     if (connection->goodbye) {
         link_finish(connection);
         link_flush(connection);
@@ -156,13 +158,14 @@ static struct mqtt_slice text(const char *zero_terminated)
 static int connack_properties(struct connection *connection, const struct mqtt_connect *connect, struct mqtt_slice assigned,
                               uint16_t keep_alive_s, struct buffer *out)
 {
+    uint32_t expiry_s = connection->session.session_expiry_interval_s;
     const struct bus_options *options = &connection->loop->bus->options;
     int error = mqtt_property_u16(out, MQTT_PROPERTY_RECEIVE_MAXIMUM, connection->session.limits.receive_maximum);
     error = error ? error : mqtt_property_u32(out, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE, options->packet_size_max);
     if (options->topic_alias_max)
         error = error ? error : mqtt_property_u16(out, MQTT_PROPERTY_TOPIC_ALIAS_MAXIMUM, options->topic_alias_max);
-    if (connect->properties.session_expiry_interval)
-        error = error ? error : mqtt_property_u32(out, MQTT_PROPERTY_SESSION_EXPIRY, 0);
+    if (connect->properties.session_expiry_interval != expiry_s)
+        error = error ? error : mqtt_property_u32(out, MQTT_PROPERTY_SESSION_EXPIRY, expiry_s);
     if (keep_alive_s != connect->keep_alive_s)
         error = error ? error : mqtt_property_u16(out, MQTT_PROPERTY_SERVER_KEEP_ALIVE, keep_alive_s);
     if (assigned.length)
@@ -183,11 +186,30 @@ static void refuse(struct connection *connection, int error)
     connection_close(connection, reason, error_mqtt_reason(error));
 }
 
-static void on_connect(struct connection *connection, const struct mqtt_connect *connect)
+static int answer_connect(struct connection *connection, const struct mqtt_connect *connect, bool present, uint16_t keep_alive_s)
 {
-    struct bus *bus = connection->loop->bus;
+    struct mqtt_slice assigned = connect->client_id.length ? (struct mqtt_slice){0} : text(connection->client->id);
+    struct buffer properties;
+    buffer_init(&properties, CONNACK_PROPERTIES_MAX);
+    int error = 0;
+    if (connect->version == MQTT_VERSION_5_0)
+        error = connack_properties(connection, connect, assigned, keep_alive_s, &properties);
+    if (!error)
+        error = mqtt_connack_encode(&connection->out, connect->version, present, 0,
+                                    (struct mqtt_slice){properties.data, (uint32_t)properties.length});
+    buffer_fini(&properties);
+    if (!error && connection->out.length > connect->properties.maximum_packet_size) { /* whoever takes it takes all short answers */
+        buffer_clear(&connection->out);
+        error = ERR_PACKET_TOO_LARGE;
+    }
+    return error;
+}
+
+/* Everything that happens once: its CONNECT may be offered again after it, until its session is free. */
+static int admit(struct connection *connection, const struct mqtt_connect *connect)
+{
     struct mqtt_slice assigned;
-    int error = bus->options.access ? door_admit(connection, connect) : 0;
+    int error = connection->loop->bus->options.access ? door_admit(connection, connect) : 0;
     if (!error)
         error = will_keep(connection, connect);
     if (!error) {
@@ -197,35 +219,38 @@ static void on_connect(struct connection *connection, const struct mqtt_connect 
     }
     if (!error && connection->door.client && assigned.length)
         error = door_rename(connection, assigned);
-    if (error) {
-        will_forget(connection);
-        refuse(connection, error);
-        return;
-    }
+    return error;
+}
+
+/* False: it has to wait, and is to be offered again. */
+static bool on_connect(struct connection *connection, const struct mqtt_connect *connect)
+{
+    struct bus *bus = connection->loop->bus;
+    bool present = false;
+    if (bus->options.access && door_waits(connection, connect))
+        return false;
+    int error = connection->client ? 0 : admit(connection, connect);
+    if (!error)
+        error = persistent_attach(connection, connect, &present);
+    if (connection->paused)
+        return false;
     uint16_t keep_alive_s = connect->keep_alive_s, most = bus->options.keep_alive_max_s;
     if (connect->version == MQTT_VERSION_5_0 && most && (keep_alive_s == 0 || keep_alive_s > most))
         keep_alive_s = most;
-    struct buffer properties;
-    buffer_init(&properties, CONNACK_PROPERTIES_MAX);
-    if (connect->version == MQTT_VERSION_5_0)
-        error = connack_properties(connection, connect, assigned, keep_alive_s, &properties);
     if (!error)
-        error = mqtt_connack_encode(&connection->out, connect->version, false, 0,
-                                    (struct mqtt_slice){properties.data, (uint32_t)properties.length});
-    buffer_fini(&properties);
-    if (!error && connection->out.length > connect->properties.maximum_packet_size) { /* whoever takes it takes all short answers */
-        buffer_clear(&connection->out);
-        error = ERR_PACKET_TOO_LARGE;
-    }
+        error = answer_connect(connection, connect, present, keep_alive_s);
     if (error) {
         will_forget(connection);
         refuse(connection, error);
-        return;
+        return true;
     }
     mqtt_session_accept(&connection->session, keep_alive_s);
     uint16_t aliases = connect->properties.topic_alias_maximum, aliases_max = bus->options.topic_alias_max;
     connection->aliases = aliases_create(aliases < aliases_max ? aliases : aliases_max);
+    if (connection->persistent)
+        persistent_resume(connection);
     loop_watch(connection->loop);
+    return true;
 }
 
 static void on_error(struct connection *connection, int error)
@@ -265,18 +290,25 @@ static void act(struct connection *connection, struct mqtt_event *event, uint64_
             acknowledge_put(connection, MQTT_PUBREC, event->publish.packet_id);
         break;
     case MQTT_EVENT_PUBREL:
-        answer(connection, MQTT_PUBCOMP, event);
+        if (connection->persistent)
+            persistent_release(connection, event);
+        else
+            answer(connection, MQTT_PUBCOMP, event);
         break;
     case MQTT_EVENT_PUBREC:
-        answer(connection, MQTT_PUBREL, event);
+        if (connection->persistent)
+            persistent_recorded(connection, event);
+        else
+            answer(connection, MQTT_PUBREL, event);
         if (!event->reason)
             connection->progress_ns = now_ns;
         break;
     case MQTT_EVENT_SETTLED:
+        if (connection->persistent)
+            persistent_settled(connection, event->ack.packet_id);
         connection->progress_ns = now_ns;
         break;
-    case MQTT_EVENT_CONNECT:
-        on_connect(connection, &event->connect);
+    case MQTT_EVENT_CONNECT: /* taken by process() too */
         wipe_password(connection, &event->connect);
         break;
     case MQTT_EVENT_SUBSCRIBE:
@@ -336,7 +368,7 @@ static size_t process(struct connection *connection, const uint8_t *bytes, size_
         mqtt_session_next(&connection->session, bytes + done, length - done, now_ns, &consumed, &event);
         if (event.type == MQTT_EVENT_PUBLISH && !publish(connection, &event.publish))
             break;
-        if (event.type == MQTT_EVENT_CONNECT && connection->loop->bus->options.access && door_waits(connection, &event.connect)) {
+        if (event.type == MQTT_EVENT_CONNECT && !on_connect(connection, &event.connect)) {
             mqtt_session_postpone(&connection->session);
             break;
         }
@@ -549,7 +581,9 @@ uint64_t connection_check(struct connection *connection, uint64_t now_ns)
         connection->progress_ns = now_ns;
     check_deadlines(connection, now_ns);
     connection_retry(connection);
+    uint64_t again_ns = connection->persistent ? persistent_check(connection, now_ns) : UINT64_MAX;
     if (connection->closing || connection->congested || connection->unfinished_ns || connection->door.login == DOOR_LOGIN_CHECKING)
         return now_ns;
-    return connection->paused ? UINT64_MAX : deadline_ns(connection);
+    uint64_t due_ns = connection->paused ? UINT64_MAX : deadline_ns(connection);
+    return due_ns < again_ns ? due_ns : again_ns;
 }

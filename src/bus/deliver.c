@@ -3,7 +3,7 @@
  * A retained message is put before its subscribers are looked up, and a subscription is made before it looks for retained messages
  * (subscribe.c): so whoever subscribes meanwhile gets it one way or the other. It goes to the disk before the publish itself does, and so
  * is there when that is acknowledged. */
-#include "bus/loop.h"
+#include "bus/persistent.h"
 
 #include <string.h>
 
@@ -75,8 +75,16 @@ static void append(struct loop *loop, struct connection *from, const struct mqtt
         flush_retained_before(loop, &message);
     if (from && publish->qos > 0 && !options->acknowledge_at_once)
         token = connection_token(from, publish->packet_id, publish->qos == 2);
-    int error = loop->producer->ops->append(loop->producer, to, &message, token);
+    struct queue_origin origin;
+    bool has_origin = from && from->persistent && publish->qos > 0;
+    int error = has_origin ? persistent_origin(from, publish, &origin) : 0;
+    if (!error && has_origin)
+        error = loop->producer->ops->append_from(loop->producer, to, &message, &origin, token);
+    else if (!error)
+        error = loop->producer->ops->append(loop->producer, to, &message, token);
     loop->needs_submit = true;
+    if (error && has_origin && publish->qos == 2)
+        persistent_not_taken(from, publish->packet_id);
     if (error && from && publish->qos > 0) {
         give_up(from, publish, error);
     } else if (error) {
@@ -95,6 +103,11 @@ static void note_undelivered(struct loop *to, const struct mqtt_publish *publish
                  (int)publish->topic.length, (const char *)publish->topic.data);
 }
 
+static bool is_live(const struct router_subscription *subscriber, const struct mqtt_publish *publish)
+{
+    return !publish->qos || !subscriber->qos || !(subscriber->options & ROUTER_FROM_JOURNAL);
+}
+
 /* Sends the message to the subscribers of `match` that live on other loops, one piece of mail a loop. Returns a loop whose mail is full, or
  * NO_LOOP. The subscribers of a loop follow each other. */
 static unsigned deliver_remote(struct bus *bus, const struct router_match *match, const struct mqtt_publish *publish, unsigned except)
@@ -102,9 +115,10 @@ static unsigned deliver_remote(struct bus *bus, const struct router_match *match
     unsigned full = NO_LOOP;
     for (uint32_t s = 0, next; s < match->count; s = next) {
         unsigned loop = match->subscribers[s].loop;
-        for (next = s + 1; next < match->count && match->subscribers[next].loop == loop;)
-            next++;
-        if (loop == except)
+        bool live = is_live(&match->subscribers[s], publish);
+        for (next = s + 1; next < match->count && match->subscribers[next].loop == loop; next++)
+            live = live || is_live(&match->subscribers[next], publish);
+        if (loop == except || !live)
             continue;
         struct loop *to = &bus->loops[loop];
         int error = mail_deliver(to, publish, match, s, next - s);
@@ -184,7 +198,7 @@ static bool must_wait(struct connection *from, const struct router_match *match)
     bool full = memory_level(bus) > (owes ? MEMORY_FULL : MEMORY_PRESSED);
     for (uint32_t i = 0; match && i < match->count; i++) {
         const struct router_subscription *subscriber = &match->subscribers[i];
-        if (!subscriber->qos)
+        if (!subscriber->qos || subscriber->options & ROUTER_FROM_JOURNAL)
             continue;
         if (subscriber->loop != loop->index &&
             atomic_load_explicit(&bus->loops[subscriber->loop].mail_bytes, memory_order_relaxed) > bus->options.mail_soft_max) {

@@ -346,12 +346,10 @@ static void end_revoked(struct connection *connection)
     for (size_t at = 0; at < revoking.filters.length;) {
         const char *filter = (const char *)revoking.filters.data + at;
         size_t length = strlen(filter);
-        if (router_unsubscribe(loop->bus->router, filter, length, &subscriber)) {
-            connection->subscriptions--;
-            door_unsubscribed(connection, 1);
-            counter_add(&loop->counters.subscriptions, (uint64_t)-1);
+        struct mqtt_slice revoked = {(const uint8_t *)filter, (uint32_t)length};
+        if (subscribe_end(connection, revoked, NULL)) {
             if (connection->handouts)
-                handout_forget(connection, (struct mqtt_slice){(const uint8_t *)filter, (uint32_t)length});
+                handout_forget(connection, revoked);
             deny(connection, ACCESS_DENIAL_REVOKED, filter, length);
         }
         at += length + 1;

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/diagnostics.h"
 #include "base/error.h"
+#include "bus/persistent.h"
 
 uint64_t loop_wall_ns(struct loop *loop)
 {
@@ -145,6 +146,8 @@ static void flush_dirty(struct loop *loop)
         } else {
             link_flush(connection);
             connection_retry(connection);
+            if (connection->persistent)
+                persistent_turn(connection);
         }
     }
 }
@@ -168,9 +171,12 @@ void loop_flush_retained(struct loop *loop)
     loop->retains = false;
 }
 
-static void submit(struct loop *loop)
+void loop_submit(struct loop *loop)
 {
     loop_flush_retained(loop);
+    if (loop->notes)
+        sessions_flush(loop->bus->sessions);
+    loop->notes = false;
     loop->producer->ops->submit(loop->producer);
 }
 
@@ -190,6 +196,8 @@ static void on_wake(uv_async_t *async)
     loop->producer->ops->poll(loop->producer, release, loop);
     if (loop->paused[PAUSE_JOURNAL] && loop->producer->ops->backlog(loop->producer) <= loop->bus->options.journal_backlog_max / 2)
         loop_resume(loop, PAUSE_JOURNAL, 0);
+    if (atomic_load_explicit(&loop->awaits, memory_order_relaxed))
+        persistent_durable(loop);
     mail_read(loop);
     handout_turn(loop);
 }
@@ -213,10 +221,10 @@ static void send_off(struct loop *loop)
         bool disk_first = loop->producer->ops->gathered(loop->producer) > LOOP_DISK_FIRST;
         loop->needs_submit = false;
         if (disk_first)
-            submit(loop);
+            loop_submit(loop);
         flush_dirty(loop);
         if (!disk_first)
-            submit(loop);
+            loop_submit(loop);
     }
 }
 

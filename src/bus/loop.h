@@ -14,6 +14,7 @@
  *   PAUSE_MEMORY      its next publish is to be acknowledged, and the outgoing queues of all clients have used up their budget (memory.c)
  *   PAUSE_PACKET      its next packet is large, and the unfinished packets of all clients have used up theirs
  *   PAUSE_LOGIN       its CONNECT waits until the password is checked
+ *   PAUSE_SESSION     its CONNECT waits until the session is free: another connection has it, or has left what is not durable yet
  *   PAUSE_QUOTA       its user has published more than the quota lets through a second, or waits for acknowledgements of as much as it may
  * have on the way (3.1.1, where nothing tells the client of that)
  *
@@ -76,6 +77,7 @@ enum pause_reason {
     PAUSE_PACKET,
     PAUSE_LOGIN,
     PAUSE_QUOTA,
+    PAUSE_SESSION,
     PAUSE_REASONS
 };
 enum drop_reason { DROP_QUEUE_FULL, DROP_PACKET_TOO_LARGE, DROP_MAIL_FULL, DROP_NO_MEMORY, DROP_MEMORY, DROP_EXPIRED, DROP_REASONS };
@@ -138,6 +140,9 @@ struct connection {
     size_t handout_bytes;     /* of what these remember */
     struct connection *handing_before, *handing_next; /* in loop->handing */
     struct aliases *aliases;                          /* that it knows; NULL: none */
+    struct persistent *persistent;                    /* its session outlives it (persistent.h); NULL: that ends with it */
+    size_t held_back;                                 /* bytes that wait for the disk there */
+    uint32_t persistent_waiting;                      /* messages from the journal in `waiting` */
     struct connection *dirty_next;
     struct connection *paused_before, *paused_next;   /* in loop->paused[pause] */
     struct connection *shaking_before, *shaking_next; /* in loop->shaking */
@@ -171,6 +176,9 @@ struct waiting_head {
     uint32_t id_position;     /* of its packet identifier, within the packet */
     uint32_t expiry_position; /* of its message expiry interval, within the packet; 0: it has none */
     uint64_t expires_ns;      /* monotonic; 0: never */
+    uint64_t offset;          /* from_journal: its place there */
+    uint8_t content;
+    bool from_journal;
 };
 
 struct loop_counters { /* written by the loop alone; read by anybody */
@@ -223,6 +231,9 @@ struct loop {
     uint8_t *read_buffer;                     /* [LOOP_READ_SIZE] */
     uint8_t *wire_buffer;                     /* [LOOP_WIRE_SIZE] */
     bool needs_submit;
+    struct connection *holding;                  /* those that hold answers back */
+    _Atomic bool awaits;                         /* somebody waits for what sessions.h makes durable, or for a session */
+    bool notes;                                  /* something was noted of a session and not sent off yet */
     bool retains;                                /* messages were put among the retained ones and not sent off yet */
     struct connection *handing;                  /* those that can go on with handing out */
     struct buffer properties_in, properties_out; /* of the message at hand, where they are not as they came in */
@@ -260,7 +271,10 @@ struct bus {
     struct tls_server *tls; /* NULL: nobody speaks it */
     struct router *router;
     struct retained *retained;
-    struct sys *sys;                      /* of loop 0, when it runs */
+    struct sys *sys;           /* of loop 0, when it runs */
+    struct sessions *sessions; /* NULL: there are none */
+    struct follower *follower;
+    struct buffer follower_properties;    /* its thread's */
     struct loop *loops;                   /* [options.loop_count] */
     _Atomic size_t memory_out, memory_in; /* bytes of the budget in use; written seldom, read for every message, as is what stands above */
     _Atomic uint32_t packets_waiting;     /* connections with PAUSE_PACKET */
@@ -294,6 +308,7 @@ void loop_forget(struct connection *connection);                                
 struct connection *loop_new_connection(struct loop *loop);                       /* NULL: no memory or no slot */
 uint64_t loop_wall_ns(struct loop *loop);
 void loop_flush_retained(struct loop *loop); /* before the producer sends off what was published */
+void loop_submit(struct loop *loop);         /* sends off all that was appended and noted */
 
 /* bus.c */
 uint64_t bus_sum(const struct bus *bus, size_t counter_at); /* of a counter of all loops, by its offset in struct loop_counters */
@@ -305,6 +320,10 @@ void sys_stop(struct bus *bus); /* once; bus->sys is freed when the loop has end
 /* mail.c: what other threads ask of a loop */
 /* To `count` subscribers of the match from the one at `first` on, all of them on that loop. 0, or ERR_LIMIT / ERR_NO_MEMORY when the
  * message was not sent. */
+/* The same from the journal. */
+struct persistent_handed;
+int mail_hand(struct loop *to, const struct mqtt_publish *publish, const struct router_match *match,
+              const struct persistent_handed *handed);
 int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct router_match *match, uint32_t first, uint32_t count);
 void mail_socket(struct loop *to, int socket, enum bus_transport kind);
 void mail_close(struct loop *to, uint32_t slot, uint32_t generation, enum close_reason reason);
@@ -329,7 +348,8 @@ void connection_retry(struct connection *connection); /* at the end of a turn: i
 uint64_t connection_check(struct connection *connection, uint64_t now_ns);  /* when to look again; now or before: soon */
 static inline size_t connection_queued(const struct connection *connection) /* bytes that wait for it */
 {
-    return connection->out.length + connection->sending.length + (connection->waiting.length - connection->waiting_at);
+    return connection->out.length + connection->sending.length + connection->held_back +
+           (connection->waiting.length - connection->waiting_at);
 }
 static inline size_t buffer_memory(const struct buffer *buffer) /* what an empty one keeps for the next message is not counted */
 {
@@ -338,7 +358,7 @@ static inline size_t buffer_memory(const struct buffer *buffer) /* what an empty
 static inline size_t connection_memory(const struct connection *connection) /* bytes of the buffers in which they do */
 {
     return buffer_memory(&connection->out) + buffer_memory(&connection->sending) + buffer_memory(&connection->waiting) +
-           connection->handout_bytes;
+           connection->handout_bytes + connection->held_back;
 }
 static inline uint64_t connection_key(uint32_t loop, uint32_t slot) /* for `awaited` */
 {
@@ -439,6 +459,14 @@ void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_p
                    const uint32_t *identifiers);
 /* Sends what was retained, as it is. False: the send window is closed. */
 bool deliver_retained(struct loop *loop, struct connection *to, struct mqtt_publish *outgoing, uint32_t identifier);
+struct session_sent;
+struct follower_places;
+/* The same for what the follower has handed over, `sent` with its place; with a packet identifier, it was sent before. time_ns: wall clock
+ * when it was accepted. */
+void deliver_from_journal(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
+                          const uint32_t *identifiers, const struct session_sent *sent, uint64_t time_ns);
+/* Lowers the places to those of what waits behind the send window. */
+void deliver_lower_to_waiting(const struct connection *connection, struct follower_places *places);
 /* The message gets another expiry interval, in properties of the loop's. */
 int deliver_set_expiry(struct loop *loop, struct mqtt_publish *outgoing, uint32_t interval_s);
 static inline void deliver_put_expiry(uint8_t *at, uint32_t interval_s)
@@ -451,6 +479,10 @@ void deliver_waiting(struct connection *connection);
 /* subscribe.c */
 void subscribe_add(struct connection *connection, const struct mqtt_subscribe *subscribe);
 void subscribe_remove(struct connection *connection, const struct mqtt_subscribe *unsubscribe);
+/* Ends one; *place gets when that is durable (may be NULL). Whether there was such a subscription. */
+bool subscribe_end(struct connection *connection, struct mqtt_slice filter, uint64_t *place);
+/* A session goes on with one that it had: the router learns of it. 0, ERR_PERMISSION, ERR_LIMIT or ERR_NO_MEMORY. */
+int subscribe_carry(struct connection *connection, struct mqtt_slice filter, const struct router_subscription *how);
 
 /* handout.c: retained messages for new subscriptions */
 int handout_begin(struct connection *connection, const struct mqtt_subscription *wanted,

@@ -1,12 +1,12 @@
 /* Mail between loops: what another thread asks of a loop is appended to its buffer, and the loop is woken once. */
-#include "bus/loop.h"
+#include "bus/persistent.h"
 
 #include <assert.h>
 #include <string.h>
 
 #include "base/error.h"
 
-enum mail_type { MAIL_DELIVER, MAIL_SOCKET, MAIL_CLOSE, MAIL_RESUME, MAIL_LOGIN, MAIL_ACCESS, MAIL_QUIESCE, MAIL_STOP };
+enum mail_type { MAIL_DELIVER, MAIL_HAND, MAIL_SOCKET, MAIL_CLOSE, MAIL_RESUME, MAIL_LOGIN, MAIL_ACCESS, MAIL_QUIESCE, MAIL_STOP };
 
 struct mail_head {
     uint32_t size; /* of head and content, a multiple of 8 */
@@ -19,7 +19,8 @@ struct mail_head {
             uint32_t expiry_interval, expiry_at;
             uint8_t qos;
             bool retain, expires;
-        } deliver; /* followed by struct router_subscription of each target, their identifiers, topic, properties, payload */
+        } deliver; /* and of MAIL_HAND, then followed by struct persistent_handed; followed by struct router_subscription of each target,
+                      their identifiers, topic, properties, payload */
         int socket;
         struct {
             uint32_t slot, generation;
@@ -74,17 +75,18 @@ static uint8_t *put(uint8_t *at, const void *bytes, size_t size)
     return at + size;
 }
 
-int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct router_match *match, uint32_t first, uint32_t count)
+static int send_message(struct loop *to, const struct mqtt_publish *publish, const struct router_match *match, uint32_t first,
+                        uint32_t count, const struct persistent_handed *handed)
 {
-    if (atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > to->bus->options.mail_hard_max)
-        return ERR_LIMIT;
     size_t targets_size = count * sizeof *match->subscribers, identifiers_size = match->identifier_count * sizeof *match->identifiers;
-    size_t content = targets_size + identifiers_size + publish->topic.length + publish->properties_raw.length + publish->payload.length;
+    size_t handed_size = handed ? sizeof *handed : 0;
+    size_t content =
+        handed_size + targets_size + identifiers_size + publish->topic.length + publish->properties_raw.length + publish->payload.length;
     size_t size = round_up(sizeof(struct mail_head) + content);
     uint8_t *at = mail_begin(to, size);
     if (!at)
         return ERR_NO_MEMORY;
-    struct mail_head head = {.size = (uint32_t)size, .type = MAIL_DELIVER};
+    struct mail_head head = {.size = (uint32_t)size, .type = handed ? MAIL_HAND : MAIL_DELIVER};
     head.deliver.topic_length = publish->topic.length;
     head.deliver.payload_length = publish->payload.length;
     head.deliver.properties_length = publish->properties_raw.length;
@@ -96,6 +98,7 @@ int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const stru
     head.deliver.retain = publish->retain;
     head.deliver.expires = publish->has_message_expiry;
     at = put(at, &head, sizeof head);
+    at = put(at, handed, handed_size);
     at = put(at, match->subscribers + first, targets_size);
     at = put(at, match->identifiers, identifiers_size);
     at = put(at, publish->topic.data, publish->topic.length);
@@ -103,6 +106,18 @@ int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const stru
     put(at, publish->payload.data, publish->payload.length);
     mail_send(to, size);
     return 0;
+}
+
+int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct router_match *match, uint32_t first, uint32_t count)
+{
+    if (atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > to->bus->options.mail_hard_max)
+        return ERR_LIMIT;
+    return send_message(to, publish, match, first, count, NULL);
+}
+
+int mail_hand(struct loop *to, const struct mqtt_publish *publish, const struct router_match *match, const struct persistent_handed *handed)
+{
+    return send_message(to, publish, match, 0, match->count, handed);
 }
 
 void mail_socket(struct loop *to, int socket, enum bus_transport kind)
@@ -147,6 +162,11 @@ void mail_stop(struct loop *to)
 
 static void read_deliver(struct loop *loop, const struct mail_head *head, const uint8_t *at)
 {
+    const struct persistent_handed *handed = NULL;
+    if (head->type == MAIL_HAND) {
+        handed = (const struct persistent_handed *)(const void *)at;
+        at += sizeof *handed;
+    }
     const struct router_subscription *targets = (const struct router_subscription *)(const void *)at;
     const uint32_t *identifiers = (const uint32_t *)(const void *)(targets + head->deliver.target_count);
     at = (const uint8_t *)(identifiers + head->deliver.identifier_count);
@@ -162,7 +182,9 @@ static void read_deliver(struct loop *loop, const struct mail_head *head, const 
     publish.payload = (struct mqtt_slice){at, head->deliver.payload_length};
     for (uint32_t i = 0; i < head->deliver.target_count; i++) {
         struct connection *to = connection_find(loop, targets[i].connection, targets[i].generation);
-        if (to && !(targets[i].options & ROUTER_OWN_ONLY))
+        if (to && handed && to->persistent)
+            persistent_receive(to, &publish, &targets[i], identifiers, handed);
+        else if (to && !handed && !(targets[i].options & ROUTER_OWN_ONLY))
             deliver_local(loop, to, &publish, &targets[i], identifiers);
     }
 }
@@ -181,6 +203,7 @@ void mail_read(struct loop *loop)
         struct connection *connection;
         switch ((enum mail_type)head->type) {
         case MAIL_DELIVER:
+        case MAIL_HAND:
             read_deliver(loop, head, (const uint8_t *)(head + 1));
             break;
         case MAIL_SOCKET:

@@ -20,8 +20,9 @@
 enum {
     ROUTER_NO_LOCAL = 1,
     ROUTER_RETAIN_AS_PUBLISHED = 2,
-    ROUTER_IDENTIFIERS = 4, /* of a match only: it has several identifiers, see router_match */
-    ROUTER_OWN_ONLY = 8     /* of a match only: for what the connection itself publishes */
+    ROUTER_FROM_JOURNAL = 16, /* what has QoS 1 or 2 for it comes from the journal (persistent.h), and is not delivered live */
+    ROUTER_IDENTIFIERS = 4,   /* of a match only: it has several identifiers, see router_match */
+    ROUTER_OWN_ONLY = 8       /* of a match only: for what the connection itself publishes */
 };
 
 /* A subscriber and how it subscribes. Loop, connection and generation say who it is: number of the event loop, slot of the connection in
@@ -56,11 +57,11 @@ struct router_share {
 };
 
 /* Who gets a topic: every connection once, in order of loop, connection and generation, with the highest QoS of its matching
- * subscriptions, ROUTER_NO_LOCAL if all of them have it and ROUTER_RETAIN_AS_PUBLISHED if any has. The identifier is that of the only one
- * of them that has one; with ROUTER_IDENTIFIERS it is a place in `identifiers`, where their number stands, and behind it each of them.
- * Where some of them have ROUTER_NO_LOCAL and others have not, there are two entries: of all with ROUTER_NO_LOCAL, and behind it of the
- * others alone with ROUTER_OWN_ONLY.
- * Besides, one member of each shared subscription, whatever else it has subscribed to; `members` are as they have subscribed. */
+ * subscriptions, ROUTER_NO_LOCAL if all of them have it and ROUTER_RETAIN_AS_PUBLISHED or ROUTER_FROM_JOURNAL if any has. The identifier is
+ * that of the only one of them that has one; with ROUTER_IDENTIFIERS it is a place in `identifiers`, where their number stands, and behind
+ * it each of them. Where some of them have ROUTER_NO_LOCAL and others have not, there are two entries: of all with ROUTER_NO_LOCAL, and
+ * behind it of the others alone with ROUTER_OWN_ONLY. Besides, one member of each shared subscription, whatever else it has subscribed to;
+ * `members` are as they have subscribed. */
 struct router_match {
     const struct router_subscription *subscribers; /* [count] */
     const struct router_subscription *members;     /* [member_count] */

@@ -2,7 +2,7 @@
  *
  * Most messages go out as they came in. What a subscriber gets besides its properties (subscription identifiers, a topic alias) is appended
  * behind them in a buffer of the loop, so that nothing else moves. */
-#include "bus/loop.h"
+#include "bus/persistent.h"
 
 #include <string.h>
 
@@ -67,7 +67,8 @@ int deliver_set_expiry(struct loop *loop, struct mqtt_publish *outgoing, uint32_
 
 /* ---- into the buffers ---- */
 
-static int encode_waiting(struct connection *to, const struct mqtt_publish *outgoing, size_t size)
+/* `from`: its place in the journal, where it comes from there. */
+static int encode_waiting(struct connection *to, const struct mqtt_publish *outgoing, size_t size, const struct session_sent *from)
 {
     int error = buffer_reserve(&to->waiting, sizeof(struct waiting_head) + size);
     if (error)
@@ -85,6 +86,12 @@ static int encode_waiting(struct connection *to, const struct mqtt_publish *outg
         head.expires_ns = now_of(to->loop) + outgoing->message_expiry_interval * NS_PER_S;
         if (to->session.version == MQTT_VERSION_5_0)
             head.expiry_position = head.size - outgoing->payload.length - outgoing->properties_raw.length + outgoing->message_expiry_at;
+    }
+    if (from) {
+        head.offset = from->offset;
+        head.content = from->content;
+        head.from_journal = true;
+        to->persistent_waiting++;
     }
     memcpy(to->waiting.data + head_at, &head, sizeof head);
     if (head_at == 0 && to->paused && to->pause != PAUSE_JOURNAL)
@@ -168,7 +175,7 @@ static void queue(struct loop *loop, struct connection *to, struct mqtt_publish 
     } else {
         bool in_turn = to->waiting.length == to->waiting_at;
         outgoing->packet_id = in_turn ? mqtt_session_take_id(&to->session, outgoing->qos) : 0;
-        error = outgoing->packet_id ? encode(to, outgoing) : encode_waiting(to, outgoing, size);
+        error = outgoing->packet_id ? encode(to, outgoing) : encode_waiting(to, outgoing, size, NULL);
     }
     if (error) {
         connection_close(to, CLOSE_SLOW, 0x97);
@@ -191,6 +198,8 @@ void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_p
     outgoing.retain = publish->retain && (how->options & ROUTER_RETAIN_AS_PUBLISHED);
     outgoing.qos = how->qos < publish->qos ? how->qos : publish->qos;
     outgoing.packet_id = 0;
+    if (outgoing.qos && how->options & ROUTER_FROM_JOURNAL)
+        return; /* it comes from there */
     bool identified = how->identifier || (how->options & ROUTER_IDENTIFIERS);
     if (identified && to->session.version == MQTT_VERSION_5_0 && add_identifiers(loop, &outgoing, how, identifiers)) {
         connection_close(to, CLOSE_SLOW, 0x97);
@@ -225,6 +234,91 @@ bool deliver_retained(struct loop *loop, struct connection *to, struct mqtt_publ
     return true;
 }
 
+/* ---- from the journal ---- */
+
+/* False: it has expired. What was sent before is sent to the end. */
+static bool count_down(struct loop *loop, struct connection *to, struct mqtt_publish *outgoing, uint64_t time_ns)
+{
+    uint64_t now_ns = loop_wall_ns(loop), passed_ns = now_ns > time_ns ? now_ns - time_ns : 0;
+    uint64_t lasts_ns = outgoing->message_expiry_interval * NS_PER_S;
+    if (passed_ns >= lasts_ns && outgoing->dup)
+        lasts_ns = passed_ns + NS_PER_S;
+    if (passed_ns >= lasts_ns) {
+        deliver_note_drop(loop, DROP_EXPIRED);
+        return false;
+    }
+    if (deliver_set_expiry(loop, outgoing, (uint32_t)((lasts_ns - passed_ns + NS_PER_S - 1) / NS_PER_S)))
+        connection_close(to, CLOSE_SLOW, 0x97);
+    return !to->closing;
+}
+
+/* With its packet identifier. QoS 2 waits until it is noted that it was sent; so it needs no alias from anybody who might go before it. */
+static void send_from_journal(struct connection *to, const struct mqtt_publish *outgoing, uint64_t place)
+{
+    size_t mark = to->out.length;
+    int error = outgoing->qos == 2 ? mqtt_publish_encode(&to->out, to->session.version, outgoing, NULL) : encode(to, outgoing);
+    if (error) {
+        connection_close(to, CLOSE_SLOW, 0x97);
+        return;
+    }
+    if (outgoing->qos == 2)
+        persistent_hold_back(to, mark, place);
+    counter_add(&to->loop->counters.delivered[outgoing->qos], 1);
+    if (connection_memory(to) != to->counted_out || memory_level(to->loop->bus))
+        connection_note_queue(to);
+    loop_mark_dirty(to);
+}
+
+void deliver_from_journal(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
+                          const uint32_t *identifiers, const struct session_sent *sent, uint64_t time_ns)
+{
+    struct loop *loop = to->loop;
+    struct mqtt_publish outgoing = *publish;
+    bool modern = to->session.version == MQTT_VERSION_5_0;
+    outgoing.dup = sent->packet_id;
+    outgoing.retain = publish->retain && (how->options & ROUTER_RETAIN_AS_PUBLISHED);
+    outgoing.qos = sent->qos;
+    outgoing.packet_id = sent->packet_id;
+    if (outgoing.has_message_expiry && !count_down(loop, to, &outgoing, time_ns))
+        return;
+    if (modern && (how->identifier || how->options & ROUTER_IDENTIFIERS) && add_identifiers(loop, &outgoing, how, identifiers)) {
+        connection_close(to, CLOSE_SLOW, 0x97);
+        return;
+    }
+    size_t size = mqtt_publish_size(to->session.version, &outgoing);
+    if (size > to->session.peer_packet_size_max) {
+        deliver_note_drop(loop, DROP_PACKET_TOO_LARGE);
+        if (outgoing.dup)
+            persistent_give_up(to, sent->packet_id);
+        return;
+    }
+    struct session_sent now = *sent;
+    uint64_t place = 0;
+    int error = 0;
+    if (!outgoing.dup) {
+        bool in_turn = to->waiting.length == to->waiting_at;
+        outgoing.packet_id = now.packet_id = in_turn ? mqtt_session_take_id(&to->session, outgoing.qos) : 0;
+        error = now.packet_id ? persistent_note_sent(to, &now, &place) : encode_waiting(to, &outgoing, size, sent);
+    }
+    if (error)
+        connection_close(to, CLOSE_LIMIT, error_mqtt_reason(error));
+    else if (outgoing.packet_id)
+        send_from_journal(to, &outgoing, place);
+}
+
+void deliver_lower_to_waiting(const struct connection *connection, struct follower_places *places)
+{
+    for (size_t at = connection->waiting_at; at < connection->waiting.length && connection->persistent_waiting;) {
+        struct waiting_head head;
+        memcpy(&head, connection->waiting.data + at, sizeof head);
+        if (head.from_journal && head.offset < places->at[head.content])
+            places->at[head.content] = head.offset;
+        at += sizeof head + head.size;
+    }
+}
+
+/* ---- what waits behind the send window ---- */
+
 /* Whether a waiting message has expired; if not, it says how long it lasts from now on. */
 static bool has_expired(struct connection *connection, const struct waiting_head *head, uint8_t *packet)
 {
@@ -246,17 +340,29 @@ void deliver_waiting(struct connection *connection)
         if (head.expires_ns && has_expired(connection, &head, packet)) {
             deliver_note_drop(connection->loop, DROP_EXPIRED);
             connection->waiting_at += sizeof head + head.size;
+            connection->persistent_waiting -= head.from_journal;
             continue;
         }
-        uint16_t id = mqtt_session_take_id(&connection->session, packet[0] >> 1 & 3); /* the flags of a PUBLISH */
+        uint8_t qos = packet[0] >> 1 & 3; /* the flags of a PUBLISH */
+        uint16_t id = mqtt_session_take_id(&connection->session, qos);
         if (id == 0)
             break;
+        struct session_sent sent = {.offset = head.offset, .packet_id = id, .content = head.content, .qos = qos};
+        uint64_t place = 0;
+        size_t mark = connection->out.length;
+        if (head.from_journal && persistent_note_sent(connection, &sent, &place)) {
+            connection_close(connection, CLOSE_LIMIT, 0x97);
+            return;
+        }
+        connection->persistent_waiting -= head.from_journal;
         packet[head.id_position] = (uint8_t)(id >> 8);
         packet[head.id_position + 1] = (uint8_t)id;
         if (buffer_append(&connection->out, packet, head.size)) {
             connection_close(connection, CLOSE_SLOW, 0x97);
             return;
         }
+        if (head.from_journal && qos == 2)
+            persistent_hold_back(connection, mark, place);
         connection->waiting_at += sizeof head + head.size;
         loop_mark_dirty(connection);
     }

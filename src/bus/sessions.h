@@ -124,7 +124,8 @@ struct sessions_leave {
     uint16_t next_id; /* the packet identifier that would have come next */
 };
 
-/* Its owner lets go of it; the publishes that came under its identifiers must have been sent off before. */
+/* Its owner lets go of it; the publishes that came under its identifiers must have been sent off before. `leave` NULL: he has done nothing
+ * with it, and it is as it was. */
 void sessions_detach(struct sessions *sessions, struct session *session, const struct sessions_leave *leave);
 
 /* Ends the sessions whose time is over, and takes note of where the streams are when it is time. To be called once in a while. Returns how
@@ -146,8 +147,10 @@ int sessions_completed(struct sessions *sessions, struct session *session, uint1
 /* Everything before the cursor is answered; a lazy note. */
 int sessions_advance(struct sessions *sessions, struct session *session, const struct follower_places *cursor);
 
-/* The client's QoS 2 message under this identifier is about to be appended with *origin; its PUBREL has come. */
+/* The client's QoS 2 message under this identifier is about to be appended with *origin; it is durable, and its PUBREC leaves; its PUBREL
+ * has come, or it could not be appended after all. An identifier that nobody has taken may be given back. */
 int sessions_take(struct sessions *sessions, struct session *session, uint16_t packet_id, struct queue_origin *origin);
+void sessions_taken(struct sessions *sessions, struct session *session, uint16_t packet_id);
 int sessions_release(struct sessions *sessions, struct session *session, uint16_t packet_id, uint64_t *place);
 
 /* ---- what it holds ---- */

@@ -2,6 +2,7 @@
 #include "bus/loop.h"
 
 #include "base/error.h"
+#include "bus/persistent.h"
 #include "mqtt/topic.h"
 
 static struct router_subscription subscriber(const struct connection *connection)
@@ -10,7 +11,7 @@ static struct router_subscription subscriber(const struct connection *connection
         .loop = (uint16_t)connection->loop->index, .connection = connection->slot, .generation = connection->generation};
 }
 
-static bool remove_subscription(struct connection *connection, struct mqtt_slice filter)
+bool subscribe_end(struct connection *connection, struct mqtt_slice filter, uint64_t *place)
 {
     struct router_subscription subscription = subscriber(connection);
     bool found = router_unsubscribe(connection->loop->bus->router, (const char *)filter.data, filter.length, &subscription);
@@ -19,7 +20,42 @@ static bool remove_subscription(struct connection *connection, struct mqtt_slice
         door_unsubscribed(connection, 1);
         counter_add(&connection->loop->counters.subscriptions, (uint64_t)-1);
     }
+    if (found && connection->persistent)
+        persistent_unsubscribe(connection, filter, place);
     return found;
+}
+
+/* What the router is to know besides the client's wishes. */
+static uint8_t origin_option(const struct connection *connection, struct mqtt_slice filter)
+{
+    bool shared = mqtt_topic_share_length((const char *)filter.data, filter.length);
+    return connection->persistent && !shared ? ROUTER_FROM_JOURNAL : 0;
+}
+
+/* 0: a new one; 1: it replaces another; or why not. */
+static int enter(struct connection *connection, struct mqtt_slice filter, const struct router_subscription *subscription)
+{
+    int added = router_subscribe(connection->loop->bus->router, (const char *)filter.data, filter.length, subscription);
+    if (added == 0 && connection->door.client)
+        added = door_subscribed(connection, filter);
+    if (added == 0) {
+        connection->subscriptions++;
+        counter_add(&connection->loop->counters.subscriptions, 1);
+    }
+    return added;
+}
+
+int subscribe_carry(struct connection *connection, struct mqtt_slice filter, const struct router_subscription *how)
+{
+    struct router_subscription subscription = subscriber(connection);
+    subscription.qos = how->qos;
+    subscription.options = (uint8_t)(how->options | origin_option(connection, filter));
+    subscription.identifier = how->identifier;
+    int denied = connection->door.bound ? door_subscribe(connection, filter) : 0;
+    if (denied)
+        return denied;
+    int added = enter(connection, filter, &subscription);
+    return added < 0 ? added : 0;
 }
 
 /* MQTT 5 section 3.8.3.1; in 3.1.1 retain_handling is 0. Members of a shared subscription get what is live. */
@@ -31,29 +67,26 @@ static bool wants_retained(const struct mqtt_subscription *wanted, bool is_new)
 }
 
 /* Returns 0, or why there is no such subscription. It is made before its retained messages are looked for (deliver.c). */
-static int add_subscription(struct connection *connection, const struct mqtt_subscription *wanted, uint32_t identifier)
+static int add_subscription(struct connection *connection, const struct mqtt_subscription *wanted, uint32_t identifier, uint64_t *place)
 {
-    struct loop *loop = connection->loop;
     struct router_subscription subscription = subscriber(connection);
     subscription.qos = wanted->qos;
     subscription.options =
-        (uint8_t)((wanted->no_local ? ROUTER_NO_LOCAL : 0) | (wanted->retain_as_published ? ROUTER_RETAIN_AS_PUBLISHED : 0));
+        (uint8_t)((wanted->no_local ? ROUTER_NO_LOCAL : 0) | (wanted->retain_as_published ? ROUTER_RETAIN_AS_PUBLISHED : 0) |
+                  origin_option(connection, wanted->filter));
     subscription.identifier = identifier;
     int denied = connection->door.bound ? door_subscribe(connection, wanted->filter) : 0;
     if (denied)
         return denied;
-    int added = router_subscribe(loop->bus->router, (const char *)wanted->filter.data, wanted->filter.length, &subscription);
-    if (added == 0 && connection->door.client)
-        added = door_subscribed(connection, wanted->filter);
+    int added = enter(connection, wanted->filter, &subscription), error = added < 0 ? added : 0;
+    if (added >= 0 && connection->persistent)
+        error = persistent_subscribe(connection, wanted->filter, &subscription, place);
     if (added < 0)
         return added;
-    if (added == 0) {
-        connection->subscriptions++;
-        counter_add(&loop->counters.subscriptions, 1);
-    }
-    int error = wants_retained(wanted, added == 0) ? handout_begin(connection, wanted, identifier) : 0;
+    if (!error && wants_retained(wanted, added == 0))
+        error = handout_begin(connection, wanted, identifier);
     if (error && added == 0) /* one that was there before stays */
-        remove_subscription(connection, wanted->filter);
+        subscribe_end(connection, wanted->filter, NULL);
     return error;
 }
 
@@ -77,8 +110,10 @@ void subscribe_add(struct connection *connection, const struct mqtt_subscribe *s
     struct mqtt_subscription wanted;
     int error = 0, refused = 0; /* the last refusal: its reason is told for all */
     uint8_t refused_code = 0;
+    uint64_t place = 0;
+    size_t mark = connection->out.length;
     for (uint32_t position = 0; !error && mqtt_subscribe_next(subscribe, false, &position, &wanted);) {
-        int failed = add_subscription(connection, &wanted, subscribe->properties.subscription_identifier);
+        int failed = add_subscription(connection, &wanted, subscribe->properties.subscription_identifier, &place);
         uint8_t code = failed == 0 ? wanted.qos : (uint8_t)error_mqtt_reason(failed);
         if (failed) {
             refused = failed;
@@ -92,6 +127,8 @@ void subscribe_add(struct connection *connection, const struct mqtt_subscribe *s
     buffer_fini(&codes);
     if (error)
         connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
+    else if (connection->persistent)
+        persistent_hold_back(connection, mark, place);
 }
 
 void subscribe_remove(struct connection *connection, const struct mqtt_subscribe *unsubscribe)
@@ -100,8 +137,10 @@ void subscribe_remove(struct connection *connection, const struct mqtt_subscribe
     buffer_init(&codes, MQTT_REMAINING_LENGTH_MAX);
     struct mqtt_subscription named;
     int error = 0;
+    uint64_t place = 0;
+    size_t mark = connection->out.length;
     for (uint32_t position = 0; !error && mqtt_subscribe_next(unsubscribe, true, &position, &named);) {
-        uint8_t code = remove_subscription(connection, named.filter) ? 0x00 : 0x11;
+        uint8_t code = subscribe_end(connection, named.filter, &place) ? 0x00 : 0x11;
         if (connection->handouts)
             handout_forget(connection, named.filter);
         error = buffer_append(&codes, &code, 1);
@@ -111,4 +150,6 @@ void subscribe_remove(struct connection *connection, const struct mqtt_subscribe
     buffer_fini(&codes);
     if (error)
         connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
+    else if (connection->persistent)
+        persistent_hold_back(connection, mark, place);
 }

@@ -2,8 +2,8 @@
  * at once, as with retained messages, and that is published again when it has changed. They are no part of the stream of retained messages,
  * and a filter that begins with a wildcard does not match them.
  *
- * A timer on the first loop makes them all. It also removes what has expired among the retained messages. */
-#include "bus/loop.h"
+ * A timer on the first loop makes them all. It also removes what has expired among the retained messages and the sessions. */
+#include "bus/persistent.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -15,6 +15,8 @@
 #include "base/version.h"
 
 enum { SYS_EXPIRE_S = 10, SYS_TEXT_MAX = 64, SYS_TOPIC_MAX = 96 };
+
+#define SYS_EARLY_NS UINT64_C(100000000) /* by which the timer may come before its time */
 
 enum value {
     VALUE_VERSION,
@@ -170,8 +172,12 @@ static void publish_all(struct sys *sys)
 static void on_timer(uv_timer_t *timer)
 {
     struct sys *sys = timer->data;
-    retained_expire(sys->bus->retained, clock_wall_ns());
-    if (sys->bus->options.sys_interval_ns)
+    struct bus *bus = sys->bus;
+    retained_expire(bus->retained, clock_wall_ns());
+    if (bus->sessions)
+        persistent_sweep(&bus->loops[0]);
+    uint64_t interval_ns = bus->options.sys_interval_ns;
+    if (interval_ns && clock_monotonic_ns() - sys->last_ns + SYS_EARLY_NS >= interval_ns)
         publish_all(sys);
 }
 
@@ -185,7 +191,7 @@ int sys_start(struct bus *bus)
     sys->timer.data = sys;
     bus->sys = sys;
     uint64_t interval_ms = bus->options.sys_interval_ns / 1000000u;
-    if (interval_ms == 0)
+    if (interval_ms == 0 || interval_ms > SYS_EXPIRE_S * 1000)
         interval_ms = SYS_EXPIRE_S * 1000;
     uv_timer_init(&bus->loops[0].uv, &sys->timer);
     uv_timer_start(&sys->timer, on_timer, 0, interval_ms);

@@ -41,13 +41,14 @@ enum {
     SERVER_DRAIN_MS = 15000,
     SERVER_OUTCOMES_SEGMENT = 8 << 20,
     SERVER_BROKERS_SEGMENT = 1 << 20,
+    SERVER_SESSIONS_SEGMENT = 4 << 20,
     SERVER_RETAINED_SEGMENT = 8 << 20,
     SERVER_FILES_KEPT = HTTP_CONNECTIONS_MAX + 64, /* file descriptors that MQTT connections may not take */
     SERVER_FILES_SHARE = 4,                        /* where there are not so many: this part of them is for MQTT connections */
     SERVER_SUBSCRIPTIONS_MAX = 1000000
 };
 
-/* In the order in which a group becomes durable: a publish is acknowledged when it is in the last of its streams. The last two are books
+/* In the order in which a group becomes durable: a publish is acknowledged when it is in the last of its streams. The last three are books
  * about the others. */
 enum stream_index {
     STREAM_RETAINED,
@@ -57,9 +58,11 @@ enum stream_index {
     STREAM_DEAD_LETTERS,
     STREAM_OUTCOMES,
     STREAM_BROKERS,
+    STREAM_SESSIONS,
     STREAM_COUNT
 };
-static const char *const stream_names[STREAM_COUNT] = {"retained", "ingest", "bus", "results", "dead-letters", "outcomes", "brokers"};
+static const char *const stream_names[STREAM_COUNT] = {"retained",     "ingest",   "bus",     "results",
+                                                       "dead-letters", "outcomes", "brokers", "sessions"};
 
 enum server_state { SERVER_STARTING, SERVER_SERVING, SERVER_STOPPING };
 
@@ -169,6 +172,8 @@ static uint64_t own_segment(unsigned stream)
         return SERVER_OUTCOMES_SEGMENT;
     case STREAM_BROKERS:
         return SERVER_BROKERS_SEGMENT;
+    case STREAM_SESSIONS:
+        return SERVER_SESSIONS_SEGMENT;
     case STREAM_RETAINED:
         return SERVER_RETAINED_SEGMENT;
     default:
@@ -189,7 +194,7 @@ static int open_streams(struct server *server)
             .retention_size = own_segment(i) ? own_segment(i) : config->journal_retention_size,
             .retention_age_ns = own_segment(i) ? 0 : config_ns(config->journal_retention_age_s),
             .pack_from = i == STREAM_INGEST || i == STREAM_BUS || i == STREAM_DEAD_LETTERS ? config->journal_pack_from : 0,
-            .scribe = i >= STREAM_RESULTS && i != STREAM_BROKERS, /* what waits for its PUBACK does not wait for those */
+            .scribe = i >= STREAM_RESULTS && i < STREAM_BROKERS, /* what waits for its PUBACK does not wait for those */
             .guarded = i != STREAM_DEAD_LETTERS,
         };
         error = journal_stream_add(server->journal, &stream, &server->streams[i]);
@@ -295,6 +300,10 @@ static int start_bus(struct server *server)
         .retained_size_max = config->bus_retained_size_max,
         .journal = server->journal,
         .retained = server->streams[STREAM_RETAINED],
+        .sessions = server->streams[STREAM_SESSIONS],
+        .sessions_max = (uint32_t)config->bus_sessions_max,
+        .session_expiry_max_s = (uint32_t)config->bus_session_expiry_max_s,
+        .result_properties = result_properties_write,
         .sys_interval_ns = config_ns(config->bus_sys_interval_s),
         .topic_alias_max = (uint16_t)config->bus_topic_alias_max,
         .response_information = config->bus_response_information,

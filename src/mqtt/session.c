@@ -124,11 +124,52 @@ enum mqtt_outbound mqtt_session_outbound(const struct mqtt_session *session, uin
     return (enum mqtt_outbound)state;
 }
 
+bool mqtt_session_carry_sent(struct mqtt_session *session, uint16_t id, unsigned qos, bool received)
+{
+    if (session->outbound_unacknowledged == 0)
+        session->oldest_packet_id = session->next_packet_id = id;
+    uint32_t span = id_distance(session->oldest_packet_id, id);
+    if (span >= MQTT_SEND_WINDOW || span < id_distance(session->oldest_packet_id, session->next_packet_id))
+        return false;
+    if (qos == 2 && mqtt_id_map_put(&session->outbound, id, received ? MQTT_OUTBOUND_WAITS_PUBCOMP : MQTT_OUTBOUND_WAITS_PUBREC))
+        return false;
+    uint32_t bit = window_bit(session, span);
+    session->outstanding[bit / 64] |= UINT64_C(1) << bit % 64;
+    session->outbound_unacknowledged++;
+    session->next_packet_id = id_after(id, 1);
+    return true;
+}
+
+void mqtt_session_skip_to(struct mqtt_session *session, uint16_t id)
+{
+    if (session->outbound_unacknowledged == 0)
+        session->oldest_packet_id = session->next_packet_id = id;
+    uint32_t span = id_distance(session->oldest_packet_id, session->next_packet_id), to = id_distance(session->oldest_packet_id, id);
+    if (to >= span && to <= MQTT_SEND_WINDOW)
+        session->next_packet_id = id;
+}
+
+void mqtt_session_give_up(struct mqtt_session *session, uint16_t id)
+{
+    mqtt_id_map_put(&session->outbound, id, MQTT_OUTBOUND_NONE);
+    release_id(session, id);
+}
+
 /* ---- QoS 2 publishes received ---- */
 
 enum mqtt_inbound mqtt_session_inbound(const struct mqtt_session *session, uint16_t id)
 {
     return (enum mqtt_inbound)mqtt_id_map_get(&session->inbound, id);
+}
+
+int mqtt_session_carry_recorded(struct mqtt_session *session, uint16_t id)
+{
+    int error = mqtt_id_map_put(&session->inbound, id, MQTT_INBOUND_RECORDED);
+    if (!error) {
+        session->inbound_recorded++;
+        session->inbound_carried++;
+    }
+    return error;
 }
 
 void mqtt_session_recorded(struct mqtt_session *session, uint16_t id)
@@ -235,7 +276,7 @@ static int take_publish(struct mqtt_session *session, const struct mqtt_frame *f
         }
     }
     if (five && session->role == MQTT_ROLE_SERVER &&
-        session->inbound_unacknowledged + session->inbound_recorded >= session->limits.receive_maximum)
+        session->inbound_unacknowledged + session->inbound_recorded >= session->limits.receive_maximum + session->inbound_carried)
         return ERR_RECEIVE_MAXIMUM;
     if (publish->qos == 2 && mqtt_id_map_put(&session->inbound, publish->packet_id, MQTT_INBOUND_RECEIVED))
         return ERR_NO_MEMORY;
@@ -254,6 +295,7 @@ static int take_pubrel(struct mqtt_session *session, const struct mqtt_frame *fr
     if (state == MQTT_INBOUND_RECORDED) {
         mqtt_id_map_put(&session->inbound, event->ack.packet_id, MQTT_INBOUND_NONE);
         session->inbound_recorded--;
+        session->inbound_carried -= session->inbound_carried > 0; /* whichever it was: both bounds hold */
     }
     event->type = MQTT_EVENT_PUBREL;
     event->reason = state == MQTT_INBOUND_NONE ? ID_NOT_FOUND : 0;

@@ -105,6 +105,7 @@ struct mqtt_session {
     uint64_t last_sent_ns, ping_sent_ns; /* of a client; ping_sent_ns 0: none is unanswered */
     uint32_t inbound_unacknowledged;     /* publishes received whose PUBACK or PUBREC was not sent yet */
     uint32_t inbound_recorded;           /* those that wait for their PUBREL */
+    uint32_t inbound_carried;            /* of these, from an earlier connection: no receive maximum counts them (MQTT 5 section 4.9) */
     struct mqtt_id_map inbound;          /* QoS 2: identifier -> enum mqtt_inbound */
     struct mqtt_id_map outbound;         /* QoS 2: identifier -> enum mqtt_outbound; its bit in `outstanding` is set too */
     uint16_t send_maximum;               /* min(peer's receive maximum, MQTT_SEND_WINDOW) */
@@ -179,6 +180,20 @@ void mqtt_session_forget(struct mqtt_session *session, const struct mqtt_publish
 /* The identifier for the next message of QoS 1 or 2 to send, now in use; 0 when the window is full, or for lack of memory (QoS 2): the
  * owner queues. */
 uint16_t mqtt_session_take_id(struct mqtt_session *session, unsigned qos);
+
+/* For a server who has kept the session of an earlier connection, after mqtt_session_accept and before anything is sent: what was sent and
+ * not answered, in the order of sending; `received`: its PUBREC has come. The window may be larger than what the peer takes at a time: it
+ * is the owner who sends no more again than that. False, with nothing changed, when it does not fit into the window, or without memory. */
+bool mqtt_session_carry_sent(struct mqtt_session *session, uint16_t id, unsigned qos, bool received);
+
+/* And then: the next identifier handed out is this one, if it lies behind those. */
+void mqtt_session_skip_to(struct mqtt_session *session, uint16_t id);
+
+/* The same for the identifier of a QoS 2 message that was received and recorded. ERR_NO_MEMORY. */
+int mqtt_session_carry_recorded(struct mqtt_session *session, uint16_t id);
+
+/* Gives up waiting for an answer: the identifier is free again. */
+void mqtt_session_give_up(struct mqtt_session *session, uint16_t id);
 
 /* Where identifiers are in their exchanges. QoS 1 publishes that we have received are counted, but not known by identifier. All that are in
  * use: mqtt_id_map_next over `inbound`; from oldest_packet_id on to next_packet_id. */

@@ -14,7 +14,7 @@
 #include "cli/command.h"
 #include "journal/ends.h"
 
-const char *const tool_streams[] = {"ingest", "bus", "results", "dead-letters", "outcomes", "retained", "brokers", NULL};
+const char *const tool_streams[] = {"ingest", "bus", "results", "dead-letters", "outcomes", "retained", "brokers", "sessions", NULL};
 
 /* Letters, digits and dashes: nothing that leads out of the data folder. */
 static bool is_stream_name(const char *name)

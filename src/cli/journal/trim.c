@@ -19,7 +19,7 @@
 #include "journal/inspect.h"
 #include "queue/ledger.h"
 
-static const char command[] = "spindle journal trim", retained[] = "retained";
+static const char command[] = "spindle journal trim", retained[] = "retained", sessions[] = "sessions";
 
 enum { REQUEST_MAX = 16 << 10 };
 
@@ -96,8 +96,8 @@ static int find_guard(struct trimming *trimming, const struct ledger *ledger)
         trimming->guard = ledger->cursor;
     else if (strcmp(trimming->request.stream, "outcomes") == 0)
         return find_checkpoint(trimming->folder, &trimming->guard);
-    else if (strcmp(trimming->request.stream, "brokers") == 0)
-        trimming->guard = 0; /* the server removes what its next checkpoint repeats */
+    else if (strcmp(trimming->request.stream, "brokers") == 0 || strcmp(trimming->request.stream, sessions) == 0)
+        trimming->guard = 0; /* the server removes what it has written again */
     return 0;
 }
 
@@ -212,6 +212,7 @@ static const char *guard_text(const char *stream)
 {
     return strcmp(stream, "ingest") == 0     ? "they hold messages without an outcome"
            : strcmp(stream, "outcomes") == 0 ? "no checkpoint includes what they say yet"
+           : strcmp(stream, sessions) == 0   ? "they hold sessions of clients, and the server removes what it has written again"
            : strcmp(stream, retained) == 0   ? "they hold retained messages, and the server removes what it has written again"
                                              : "the next start needs them to find outcomes that a crash may have cut off";
 }

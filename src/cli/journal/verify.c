@@ -21,7 +21,7 @@
 enum { VERIFY_UNKNOWN_MAX = 4096, PROGRESS_INTERVAL_MS = 200 };
 
 static const char command[] = "spindle journal verify", consumed[] = "ingest";
-static const char *const order[] = {"outcomes", "dead-letters", "results", "bus", "ingest", "retained", "brokers"};
+static const char *const order[] = {"outcomes", "dead-letters", "results", "bus", "ingest", "retained", "brokers", "sessions"};
 enum { ORDER_COUNT = sizeof order / sizeof *order };
 
 /* What a record says of a message that was not there when the reading began. It may have come since. */

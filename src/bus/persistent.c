@@ -1,0 +1,414 @@
+/* Clients with a persistent session: how they come and go, and what they subscribe to and publish. */
+#include "bus/persistent_parts.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/diagnostics.h"
+#include "base/error.h"
+#include "mqtt/topic.h"
+
+/* ---- the bus's ---- */
+
+void persistent_wake(struct bus *bus)
+{
+    for (unsigned i = 0; i < bus->options.loop_count; i++)
+        if (atomic_load(&bus->loops[i].awaits) && !atomic_load(&bus->loops[i].deaf))
+            uv_async_send(&bus->loops[i].wake);
+}
+
+static void on_durable(void *context)
+{
+    persistent_wake(context);
+}
+
+/* On the follower's thread. */
+static bool hand(void *context, const struct follower_delivery *delivery)
+{
+    struct bus *bus = context;
+    const struct message *record = delivery->message;
+    struct loop *to = &bus->loops[delivery->targets[0].loop];
+    struct buffer *properties = &bus->follower_properties;
+    bool ours = follower_contents[delivery->content] == QUEUE_CONTENT_RESULTS && bus->options.result_properties;
+    if (atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > bus->options.mail_soft_max)
+        return false;
+    struct mqtt_publish publish = {.qos = record->flags & MESSAGE_QOS_MASK,
+                                   .retain = record->flags & MESSAGE_RETAIN,
+                                   .topic = {(const uint8_t *)record->topic, record->topic_length},
+                                   .payload = {record->payload, record->payload_length},
+                                   .properties_raw = {record->properties, record->properties_length}};
+    buffer_clear(properties);
+    if (ours) {
+        bool known = bus->options.result_properties(record, properties) == 0;
+        publish.properties_raw = (struct mqtt_slice){properties->data, known ? (uint32_t)properties->length : 0};
+    }
+    publish.has_message_expiry =
+        mqtt_properties_expiry(publish.properties_raw, &publish.message_expiry_interval, &publish.message_expiry_at);
+    struct persistent_handed handed = {.offset = record->offset,
+                                       .time_ns = record->time_ns,
+                                       .origin_session = delivery->origin_session,
+                                       .bytes = (uint64_t)record->topic_length + record->properties_length + record->payload_length,
+                                       .content = delivery->content,
+                                       .again = delivery->again};
+    struct router_match match = {.subscribers = delivery->targets,
+                                 .count = delivery->target_count,
+                                 .identifiers = delivery->identifiers,
+                                 .identifier_count = delivery->identifier_count};
+    return mail_hand(to, &publish, &match, &handed) == 0;
+}
+
+int persistent_start(struct bus *bus)
+{
+    const struct bus_options *options = &bus->options;
+    if (!options->session_expiry_max_s)
+        return 0;
+    struct sessions_options sessions = {.sessions_max = options->sessions_max,
+                                        .queue = options->queue,
+                                        .journal = options->journal,
+                                        .stream = options->sessions,
+                                        .notify = on_durable,
+                                        .context = bus};
+    int error = sessions_open(&sessions, &bus->sessions);
+    if (error)
+        diagnostics(DIAGNOSTICS_ERROR, "bus", "the sessions of clients cannot be taken up again: %s", error_text(error));
+    return error;
+}
+
+int persistent_follow(struct bus *bus)
+{
+    buffer_init(&bus->follower_properties, MQTT_REMAINING_LENGTH_MAX);
+    if (!bus->sessions)
+        return 0;
+    return follower_start(&bus->follower, &(struct follower_options){.queue = bus->options.queue, .deliver = hand, .context = bus});
+}
+
+void persistent_unfollow(struct bus *bus)
+{
+    follower_stop(bus->follower);
+    bus->follower = NULL;
+    buffer_fini(&bus->follower_properties);
+}
+
+void persistent_stop(struct bus *bus)
+{
+    sessions_close(bus->sessions);
+    bus->sessions = NULL;
+}
+
+/* ---- the loop's ---- */
+
+void persistent_noted(struct loop *loop)
+{
+    loop->notes = loop->needs_submit = true;
+}
+
+void persistent_await(struct loop *loop)
+{
+    atomic_store(&loop->awaits, true);
+}
+
+void persistent_sweep(struct loop *loop)
+{
+    sessions_sweep(loop->bus->sessions, clock_wall_ns());
+    persistent_noted(loop);
+    uv_async_send(&loop->wake); /* timers run before the turn's wait: what was noted goes off at its end */
+}
+
+void persistent_durable(struct loop *loop)
+{
+    struct connection *connection, *next;
+    uint64_t durable = sessions_durable(loop->bus->sessions);
+    DL_FOREACH_SAFE2(loop->holding, connection, next, persistent->holding_next)
+    persistent_let_go(connection, durable);
+    loop_resume(loop, PAUSE_SESSION, 0);
+    if (!loop->holding && !loop->paused[PAUSE_SESSION])
+        atomic_store(&loop->awaits, false);
+}
+
+/* ---- coming ---- */
+
+static uint32_t outlasts_s(const struct connection *connection, const struct mqtt_connect *connect)
+{
+    uint32_t most = connection->loop->bus->options.session_expiry_max_s;
+    uint32_t wanted = connect->version == MQTT_VERSION_5_0 ? connect->properties.session_expiry_interval
+                      : connect->clean_start               ? 0
+                                                           : SESSIONS_NEVER;
+    return wanted < most ? wanted : most;
+}
+
+static int find_or_create(struct connection *connection, const struct mqtt_connect *connect, struct session **session, bool *present)
+{
+    struct loop *loop = connection->loop;
+    struct sessions *sessions = loop->bus->sessions;
+    const char *id = connection->client->id, *user = connection->client->user;
+    struct session_owner owner = {.loop = loop->index, .slot = connection->slot, .generation = connection->generation}, other = owner;
+    switch (sessions_attach(sessions, id, strlen(id), user, connect->clean_start, &other, session)) {
+    case SESSIONS_ATTACHED:
+        *present = true;
+        return 0;
+    case SESSIONS_NONE:
+        persistent_noted(loop); /* one may have ended */
+        *session = NULL;
+        return connection->session.session_expiry_interval_s ? sessions_create(sessions, id, strlen(id), user, &owner, session) : 0;
+    case SESSIONS_IN_USE:
+    case SESSIONS_LEAVING:
+        return ERR_BUSY; /* clients_claim has told its owner to let go of it */
+    case SESSIONS_FOREIGN:
+        return ERR_CLIENT_ID;
+    }
+    return ERR_CLIENT_ID;
+}
+
+/* ---- what the session holds ---- */
+
+static int load_subscription(void *context, const struct session_subscription *subscription)
+{
+    struct persistent *persistent = context;
+    struct persistent_filter head = {.how = subscription->how, .from = subscription->from, .length = subscription->length};
+    int error = buffer_append(&persistent->filters, &head, sizeof head);
+    return error ? error : buffer_append(&persistent->filters, subscription->filter, subscription->length);
+}
+
+static int load_sent(void *context, const struct session_sent *sent)
+{
+    struct persistent *persistent = context;
+    bool again = sent->state == SESSION_SENT;
+    struct persistent_known *known = realloc(persistent->known, (persistent->known_count + 1) * sizeof *known);
+    if (!known)
+        return ERR_NO_MEMORY;
+    persistent->known = known;
+    known[persistent->known_count++] = (struct persistent_known){
+        .offset = sent->offset, .packet_id = again ? sent->packet_id : 0, .qos = sent->qos, .content = sent->content};
+    return sent->state == SESSION_DONE ? 0 : persistent_put_sent(persistent, sent, again);
+}
+
+static int load_taken(void *context, uint16_t packet_id)
+{
+    struct persistent *persistent = context;
+    return mqtt_session_carry_recorded(persistent->mqtt, packet_id);
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct persistent_known *one = a, *other = b;
+    if (one->content != other->content)
+        return one->content < other->content ? -1 : 1;
+    return one->offset < other->offset ? -1 : one->offset > other->offset;
+}
+
+static int load(struct connection *connection)
+{
+    struct persistent *persistent = connection->persistent;
+    struct session_visitor visitor = {.context = persistent, .subscription = load_subscription, .sent = load_sent, .taken = load_taken};
+    int error = sessions_visit(connection->loop->bus->sessions, persistent->session, &visitor, &persistent->noted, &persistent->position,
+                               &persistent->next_id);
+    if (error)
+        return error;
+    if (persistent->known_count)
+        qsort(persistent->known, persistent->known_count, sizeof *persistent->known, by_place);
+    for (uint32_t i = persistent->known_count; i-- > 0;)
+        persistent->known_at[persistent->known[i].content] = i;
+    return persistent_carry_sent(connection);
+}
+
+static void destroy(struct persistent *persistent)
+{
+    free(persistent->sent);
+    free(persistent->known);
+    buffer_fini(&persistent->filters);
+    buffer_fini(&persistent->held);
+    free(persistent);
+}
+
+int persistent_attach(struct connection *connection, const struct mqtt_connect *connect, bool *present)
+{
+    struct loop *loop = connection->loop;
+    *present = false;
+    connection->session.session_expiry_interval_s = outlasts_s(connection, connect);
+    if (!loop->bus->sessions)
+        return 0;
+    struct persistent *persistent = calloc(1, sizeof *persistent);
+    if (!persistent)
+        return ERR_NO_MEMORY;
+    persistent->mqtt = &connection->session;
+    buffer_init(&persistent->held, (size_t)MQTT_REMAINING_LENGTH_MAX * 2);
+    buffer_init(&persistent->filters, SIZE_MAX);
+    persistent_await(loop); /* before the session is looked for: whatever ends after that is told */
+    int error = find_or_create(connection, connect, &persistent->session, present);
+    if (error == ERR_BUSY)
+        loop_pause(connection, PAUSE_SESSION, 0);
+    if (error || !persistent->session) {
+        destroy(persistent);
+        return error;
+    }
+    connection->persistent = persistent;
+    error = load(connection);
+    if (error) {
+        connection->persistent = NULL;
+        sessions_detach(loop->bus->sessions, persistent->session, NULL);
+        destroy(persistent);
+    }
+    return error;
+}
+
+/* ---- going on ---- */
+
+/* As the router knows it; what is not allowed any more ends. */
+static int subscribe_again(struct connection *connection, struct mqtt_slice filter, const struct persistent_filter *head)
+{
+    struct persistent *persistent = connection->persistent;
+    int error = subscribe_carry(connection, filter, &head->how);
+    if (error == ERR_PERMISSION || error == ERR_LIMIT) {
+        persistent_unsubscribe(connection, filter, NULL);
+        return 0;
+    }
+    bool shared = mqtt_topic_share_length((const char *)filter.data, filter.length);
+    if (!error && !shared)
+        error = follower_subscribe(persistent->member, (const char *)filter.data, filter.length, &head->how, &head->from);
+    return error;
+}
+
+static int join(struct connection *connection)
+{
+    struct persistent *persistent = connection->persistent;
+    struct follower_again *again = malloc((persistent->known_count + 1) * sizeof *again);
+    size_t count = 0;
+    if (!again)
+        return ERR_NO_MEMORY;
+    for (uint32_t i = 0; i < persistent->known_count; i++) {
+        const struct persistent_known *known = &persistent->known[i];
+        if (known->packet_id && known->offset < persistent->position.at[known->content])
+            again[count++] = (struct follower_again){.offset = known->offset, .content = known->content, .qos = known->qos};
+    }
+    struct follower_join who = {.loop = (uint16_t)connection->loop->index,
+                                .connection = connection->slot,
+                                .generation = connection->generation,
+                                .places = persistent->position,
+                                .again = again,
+                                .again_count = count};
+    int error = follower_join(connection->loop->bus->follower, &who, &persistent->member);
+    free(again);
+    return error;
+}
+
+void persistent_resume(struct connection *connection)
+{
+    struct persistent *persistent = connection->persistent;
+    struct buffer *filters = &persistent->filters;
+    int error = persistent_release_again(connection);
+    if (!error)
+        error = join(connection);
+    for (size_t at = 0; !error && at < filters->length;) {
+        struct persistent_filter head;
+        memcpy(&head, filters->data + at, sizeof head);
+        at += sizeof head;
+        error = subscribe_again(connection, (struct mqtt_slice){filters->data + at, head.length}, &head);
+        at += head.length;
+    }
+    buffer_fini(filters);
+    buffer_init(filters, 0);
+    persistent->noted_ns = uv_now(&connection->loop->uv) * 1000000u;
+    loop_mark_dirty(connection);
+    if (error)
+        connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
+}
+
+/* ---- leaving ---- */
+
+void persistent_leave(struct connection *connection)
+{
+    struct persistent *persistent = connection->persistent;
+    struct loop *loop = connection->loop;
+    if (!persistent)
+        return;
+    uint32_t expiry_s = connection->session.session_expiry_interval_s, most = loop->bus->options.session_expiry_max_s;
+    struct sessions_leave leave = {.expiry_s = expiry_s < most ? expiry_s : most, .wall_ns = loop_wall_ns(loop)};
+    bool joined = persistent->member; /* or else it is as it was */
+    if (joined) {
+        leave.position = persistent_position(connection);
+        leave.cursor = persistent_cursor(connection);
+        leave.next_id = connection->session.next_packet_id;
+        leave.sent = persistent_sent_list(persistent, &leave.sent_count);
+        if (!leave.sent)
+            leave.position = leave.cursor; /* all of it comes again, as if it were new */
+        follower_leave(persistent->member);
+    }
+    loop_submit(loop); /* what came under identifiers of the session is on its way before the session is let go */
+    sessions_detach(loop->bus->sessions, persistent->session, joined ? &leave : NULL);
+    free((void *)(uintptr_t)leave.sent);
+    persistent_noted(loop);
+    persistent_unlist(connection);
+    connection->persistent = NULL;
+    connection->held_back = 0;
+    destroy(persistent);
+    persistent_wake(loop->bus);
+}
+
+/* ---- what it subscribes to and publishes ---- */
+
+int persistent_subscribe(struct connection *connection, struct mqtt_slice filter, const struct router_subscription *how, uint64_t *place)
+{
+    struct persistent *persistent = connection->persistent;
+    struct sessions *sessions = connection->loop->bus->sessions;
+    const char *text = (const char *)filter.data;
+    const struct session_subscription *made;
+    int error = sessions_subscribe(sessions, persistent->session, text, filter.length, how, &made, place);
+    if (error)
+        return error;
+    persistent_noted(connection->loop);
+    if (mqtt_topic_share_length(text, filter.length))
+        return 0;
+    error = follower_subscribe(persistent->member, text, filter.length, how, &made->from);
+    if (error)
+        sessions_unsubscribe(sessions, persistent->session, text, filter.length, NULL);
+    return error;
+}
+
+void persistent_unsubscribe(struct connection *connection, struct mqtt_slice filter, uint64_t *place)
+{
+    struct persistent *persistent = connection->persistent;
+    const char *text = (const char *)filter.data;
+    int error = sessions_unsubscribe(connection->loop->bus->sessions, persistent->session, text, filter.length, place);
+    if (!error && !mqtt_topic_share_length(text, filter.length))
+        error = follower_unsubscribe(persistent->member, text, filter.length);
+    persistent_noted(connection->loop);
+    if (error) /* it would go on getting what it has asked to end */
+        connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
+}
+
+int persistent_origin(struct connection *from, const struct mqtt_publish *publish, struct queue_origin *origin)
+{
+    struct session *session = from->persistent->session;
+    *origin = (struct queue_origin){.session = session_number(session)};
+    return publish->qos == 2 ? sessions_take(from->loop->bus->sessions, session, publish->packet_id, origin) : 0;
+}
+
+void persistent_not_taken(struct connection *from, uint16_t packet_id)
+{
+    sessions_release(from->loop->bus->sessions, from->persistent->session, packet_id, NULL);
+}
+
+void persistent_taken(struct connection *connection, uint16_t packet_id)
+{
+    sessions_taken(connection->loop->bus->sessions, connection->persistent->session, packet_id);
+    persistent_noted(connection->loop);
+}
+
+void persistent_release(struct connection *connection, const struct mqtt_event *event)
+{
+    size_t mark = connection->out.length;
+    uint64_t place = 0;
+    int error = 0;
+    if (!event->reason) {
+        error = sessions_release(connection->loop->bus->sessions, connection->persistent->session, event->ack.packet_id, &place);
+        persistent_noted(connection->loop);
+    }
+    if (!error)
+        error = mqtt_ack_encode(&connection->out, connection->session.version, MQTT_PUBCOMP, event->ack.packet_id, event->reason);
+    if (error)
+        connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
+    else
+        persistent_hold_back(connection, mark, place);
+}
