@@ -297,6 +297,7 @@ uint64_t persistent_check(struct connection *connection, uint64_t now_ns)
         return UINT64_MAX;
     if (persistent->unsent)
         give_up_gone(connection);
+    loop_mark_dirty(connection); /* the room changes with the memory of all */
     uint64_t interval_ns = persistent->answered ? NOTE_NS : REST_NS;
     if (now_ns - persistent->noted_ns >= interval_ns) {
         struct follower_places cursor = persistent_cursor(connection);
@@ -409,4 +410,6 @@ void persistent_let_go(struct connection *connection, uint64_t durable)
     }
     if (held->length == 0)
         persistent_unlist(connection);
+    if (held->length == 0 && connection->handouts)
+        handout_resume(connection);
 }

@@ -376,6 +376,95 @@ static void mixed_exchanges_end_in_any_order(void **state)
     end(&f);
 }
 
+/* ---- a session that is carried over to another connection ---- */
+
+static void what_was_sent_keeps_its_identifier(void **state)
+{
+    (void)state;
+    EACH_VERSION(version)
+    {
+        struct fixture f;
+        begin(&f, version, 10);
+        assert_true(mqtt_session_carry_sent(&f.session, 65534, 1, false));
+        assert_true(mqtt_session_carry_sent(&f.session, 65535, 2, true));
+        assert_true(mqtt_session_carry_sent(&f.session, 3, 2, false)); /* 1 and 2 were answered */
+        mqtt_session_skip_to(&f.session, 7);
+        assert_int_equal(f.session.outbound_unacknowledged, 3);
+        assert_int_equal(mqtt_session_outbound(&f.session, 65534), MQTT_OUTBOUND_WAITS_PUBACK);
+        assert_int_equal(mqtt_session_outbound(&f.session, 65535), MQTT_OUTBOUND_WAITS_PUBCOMP);
+        assert_int_equal(mqtt_session_outbound(&f.session, 1), MQTT_OUTBOUND_NONE);
+        assert_int_equal(mqtt_session_outbound(&f.session, 3), MQTT_OUTBOUND_WAITS_PUBREC);
+        assert_int_equal(mqtt_session_take_id(&f.session, 1), 7);
+        assert_int_equal(answer(&f, MQTT_PUBCOMP, 65535, 0), MQTT_EVENT_SETTLED);
+        assert_int_equal(answer(&f, MQTT_PUBACK, 65534, 0), MQTT_EVENT_SETTLED);
+        assert_int_equal(answer(&f, MQTT_PUBREC, 3, 0), MQTT_EVENT_PUBREC);
+        assert_int_equal(answer(&f, MQTT_PUBCOMP, 3, 0), MQTT_EVENT_SETTLED);
+        assert_int_equal(answer(&f, MQTT_PUBACK, 7, 0), MQTT_EVENT_SETTLED);
+        assert_int_equal(f.session.outbound_unacknowledged, 0);
+        end(&f);
+    }
+}
+
+static void a_carried_window_may_be_larger_than_the_receive_maximum(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f, MQTT_VERSION_5_0, 2);
+    for (uint16_t id = 1; id <= 5; id++)
+        assert_true(mqtt_session_carry_sent(&f.session, id, 1, false));
+    for (uint16_t id = 1; id <= 3; id++) {
+        assert_int_equal(mqtt_session_take_id(&f.session, 1), 0);
+        answer(&f, MQTT_PUBACK, id, 0);
+    }
+    assert_int_equal(mqtt_session_take_id(&f.session, 1), 0);
+    mqtt_session_give_up(&f.session, 5);
+    assert_int_equal(mqtt_session_take_id(&f.session, 1), 6);
+    assert_int_equal(answer(&f, MQTT_PUBACK, 5, 0), IGNORED);
+    end(&f);
+}
+
+static void what_does_not_fit_into_the_window_is_not_carried(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f, MQTT_VERSION_5_0, 10);
+    assert_true(mqtt_session_carry_sent(&f.session, 100, 2, false));
+    assert_false(mqtt_session_carry_sent(&f.session, 100, 1, false)); /* twice the same */
+    assert_false(mqtt_session_carry_sent(&f.session, 99, 1, false));  /* it was sent before */
+    assert_true(mqtt_session_carry_sent(&f.session, 100 + MQTT_SEND_WINDOW - 1, 1, false));
+    assert_false(mqtt_session_carry_sent(&f.session, 100 + MQTT_SEND_WINDOW, 1, false));
+    mqtt_session_skip_to(&f.session, 50); /* behind what is in use: nothing happens */
+    assert_int_equal(f.session.next_packet_id, 100 + MQTT_SEND_WINDOW);
+    assert_int_equal(f.session.outbound_unacknowledged, 2);
+    end(&f);
+}
+
+static void what_was_recorded_is_a_repeat_and_takes_no_room(void **state)
+{
+    (void)state;
+    EACH_VERSION(version)
+    {
+        struct fixture f;
+        begin(&f, version, 10);
+        for (uint16_t id = 1; id <= RECEIVE_MAXIMUM; id++)
+            assert_int_equal(mqtt_session_carry_recorded(&f.session, id), 0);
+        assert_int_equal(publish(&f, 2, 1, true), MQTT_EVENT_REPEAT);
+        assert_true(f.event.recorded);
+        for (uint16_t id = 11; id < 11 + RECEIVE_MAXIMUM; id++) /* the receive maximum is that of this connection */
+            assert_int_equal(publish(&f, 2, id, false), MQTT_EVENT_PUBLISH);
+        for (uint16_t id = 1; id <= RECEIVE_MAXIMUM; id++) {
+            assert_int_equal(answer(&f, MQTT_PUBREL, id, 0), MQTT_EVENT_PUBREL);
+            assert_int_equal(f.event.reason, 0);
+        }
+        assert_int_equal(f.session.inbound_recorded, 0);
+        if (version == MQTT_VERSION_5_0) {
+            publish(&f, 2, 20, false);
+            expect_error(&f, ERR_RECEIVE_MAXIMUM);
+        }
+        end(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -390,6 +479,10 @@ int main(void)
         cmocka_unit_test(the_window_is_shared),
         cmocka_unit_test(the_window_of_qos_2_is_full_at_its_limit),
         cmocka_unit_test(mixed_exchanges_end_in_any_order),
+        cmocka_unit_test(what_was_sent_keeps_its_identifier),
+        cmocka_unit_test(a_carried_window_may_be_larger_than_the_receive_maximum),
+        cmocka_unit_test(what_does_not_fit_into_the_window_is_not_carried),
+        cmocka_unit_test(what_was_recorded_is_a_repeat_and_takes_no_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
