@@ -234,6 +234,7 @@ static int open_queue(struct server *server)
         .outcomes = server->streams[STREAM_OUTCOMES],
         .kept = server->streams[STREAM_BUS],
         .noted = server->streams[STREAM_BROKERS],
+        .holders = 1u << QUEUE_HOLDER_BROKERS,
         .publish = publish_result,
         .publish_context = server,
     };
@@ -330,7 +331,7 @@ static int start_ingest(struct server *server)
     struct ingest_options *options = &server->other.options;
     if (!server_ingest_options(server->config, &server->other)) {
         for (int i = 0; i < QUEUE_CONTENT_COUNT; i++) /* nobody reads them from a place of his own */
-            server->queue->ops->hold(server->queue, (enum queue_content)i, UINT64_MAX);
+            server->queue->ops->hold(server->queue, (enum queue_content)i, QUEUE_HOLDER_BROKERS, UINT64_MAX);
         return 0;
     }
     options->queue = server->queue;
@@ -339,7 +340,7 @@ static int start_ingest(struct server *server)
     options->result_properties = result_properties_write;
     options->context = server;
     if (!options->results)
-        server->queue->ops->hold(server->queue, QUEUE_CONTENT_RESULTS, UINT64_MAX);
+        server->queue->ops->hold(server->queue, QUEUE_CONTENT_RESULTS, QUEUE_HOLDER_BROKERS, UINT64_MAX);
     struct ingest *ingest;
     int error = ingest_start(&ingest, options);
     if (!error)

@@ -225,9 +225,9 @@ static void checkpoint_durable(struct ingest *ingest)
     ingest->checkpointing = false;
     ingest->settled = true;
     atomic_store(&ingest->known, true);
-    queue->ops->hold(queue, QUEUE_CONTENT_CONSUMED, ingest->notes.from.consumed);
-    queue->ops->hold(queue, QUEUE_CONTENT_KEPT, ingest->notes.from.kept);
-    queue->ops->hold(queue, QUEUE_CONTENT_NOTED, ingest->notes.from.noted);
+    queue->ops->hold(queue, QUEUE_CONTENT_CONSUMED, QUEUE_HOLDER_BROKERS, ingest->notes.from.consumed);
+    queue->ops->hold(queue, QUEUE_CONTENT_KEPT, QUEUE_HOLDER_BROKERS, ingest->notes.from.kept);
+    queue->ops->hold(queue, QUEUE_CONTENT_NOTED, QUEUE_HOLDER_BROKERS, ingest->notes.from.noted);
 }
 
 /* ---- one turn ---- */

@@ -184,9 +184,11 @@ static int read_messages(struct notes *notes, struct queue *queue, enum queue_co
     if (error)
         return error;
     while (!(error = view->ops->next(view, &message, &origin))) {
+        if (origin.session % 2 == 0) /* none, or that of a client of ours */
+            continue;
         if (origin.sequence > notes->sequence)
             notes->sequence = origin.sequence;
-        if (origin.session == 0 || origin.packet_id == 0)
+        if (origin.packet_id == 0)
             continue;
         struct notes_held *held;
         error = find_or_add(notes, origin.session, origin.packet_id, &held);

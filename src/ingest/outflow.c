@@ -90,7 +90,7 @@ int outflow_open(struct ingest *ingest)
         cursor_to(ingest, next); /* what was there before is nobody's to send */
     if (out->cursor->received > next)
         out->cursor->received = next;
-    queue->ops->hold(queue, QUEUE_CONTENT_RESULTS, out->cursor->completed);
+    queue->ops->hold(queue, QUEUE_CONTENT_RESULTS, QUEUE_HOLDER_BROKERS, out->cursor->completed);
     out->durable = *out->cursor;
     out->sent = out->cursor->received;
     uint64_t waiting = next - out->cursor->completed; /* no later one can have been published */
@@ -191,7 +191,7 @@ void outflow_noted(struct ingest *ingest)
     struct outflow *out = &ingest->outflow;
     out->noting = false;
     out->durable = out->noted;
-    ingest->options.queue->ops->hold(ingest->options.queue, QUEUE_CONTENT_RESULTS, out->durable.completed);
+    ingest->options.queue->ops->hold(ingest->options.queue, QUEUE_CONTENT_RESULTS, QUEUE_HOLDER_BROKERS, out->durable.completed);
     if (out->link->state != LINK_OPEN)
         return;
     struct mqtt_session *session = session_of(ingest);

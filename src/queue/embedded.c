@@ -21,9 +21,11 @@
 #include "queue/dead_letter.h"
 #include "queue/embedded_producer.h"
 #include "queue/embedded_view.h"
+#include "queue/holds.h"
 #include "queue/ledger.h"
 #include "queue/marks.h"
 #include "queue/places.h"
+#include "queue/watch.h"
 
 enum {
     EMBEDDED_BATCH_MESSAGES_MAX = 2048, /* at most MARKS_RECORD_MAX */
@@ -61,11 +63,12 @@ struct embedded {
     size_t idle_count;
 
     struct places places; /* of the consumed stream */
+    struct holds holds;
+    struct watch watch;
 
     pthread_mutex_t ledger_lock;
     struct ledger ledger;
     _Atomic uint64_t cursor; /* the ledger's, for the consumer thread */
-    _Atomic uint64_t hold;   /* of the consumed stream: embedded_hold */
     atomic_bool held_back;   /* the consumer thread waits for it to move */
     struct marks marks;      /* of the dead letters */
 
@@ -367,13 +370,6 @@ static void embedded_counts(struct queue *base, struct queue_counts *counts)
 
 /* ---- settling ---- */
 
-/* Of the consumed stream nothing goes before both its hold and the ledger's cursor allow it. */
-static void guard_consumed(struct embedded *queue)
-{
-    uint64_t cursor = atomic_load(&queue->cursor), hold = atomic_load(&queue->hold);
-    journal_stream_set_guard(queue->options.ingest, cursor < hold ? cursor : hold);
-}
-
 /* Both run on one scribe, record by record in order of offset: the answers of a key leave in the order in which they were
  * given, whichever workers gave them. */
 static void on_result(void *context, const struct message *record)
@@ -405,7 +401,7 @@ static void on_outcomes(void *context, const struct message *record)
     atomic_store(&queue->cursor, cursor);
     if (atomic_load(&queue->held_back))
         wake_consumer(queue);
-    guard_consumed(queue);
+    holds_move(&queue->holds, QUEUE_CONTENT_CONSUMED, HOLDS_LEDGER, cursor);
     queue->since_checkpoint += record->payload_length / 8;
 }
 
@@ -644,6 +640,8 @@ static void embedded_close(struct queue *base)
         free(queue->idle);
         queue->idle = next;
     }
+    watch_fini(&queue->watch);
+    holds_fini(&queue->holds);
     marks_fini(&queue->marks);
     ledger_fini(&queue->ledger);
     pthread_cond_destroy(&queue->more);
@@ -661,9 +659,7 @@ static int embedded_producer_for(struct queue *base, void (*notify)(void *contex
 
 static struct journal_stream *content_stream(struct queue *base, enum queue_content content)
 {
-    const struct queue_embedded_options *options = &from(base)->options;
-    struct journal_stream *const streams[QUEUE_CONTENT_COUNT] = {options->ingest, options->kept, options->noted, options->results};
-    return streams[content];
+    return from(base)->holds.streams[content];
 }
 
 static int embedded_view(struct queue *base, enum queue_content content, uint64_t first, struct queue_view **view)
@@ -679,15 +675,28 @@ static void embedded_extent(struct queue *base, enum queue_content content, uint
     *next = stats.durable_offset;
 }
 
-static void embedded_hold(struct queue *base, enum queue_content content, uint64_t offset)
+static void embedded_hold(struct queue *base, enum queue_content content, enum queue_holder holder, uint64_t offset)
 {
     struct embedded *queue = from(base);
-    if (content == QUEUE_CONTENT_CONSUMED) {
-        atomic_store(&queue->hold, offset);
-        guard_consumed(queue);
-    } else if (content_stream(base, content)) {
-        journal_stream_set_guard(content_stream(base, content), offset);
-    }
+    assert(queue->options.holders & 1u << holder);
+    holds_move(&queue->holds, content, holder, offset);
+}
+
+static void embedded_watch(struct queue *base, void (*notify)(void *context), void *context)
+{
+    watch_set(&from(base)->watch, notify, context);
+}
+
+static void has_grown(void *context)
+{
+    struct embedded *queue = context;
+    watch_tell(&queue->watch);
+}
+
+static void consumed_has_grown(void *context)
+{
+    wake_consumer(context);
+    has_grown(context);
 }
 
 static const struct queue_ops embedded_ops = {
@@ -704,6 +713,7 @@ static const struct queue_ops embedded_ops = {
     .view_open = embedded_view,
     .extent = embedded_extent,
     .hold = embedded_hold,
+    .watch = embedded_watch,
     .counts = embedded_counts,
     .writer_open = embedded_writer_open,
     .writer_close = embedded_writer_close,
@@ -737,6 +747,7 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     pthread_cond_init(&queue->more, &monotonic);
     pthread_condattr_destroy(&monotonic);
     marks_init(&queue->marks);
+    watch_init(&queue->watch);
     struct buffer found; /* outcomes that a crash has cut off */
     buffer_init(&found, EMBEDDED_FOUND_MAX);
     int error = books_load(&queue->ledger, options, &found);
@@ -745,6 +756,8 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     queue->recovered = journal_stream_durable(options->ingest);
     queue->expected = queue->ledger.cursor;
     atomic_store(&queue->cursor, queue->ledger.cursor);
+    struct journal_stream *const streams[QUEUE_CONTENT_COUNT] = {options->ingest, options->kept, options->noted, options->results};
+    holds_init(&queue->holds, streams, options->holders, queue->ledger.cursor);
     if (!error)
         error = journal_stream_reader(options->ingest, queue->ledger.cursor, &queue->reader);
     if (!error)
@@ -763,9 +776,10 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     }
     atomic_store(&queue->read_offset, queue->ledger.cursor);
     queue->outcomes_applied = journal_stream_durable(options->outcomes);
-    atomic_store(&queue->hold, options->noted ? 0 : UINT64_MAX);
-    guard_consumed(queue);
-    journal_stream_on_durable(options->ingest, wake_consumer, queue);
+    journal_stream_on_durable(options->ingest, consumed_has_grown, queue);
+    if (options->kept)
+        journal_stream_on_durable(options->kept, has_grown, queue);
+    journal_stream_on_durable(options->results, has_grown, queue);
     journal_stream_on_record(options->results, on_result, queue);
     journal_stream_on_record(options->outcomes, on_outcomes, queue);
     /* Before anything else: what the ledger has from the newest results and dead letters must stand before there are newer ones. */

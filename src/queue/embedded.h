@@ -20,6 +20,7 @@ struct queue_embedded_options {
      * block. */
     void (*publish)(void *context, const struct message *result);
     void *publish_context;
+    unsigned holders; /* bits (1 << enum queue_holder): who will call `hold`; nothing is removed before each has */
     /* How far beyond the oldest message without an outcome messages are handed out; 0: EMBEDDED_WINDOW_MAX. Less is for tests. */
     uint64_t window;
 };

@@ -61,8 +61,16 @@ enum { QUEUE_GATHERED_MIN = 512 << 10, QUEUE_RECORD_OVERHEAD = 256 };
 /* What a queue holds, for those who read it in order from a place of their own on (struct queue_view). */
 enum queue_content { QUEUE_CONTENT_CONSUMED, QUEUE_CONTENT_KEPT, QUEUE_CONTENT_NOTED, QUEUE_CONTENT_RESULTS, QUEUE_CONTENT_COUNT };
 
-/* Of a message that another broker has sent: in which of our sessions, and the how manieth of all of them it was and its packet identifier
- * there. It is stored with the message, in one record, so that either both are on disk or none. All zero: no other broker has sent it. */
+/* Who reads from a place of his own on, and so decides what may be removed. */
+enum queue_holder {
+    QUEUE_HOLDER_BROKERS,  /* what is known of other brokers */
+    QUEUE_HOLDER_SESSIONS, /* clients that take up later where they were */
+    QUEUE_HOLDERS
+};
+
+/* Of a message that has to be known again: in which session it came, and the how manieth of all of them it was and its packet identifier
+ * there. It is stored with the message, in one record, so that either both are on disk or none. The numbers of our sessions with other
+ * brokers are odd, those of our own clients even. All zero: nothing of that kind has to be known. */
 struct queue_origin {
     uint64_t session; /* never 0 */
     uint64_t sequence;
@@ -136,8 +144,13 @@ struct queue_ops {
     int (*view_open)(struct queue *queue, enum queue_content content, uint64_t from, struct queue_view **view);
     /* Offsets of the first kept message and behind the last durable one; any thread. */
     void (*extent)(struct queue *queue, enum queue_content content, uint64_t *first, uint64_t *next);
-    /* Nothing at or beyond `offset` is removed. 0 from the start on, until it is called. Any thread. */
-    void (*hold)(struct queue *queue, enum queue_content content, uint64_t offset);
+    /* Nothing at or beyond `offset` is removed for all that this holder needs. Which holders there are is said when the queue is opened;
+     * each holds everything (0) until it has called, but QUEUE_CONTENT_NOTED is the brokers' alone. Any thread. */
+    void (*hold)(struct queue *queue, enum queue_content content, enum queue_holder holder, uint64_t offset);
+    /* From its return on `notify` is called on a thread of the queue whenever the durable end of what it holds of _CONSUMED, _KEPT or
+     * _RESULTS has moved, once `extent` and views show it; it must not block. NULL: nobody watches any more, and `notify` is not running
+     * when that returns. At most one watcher; any thread, but not from within `notify`. */
+    void (*watch)(struct queue *queue, void (*notify)(void *context), void *context);
     /* Every position is counted once; any thread. */
     void (*counts)(struct queue *queue, struct queue_counts *counts);
 

@@ -27,6 +27,7 @@ struct fixture {
 
 static uint64_t window;                    /* of the queues that are opened */
 static enum journal_durability durability; /* of the journals */
+static unsigned holders;                   /* of the queues */
 
 static inline void no_notice(void *context)
 {
@@ -45,13 +46,14 @@ static inline void start(struct fixture *fixture)
     *fixture = (struct fixture){0};
     struct journal_options options = {.disk = disk_posix(), .folder = test_folder, .segment_size = 1 << 20, .durability = durability};
     assert_int_equal(journal_open(&fixture->journal, &options), 0);
-    struct journal_stream_options stream = {.name = "bus"};
+    struct journal_stream_options stream = {.name = "bus", .guarded = true};
     assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->kept), 0);
     stream = (struct journal_stream_options){.name = "ingest", .retention_size = 1, .guarded = true};
     assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->ingest), 0);
-    stream = (struct journal_stream_options){.name = "results", .scribe = 1};
+    stream = (struct journal_stream_options){.name = "results", .guarded = true, .scribe = 1};
     assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->results), 0);
     stream.name = "dead-letters";
+    stream.guarded = false;
     assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->dead_letters), 0);
     stream = (struct journal_stream_options){.name = "outcomes", .retention_size = 1, .guarded = true, .scribe = 1};
     assert_int_equal(journal_stream_add(fixture->journal, &stream, &fixture->outcomes), 0);
@@ -66,6 +68,7 @@ static inline void start(struct fixture *fixture)
         .publish = count_published,
         .publish_context = fixture,
         .window = window,
+        .holders = holders,
     };
     assert_int_equal(queue_embedded_open(&fixture->queue, &queue), 0);
     assert_int_equal(journal_start(fixture->journal), 0);

@@ -1,6 +1,8 @@
 /* The embedded queue: what is settled stays settled, what is not comes again, and the terms add up across restarts. */
 #include "embedded_fixture.h"
 
+#include <stdatomic.h>
+
 struct arrivals {
     pthread_mutex_t lock;
     pthread_cond_t told;
@@ -498,6 +500,149 @@ static void a_turn_is_bounded(void **state)
     stop(&fixture);
 }
 
+/* ---- who holds what ---- */
+
+/* The offset of the first message that is left when all that may go has gone. */
+static uint64_t first_left(struct fixture *fixture, struct journal_stream *stream, enum queue_content content)
+{
+    struct retention_trim all = {.before = UINT64_MAX, .until_ns = UINT64_MAX};
+    struct journal_trimmed trimmed;
+    uint64_t first, next;
+    assert_int_equal(journal_stream_trim(stream, &all, false, &trimmed), 0);
+    free(trimmed.bases);
+    fixture->queue->ops->extent(fixture->queue, content, &first, &next);
+    return first;
+}
+
+static void append_segments(struct journal_stream *stream, struct journal_producer *producer)
+{
+    static uint8_t payload[512 << 10];
+    struct message message = {.topic = "answer", .topic_length = 6, .payload = payload, .payload_length = sizeof payload};
+    for (unsigned i = 0; i < 8; i++) {
+        assert_int_equal(journal_append(producer, stream, &message, NULL, 0, 0), 0);
+        journal_submit(producer);
+    }
+    journal_producer_wait(producer, 0);
+}
+
+static void nothing_goes_before_every_holder_lets_it_go(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    holders = 1u << QUEUE_HOLDER_BROKERS | 1u << QUEUE_HOLDER_SESSIONS;
+    start(&fixture);
+    holders = 0;
+    struct journal_stream *streams[QUEUE_CONTENT_COUNT] = {
+        [QUEUE_CONTENT_CONSUMED] = fixture.ingest, [QUEUE_CONTENT_KEPT] = fixture.kept, [QUEUE_CONTENT_RESULTS] = fixture.results};
+    struct journal_producer *results;
+    assert_int_equal(journal_producer_open(fixture.journal, no_notice, NULL, &results), 0);
+    append_segments(fixture.ingest, fixture.producer);
+    append_segments(fixture.kept, fixture.producer);
+    append_segments(fixture.results, results);
+    journal_producer_close(results);
+    for (uint64_t offset = 0; offset < 8; offset++)
+        settle_one(&fixture, &(struct message){.offset = offset}, QUEUE_DUPLICATE);
+    flush(&fixture);
+    const struct queue_ops *ops = fixture.queue->ops;
+    for (enum queue_content content = 0; content < QUEUE_CONTENT_COUNT; content++) {
+        if (!streams[content])
+            continue;
+        enum queue_holder one = content % 2 ? QUEUE_HOLDER_BROKERS : QUEUE_HOLDER_SESSIONS, other = (enum queue_holder)(1 - one);
+        assert_int_equal(first_left(&fixture, streams[content], content), 0);
+        ops->hold(fixture.queue, content, one, UINT64_MAX);
+        assert_int_equal(first_left(&fixture, streams[content], content), 0);
+        ops->hold(fixture.queue, content, other, 4);
+        uint64_t first = first_left(&fixture, streams[content], content);
+        assert_in_range(first, 1, 4);
+        ops->hold(fixture.queue, content, one, 5);
+        assert_int_equal(first_left(&fixture, streams[content], content), first);
+        ops->hold(fixture.queue, content, other, UINT64_MAX);
+        assert_in_range(first_left(&fixture, streams[content], content), first, 5);
+    }
+    stop(&fixture);
+}
+
+static void the_ledger_holds_beside_the_holders(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    start(&fixture); /* without holders */
+    append_segments(fixture.ingest, fixture.producer);
+    assert_int_equal(first_left(&fixture, fixture.ingest, QUEUE_CONTENT_CONSUMED), 0);
+    for (uint64_t offset = 0; offset < 4; offset++)
+        settle_one(&fixture, &(struct message){.offset = offset}, QUEUE_DUPLICATE);
+    flush(&fixture);
+    assert_in_range(first_left(&fixture, fixture.ingest, QUEUE_CONTENT_CONSUMED), 1, 4);
+    append_segments(fixture.kept, fixture.producer);
+    assert_true(first_left(&fixture, fixture.kept, QUEUE_CONTENT_KEPT) > 0);
+    stop(&fixture);
+}
+
+/* ---- the watcher ---- */
+
+struct watching {
+    struct queue *queue;
+    _Atomic uint64_t calls;
+    _Atomic uint64_t ends[QUEUE_CONTENT_COUNT]; /* seen by the last call */
+};
+
+static void look_at_ends(void *context)
+{
+    struct watching *watching = context;
+    static const enum queue_content contents[] = {QUEUE_CONTENT_CONSUMED, QUEUE_CONTENT_KEPT, QUEUE_CONTENT_RESULTS};
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t first, next;
+        watching->queue->ops->extent(watching->queue, contents[i], &first, &next);
+        uint64_t seen = atomic_load(&watching->ends[contents[i]]);
+        while (seen < next && !atomic_compare_exchange_weak(&watching->ends[contents[i]], &seen, next))
+            ;
+    }
+    atomic_fetch_add(&watching->calls, 1);
+}
+
+/* Whoever appended may be told before the watcher is. */
+static void await(_Atomic uint64_t *value, uint64_t least)
+{
+    for (unsigned i = 0; i < 20000 && *value < least; i++)
+        usleep(500);
+    assert_int_equal(*value, least);
+}
+
+static void the_watcher_is_told_of_every_end_that_moves(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    start(&fixture);
+    const struct queue_ops *ops = fixture.queue->ops;
+    struct watching watching = {.queue = fixture.queue};
+    accept_messages(&fixture, 3);
+    assert_int_equal(watching.calls, 0);
+    ops->watch(fixture.queue, look_at_ends, &watching);
+    struct message message = {.topic = "in", .topic_length = 2};
+    for (uint64_t i = 0; i < 20; i++) {
+        accept_messages(&fixture, 1);
+        assert_int_equal(journal_append(fixture.producer, fixture.kept, &message, NULL, 0, 0), 0);
+        journal_submit(fixture.producer);
+        journal_producer_wait(fixture.producer, 0);
+        settle_one(&fixture, &(struct message){.offset = i}, QUEUE_COMPLETED);
+        flush(&fixture);
+    }
+    await(&watching.ends[QUEUE_CONTENT_CONSUMED], 23);
+    await(&watching.ends[QUEUE_CONTENT_KEPT], 20);
+    await(&watching.ends[QUEUE_CONTENT_RESULTS], 20);
+    ops->watch(fixture.queue, NULL, NULL);
+    uint64_t calls = watching.calls;
+    assert_true(calls >= 3);
+    accept_messages(&fixture, 5);
+    ops->watch(fixture.queue, look_at_ends, &watching);
+    ops->watch(fixture.queue, NULL, NULL);
+    ops->watch(fixture.queue, look_at_ends, &watching);
+    accept_messages(&fixture, 1);
+    await(&watching.ends[QUEUE_CONTENT_CONSUMED], 29);
+    assert_in_range(watching.calls, calls + 1, calls + 2); /* the one before may not have been told of when it was set again */
+    stop(&fixture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -517,6 +662,9 @@ int main(void)
                                         test_folder_remove),
         cmocka_unit_test_setup_teardown(a_checkpoint_counts_for_its_stream_only, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(a_message_is_found_again_by_its_offset, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(nothing_goes_before_every_holder_lets_it_go, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(the_ledger_holds_beside_the_holders, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(the_watcher_is_told_of_every_end_that_moves, test_folder_make, test_folder_remove),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

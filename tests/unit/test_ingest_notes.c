@@ -8,7 +8,7 @@
 #include "queue/embedded.h"
 #include "unit.h"
 
-enum { SESSION = 77, OTHER = 88 };
+enum { SESSION = 77, OTHER = 89, CLIENT = 88 };
 
 struct fixture {
     struct journal *journal;
@@ -41,7 +41,8 @@ static void start(struct fixture *f)
                                            .results = streams[2],
                                            .dead_letters = streams[3],
                                            .outcomes = streams[4],
-                                           .noted = streams[5]};
+                                           .noted = streams[5],
+                                           .holders = 1u << QUEUE_HOLDER_BROKERS};
     assert_int_equal(queue_embedded_open(&f->queue, &queue), 0);
     assert_int_equal(journal_start(f->journal), 0);
     assert_int_equal(f->queue->ops->producer_open(f->queue, no_notice, NULL, &f->producer), 0);
@@ -244,6 +245,25 @@ static void foreign_notes_are_refused(void **state)
     }
 }
 
+/* Messages of our own clients' sessions lie in the same streams. They count on their own. */
+static void sessions_of_our_own_clients_are_passed_over(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    checkpoint(&f);
+    receive(&f, QUEUE_KEPT, SESSION, 1);
+    uint64_t sequence = f.notes.sequence;
+    f.notes.sequence = 1000;
+    receive(&f, QUEUE_KEPT, CLIENT, 2);
+    receive(&f, QUEUE_CONSUMED, CLIENT, 3);
+    again(&f);
+    assert_int_equal(f.notes.sequence, sequence);
+    expect_held(&f, CLIENT, (uint16_t[]){0});
+    expect_held(&f, SESSION, (uint16_t[]){1, 0});
+    stop(&f);
+}
+
 static void cursors_have_a_limit(void **state)
 {
     (void)state;
@@ -262,6 +282,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_identifier_that_is_used_again_is_held_again, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(a_checkpoint_holds_all_that_is_known, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(a_session_that_began_anew_holds_nothing, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(sessions_of_our_own_clients_are_passed_over, test_folder_make, test_folder_remove),
         cmocka_unit_test(foreign_notes_are_refused),
         cmocka_unit_test(cursors_have_a_limit),
     };
