@@ -335,7 +335,7 @@ static bool hand_over(struct follower_sweep *sweep)
 
 static bool is_for_sessions(const struct message *message)
 {
-    return message->flags & MESSAGE_QOS_MASK && !(message->flags & MESSAGE_WITHHELD);
+    return message->flags & MESSAGE_QOS_MASK && !(message->flags & (MESSAGE_WITHHELD | MESSAGE_REQUEUED));
 }
 
 /* Another sweep at its position; NULL: there is none. */

@@ -144,7 +144,7 @@ static int find_or_create(struct connection *connection, const struct mqtt_conne
     struct sessions *sessions = loop->bus->sessions;
     const char *id = connection->client->id, *user = connection->client->user;
     struct session_owner owner = {.loop = loop->index, .slot = connection->slot, .generation = connection->generation}, other = owner;
-    switch (sessions_attach(sessions, id, strlen(id), user, connect->clean_start, &other, session)) {
+    switch (sessions_attach(sessions, id, strlen(id), user, connect->clean_start, loop_wall_ns(loop), &other, session)) {
     case SESSIONS_ATTACHED:
         *present = true;
         return 0;
@@ -245,6 +245,8 @@ int persistent_attach(struct connection *connection, const struct mqtt_connect *
     }
     connection->persistent = persistent;
     error = load(connection);
+    if (!error)
+        error = sessions_set_expiry(loop->bus->sessions, persistent->session, connection->session.session_expiry_interval_s);
     if (error) {
         connection->persistent = NULL;
         sessions_detach(loop->bus->sessions, persistent->session, NULL);

@@ -45,7 +45,7 @@ void persistent_receive(struct connection *to, const struct mqtt_publish *publis
 /* A message from the journal got its packet identifier. 0 and *place, which QoS 2 has to wait for; ERR_LIMIT, ERR_NO_MEMORY. */
 int persistent_note_sent(struct connection *connection, const struct session_sent *sent, uint64_t *place);
 
-void persistent_give_up(struct connection *connection, uint16_t packet_id); /* it cannot be sent again */
+void persistent_give_up(struct connection *connection, uint16_t packet_id);              /* it cannot be sent again */
 void persistent_settled(struct connection *connection, uint16_t packet_id);              /* PUBACK, PUBCOMP, or a PUBREC that refuses */
 void persistent_recorded(struct connection *connection, const struct mqtt_event *event); /* PUBREC: makes the PUBREL */
 
@@ -68,7 +68,7 @@ void persistent_hold_back(struct connection *connection, size_t mark, uint64_t p
 
 void persistent_turn(struct connection *connection);                       /* after it was sent something, or has answered: grants room */
 uint64_t persistent_check(struct connection *connection, uint64_t now_ns); /* notes how far it has come; when to look again */
-void persistent_sweep(struct loop *loop);    /* ends sessions whose time is over */
+void persistent_sweep(struct loop *loop);                                  /* ends sessions whose time is over */
 void persistent_durable(struct loop *loop);                                /* lets go what waited for the disk */
 void persistent_wake(struct bus *bus);                                     /* any thread: loops that wait for sessions look again */
 

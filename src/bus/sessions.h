@@ -46,6 +46,7 @@ struct sessions_options {
     uint32_t sessions_max;         /* 0: SESSIONS_MAX_DEFAULT */
     size_t bytes_max;              /* of memory for all of them; 0: SESSIONS_BYTES_MAX_DEFAULT */
     size_t slack;                  /* bytes that the stream may hold in vain at least; 0: SESSIONS_SLACK_DEFAULT */
+    uint64_t mark_bytes;           /* of messages between two marks; 0: SESSIONS_MARK_BYTES */
     struct queue *queue;           /* that keeps the messages */
     struct journal *journal;       /* started; NULL: in memory only */
     struct journal_stream *stream; /* guarded, of the same scribe as the streams of publishes and before them */
@@ -78,8 +79,9 @@ struct session_subscription {
 struct sessions;
 struct session;
 
-/* Takes up what the stream holds. The clients of all sessions count as having left now. Returns 0, ERR_CORRUPT (a record that is none of
- * ours), ERR_LIMIT (more than the limits allow; diagnostics say which to raise), ERR_NO_MEMORY or an error of the reader. */
+/* Takes up what the stream holds. The clients whose sessions were attached when the server ended have left now. Returns 0, ERR_CORRUPT (a
+ * record that is none of ours; diagnostics say where), ERR_FORMAT_VERSION, ERR_LIMIT (more than the limits allow; diagnostics say which to
+ * raise), ERR_NO_MEMORY or an error of the reader. */
 int sessions_open(const struct sessions_options *options, struct sessions **out);
 void sessions_close(struct sessions *sessions); /* before the journal; accepts NULL */
 
@@ -105,14 +107,18 @@ enum sessions_found {
 };
 
 /* Attaches the session of a client identifier to *owner, or says why not. `fresh`: what there is ends first (it counts as SESSIONS_NONE
- * then), unless it is IN_USE, LEAVING or FOREIGN. */
+ * then), unless it is IN_USE, LEAVING or FOREIGN; so does one whose time is over by wall_ns. */
 enum sessions_found sessions_attach(struct sessions *sessions, const char *id, size_t length, const char *user, bool fresh,
-                                    struct session_owner *owner, struct session **session);
+                                    uint64_t wall_ns, struct session_owner *owner, struct session **session);
 
-/* Makes a session, attached to the owner. Its places are where the streams end now. ERR_LIMIT, ERR_NO_MEMORY. Nothing of that name may
- * exist. */
+/* Makes a session, attached to the owner. Its places are where the streams end now. ERR_BUSY (there is one of that name), ERR_LIMIT,
+ * ERR_NO_MEMORY. */
 int sessions_create(struct sessions *sessions, const char *id, size_t length, const char *user, const struct session_owner *owner,
                     struct session **session);
+
+/* When it ends if its client never comes back and there is no sessions_detach that says so: after a crash. SESSIONS_NEVER for a new one,
+ * and else what it was. A lazy note; ERR_NO_MEMORY. */
+int sessions_set_expiry(struct sessions *sessions, struct session *session, uint32_t expiry_s);
 
 struct sessions_leave {
     uint32_t expiry_s;               /* 0: it ends now; SESSIONS_NEVER */
@@ -147,8 +153,9 @@ int sessions_completed(struct sessions *sessions, struct session *session, uint1
 /* Everything before the cursor is answered; a lazy note. */
 int sessions_advance(struct sessions *sessions, struct session *session, const struct follower_places *cursor);
 
-/* The client's QoS 2 message under this identifier is about to be appended with *origin; it is durable, and its PUBREC leaves; its PUBREL
- * has come, or it could not be appended after all. An identifier that nobody has taken may be given back. */
+/* The client's QoS 2 message under this identifier, which is not taken, is about to be appended with *origin; it is durable, so that its
+ * PUBREC may go; its PUBREL has come, or it could not be appended after all. To give back what is not taken changes nothing. (Who does not
+ * say that it is durable makes the next start read more, as long as the identifier is taken.) */
 int sessions_take(struct sessions *sessions, struct session *session, uint16_t packet_id, struct queue_origin *origin);
 void sessions_taken(struct sessions *sessions, struct session *session, uint16_t packet_id);
 int sessions_release(struct sessions *sessions, struct session *session, uint16_t packet_id, uint64_t *place);

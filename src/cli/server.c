@@ -234,7 +234,7 @@ static int open_queue(struct server *server)
         .outcomes = server->streams[STREAM_OUTCOMES],
         .kept = server->streams[STREAM_BUS],
         .noted = server->streams[STREAM_BROKERS],
-        .holders = 1u << QUEUE_HOLDER_BROKERS,
+        .holders = 1u << QUEUE_HOLDER_BROKERS | (server->config->bus_session_expiry_max_s > 0 ? 1u << QUEUE_HOLDER_SESSIONS : 0),
         .publish = publish_result,
         .publish_context = server,
     };

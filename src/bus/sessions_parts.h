@@ -1,0 +1,70 @@
+/* Private to bus/sessions.c and bus/sessions_stream.c: the lock around the sessions, and the stream behind them. All functions are called
+ * under the lock, but sessions_load, before anybody else knows of the sessions. */
+#ifndef BUS_SESSIONS_PARTS_H
+#define BUS_SESSIONS_PARTS_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "bus/session.h"
+
+/* Where messages may come from a client of which the stream does not tell, and the place at which a record that says so is durable. */
+struct sessions_reach {
+    uint64_t ends[SESSION_ORIGINS];
+    uint64_t place; /* 0: there is none */
+};
+
+struct sessions {
+    struct sessions_options options;
+    atomic_bool unsent;   /* something was appended since the last flush */
+    pthread_mutex_t lock; /* guards all that follows */
+    struct session_store store;
+    uint64_t expired;
+
+    struct buffer note;                /* a record that is being made */
+    size_t note_items;                 /* where in it the items of the present change begin */
+    struct buffer rewritten;           /* one of a session that is written again */
+    struct journal_producer *producer; /* NULL: in memory only */
+    uint64_t next_offset;              /* of the next record of the stream */
+    size_t written;                    /* bytes of the stream's records from its guard on, or that which it is about to have */
+    size_t arrived;                    /* bytes of the last change's record */
+
+    /* Writing again what was written before a pass began, as in retained.c. */
+    bool rewriting;
+    uint32_t rewriting_at;    /* slot */
+    uint64_t rewriting_from;  /* next_offset when it began */
+    size_t rewriting_before;  /* `written` then */
+    uint64_t guard, guard_at; /* the guard may be set to the former when the latter is durable; 0: there is nothing to set */
+
+    struct sessions_reach held;  /* of a durable record: a start reads from there on, or later */
+    struct sessions_reach newer; /* of one that may not be durable yet */
+
+    /* sessions_sweep. */
+    uint32_t swept;               /* slot */
+    bool noting;                  /* this pass tells the stream of what was taken, and ends with a mark */
+    uint64_t marked_bytes;        /* of the journal at the last one */
+    struct follower_places least; /* what was found so far */
+};
+
+/* Reads the stream and what lies behind its places. */
+int sessions_load(struct sessions *sessions);
+
+void sessions_find_ends(struct sessions *sessions, struct follower_places *ends);
+
+/* A change: sessions_note_begin; the items, put into sessions->note; sessions_note_end, which appends it and carries it out. What can fail
+ * in carrying it out is made sure of before. On failure nothing has changed. */
+int sessions_note_begin(struct sessions *sessions, const struct session *session);
+int sessions_note_end(struct sessions *sessions, struct session *session);
+
+/* The same without carrying it out, for the end of a session. */
+int sessions_note_append(struct sessions *sessions, const struct session *session);
+
+int sessions_mark(struct sessions *sessions); /* a record of no session */
+void sessions_submit(struct sessions *sessions);
+void sessions_move_guard(struct sessions *sessions);
+bool sessions_backlog_is_full(const struct sessions *sessions);
+
+/* Nothing of the messages from `least` on, or of what a start would read, is removed. */
+void sessions_hold(struct sessions *sessions, const struct follower_places *least);
+
+#endif
