@@ -94,8 +94,8 @@ class Message:
 class Packets(RawClient):
     """A connection; `reason` of the CONNACK and its `connack` properties are there when it was answered."""
 
-    def __init__(self, server, client_id=b'packets', version=5, props=(), will=None, clean=True, keepalive=60):
-        """will: (topic, payload, qos, retain, properties)"""
+    def __init__(self, server, client_id=b'packets', version=5, props=(), will=None, clean=True, keepalive=60, login=None):
+        """will: (topic, payload, qos, retain, properties); login: (user, password)"""
         super().__init__(server.port)
         self.version = version
         self.socket.settimeout(DEADLINE_S)
@@ -103,6 +103,9 @@ class Packets(RawClient):
         if will:
             flags |= 4 | will[2] << 3 | will[3] << 5
             rest += (properties(will[4]) if version == 5 else b'') + text(will[0]) + text(will[1])
+        if login:
+            flags |= 0xc0
+            rest += text(login[0]) + text(login[1])
         self.packet(0x10, b'\x00\x04MQTT' + bytes([version, flags]) + struct.pack('>H', keepalive) +
                     (properties(props) if version == 5 else b'') + rest)
         first, body = self.next()
