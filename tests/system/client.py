@@ -6,6 +6,8 @@ import threading
 import uuid
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from spindle import DEADLINE_S
 
@@ -36,21 +38,28 @@ class Client:
     transport 'unix' the host is the path of the socket."""
 
     def __init__(self, port, client_id=None, version=V311, keepalive=60, host='127.0.0.1', transport='tcp', tls=None, user=None, password=None,
-                 will=None):
-        """`will`: (topic, payload, QoS)."""
+                 will=None, session_s=None, retry=False):
+        """`will`: (topic, payload, QoS). `session_s`: go on with a session, and have it kept for so long. `retry`: connect again by itself.
+        `present` says whether there was a session."""
         self.id = 'test-' + uuid.uuid4().hex[:12] if client_id is None else client_id
         self.inbox = queue.Queue()
         self._answers = {}  # message identifier -> (event, codes)
         self._lock = threading.Lock()
         self._connected = queue.Queue()
         self.disconnected = threading.Event()
-        self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=self.id, protocol=version, reconnect_on_failure=False,
-                                transport=transport)
+        self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=self.id, protocol=version, reconnect_on_failure=retry,
+                                transport=transport, clean_session=None if version == V5 else session_s is None)
         if tls is not None:
             self.paho.tls_set_context(tls)
         self.paho.max_inflight_messages_set(1000)
         self.paho.max_queued_messages_set(0)
-        self.paho.on_connect = lambda client, data, flags, reason, properties: self._connected.put(reason)
+        self.paho.on_connect = self._on_connect
+        self.paho.reconnect_delay_set(1, 1)
+        self.present = False
+        asked = None
+        if version == V5 and session_s is not None:
+            asked = Properties(PacketTypes.CONNECT)
+            asked.SessionExpiryInterval = session_s
         self.paho.on_disconnect = self._on_disconnect
         self.paho.on_message = lambda client, data, message: self.inbox.put(message)
         self.paho.on_subscribe = self.paho.on_unsubscribe = self._on_answer
@@ -59,7 +68,8 @@ class Client:
         if will is not None:
             self.paho.will_set(*will)
         try:
-            self.paho.connect(host, port, keepalive)
+            self.paho.connect(host, port, keepalive, clean_start=session_s is None if version == V5 else mqtt.MQTT_CLEAN_START_FIRST_ONLY,
+                              properties=asked)
             self.paho.loop_start()
             reason = self._connected.get(timeout=DEADLINE_S)
         except Exception:
@@ -68,6 +78,10 @@ class Client:
         if reason.is_failure:
             self.close()
             raise Refused(reason)
+
+    def _on_connect(self, client, data, flags, reason, properties):
+        self.present = flags.session_present
+        self._connected.put(reason)
 
     def _on_disconnect(self, client, data, flags, reason, properties):
         self.disconnected.set()

@@ -14,6 +14,7 @@ import pytest
 
 from client import V5, V311, Client, RawClient, Refused
 from doors import Authority, all_ways, tls_settings
+from sessions import Visit, payloads, put
 from spindle import BINARY, DEADLINE_S, run_cli, wait_until
 
 VERSIONS = pytest.mark.parametrize('version', [V311, V5], ids=['3.1.1', '5.0'])
@@ -273,6 +274,27 @@ def test_a_client_identifier_belongs_to_the_user_who_has_it(make, connect):
     assert denied(server, 'client_id') == 4
     connect(server, 'same', user='tool-7', password='seven').publish('a', b'taken over')
     first.wait_disconnected()
+
+
+@pytest.mark.parametrize('end', ['away', 'stop', 'kill'])
+def test_a_session_belongs_to_the_user_who_began_it(make, end):
+    """Also while its client is away, and after a restart; a clean start does not end that of another."""
+    server = make(rules=None)
+    mine = (b'tool-7', b'seven')
+    with Visit(server, b'same', login=mine) as visit:
+        visit.subscribe(b't', qos=1)
+        visit.leave()
+    if end != 'away':
+        server.stop() if end == 'stop' else server.kill()
+        server.start()
+    put(server, b't', b'secret')
+    for clean in (False, True):
+        for login in ((b'tool-8', b'eight'), None):
+            with Visit(server, b'same', login=login, clean=clean) as visit, Visit(server, b'same', 4, login=login, clean=clean) as old:
+                assert (visit.present, visit.reason) == (0, BAD_IDENTIFIER) and (old.present, old.reason) == (0, 2)
+    assert denied(server, 'client_id') == 8
+    with Visit(server, b'same', login=mine) as visit:
+        assert visit.present == 1 and payloads(visit.take_rest(server, b't')) == [b'secret']
 
 
 # ---- rules ----
@@ -661,3 +683,40 @@ def test_everybody_may_do_everything_without_users_and_rules(spindle, connect):
     assert client.subscribe('#') == [1]
     client.publish('a', b'x')
     assert client.take()[0].payload == b'x'
+
+
+# ---- sessions and rules ----
+
+@pytest.mark.parametrize('how', ['reload', 'stop', 'kill'])
+def test_a_session_gets_nothing_any_more_that_its_user_may_not_have(make, how):
+    """Rules that have changed while a client was away hold when it is back: the subscription has ended."""
+    may = '{user: "tool-*", publish: ["#"], subscribe: [%s]}'
+    server = make(rules='rules: [%s]' % (may % '"a/#", "b/#", "fence"'))
+    login = (b'tool-7', b'seven')
+
+    def publish(topic, payload):
+        with Visit(server, b'p', login=login, expiry=None) as publisher:
+            publisher.put(topic, payload)
+    with Visit(server, b'c', login=login) as visit:
+        assert visit.subscribe(b'a/1', b'b/#', b'fence', qos=1) == [1, 1, 1]
+        visit.leave()
+    for topic in (b'a/1', b'b/1', b'fence'):
+        publish(topic, b'while away')
+    server.rules.write_text('rules: [%s]' % (may % '"b/1", "a/#", "fence"'))
+    if how == 'reload':
+        assert reload(server)[0] == 200
+    else:
+        server.stop() if how == 'stop' else server.kill()
+        server.start()
+    for i in range(2):
+        with Visit(server, b'c', login=login) as visit:
+            assert visit.present == 1
+            publish(b'b/1', b'live')
+            publish(b'a/1', b'live')
+            publish(b'fence', b'end')
+            messages, _ = visit.collect(lambda messages, _: messages and messages[-1].payload == b'end')
+            assert {m.topic for m in messages} == {b'a/1', b'fence'}
+            assert payloads(m for m in messages if m.topic == b'a/1') == [b'while away', b'live'][i:]
+            visit.leave()
+        server.rules.write_text('rules: [%s]' % (may % '"a/#", "b/#", "fence"'))  # what has ended does not begin again
+        assert reload(server)[0] == 200

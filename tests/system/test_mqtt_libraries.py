@@ -1,6 +1,9 @@
-"""Client libraries of others, as their users use them: paho in both versions, and gmqtt, which has a codec of its own."""
+"""Clients of others, as their users use them: paho in both versions, gmqtt and mqtt.js, which have codecs of their own, and mosquitto_sub."""
 import asyncio
+import json
 import queue
+import shutil
+import subprocess
 
 import gmqtt
 import paho.mqtt.client as mqtt
@@ -10,8 +13,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from client import V5, V311
-from spindle import DEADLINE_S
+from spindle import DEADLINE_S, ROOT, wait_until
 
+MQTT_JS = ROOT / 'build' / 'node' / 'node_modules' / 'mqtt'
 VERSIONS = pytest.mark.parametrize('version', [V311, V5], ids=['3.1.1', '5.0'])
 
 
@@ -103,6 +107,118 @@ def test_paho_reads_why_it_is_refused(server):
     finally:
         client.loop_stop()
     assert reason == 0x8c and 'authentication method' in properties.ReasonString
+
+
+@VERSIONS
+@pytest.mark.parametrize('qos', [1, 2])
+def test_paho_finds_what_came_while_it_was_away(server, connect, own, version, qos):
+    client = connect(server, own, version, session_s=1000)
+    assert not client.present
+    assert client.subscribe(own + '/#', qos=qos) == [qos]
+    client.close()
+    publisher = connect(server)
+    sent = [(own + '/%d' % (i % 3), b'%d' % i) for i in range(300)]
+    for topic, payload in sent:
+        publisher.publish(topic, payload, qos=qos)
+    client = connect(server, own, version, session_s=1000)
+    assert client.present
+    assert [(m.topic, m.payload, m.qos, m.dup) for m in client.take(len(sent))] == [(*message, qos, False) for message in sent]
+    client.close()
+    connect(server, own, version).close()  # clean
+    assert not connect(server, own, version, session_s=1000).present
+
+
+@VERSIONS
+def test_paho_goes_on_by_itself(spindle, connect, version):
+    """The server is killed while it publishes and subscribes: each message of QoS 2 is there once."""
+    server = spindle().start()
+    subscriber, publisher = [connect(server, name, version, session_s=1000, retry=True) for name in ('subscriber', 'publisher')]
+    subscriber.subscribe('t', qos=2)
+    tokens = []
+    for _ in range(3):
+        tokens += [publisher.post('t', b'%d' % i, 2) for i in range(len(tokens), len(tokens) + 300)]
+        wait_until(lambda: subscriber.inbox.qsize() >= len(tokens) - 250, 'some are there')
+        server.kill()
+        server.start()
+        wait_until(publisher.paho.is_connected, 'it has connected again')
+    for token in tokens:
+        wait_until(token.is_published, 'PUBCOMP')
+    got = [int(message.payload) for message in subscriber.take(len(tokens)) + subscriber.take_rest(qos=2)]
+    assert sorted(got) == list(range(len(tokens)))  # paho hands them out at their PUBREL, whatever their order
+
+
+# ---- the command line ----
+
+@pytest.mark.skipif(not shutil.which('mosquitto_sub'), reason='mosquitto_sub is not installed')
+@pytest.mark.parametrize('version', ['311', '5'])
+def test_mosquitto_sub_finds_what_came_while_it_was_away(server, connect, own, version):
+    command = ['mosquitto_sub', '-p', str(server.port), '-V', version, '-c', '-i', own, '-q', '1', '-t', own]
+    if version == '5':
+        command += ['-x', '1000']
+    subprocess.run(command + ['-E'], check=True, timeout=DEADLINE_S)  # subscribes, and leaves
+    publisher = connect(server)
+    for i in range(20):
+        publisher.publish(own, b'%d' % i)
+    done = subprocess.run(command + ['-C', '20'], check=True, timeout=DEADLINE_S, stdout=subprocess.PIPE)
+    assert done.stdout.split() == [b'%d' % i for i in range(20)]
+
+
+# ---- mqtt.js ----
+
+MQTT_JS_AWAY = '''
+const mqtt = require(process.argv[2]);
+const [url, version, name] = [process.argv[3], Number(process.argv[4]), process.argv[5]];
+const options = {protocolVersion: version, reconnectPeriod: 0};
+const kept = {...options, clientId: name, clean: false, properties: version === 5 ? {sessionExpiryInterval: 1000} : undefined};
+const count = 50;
+function leave(client, next) {  // whatever the end of the connection looks like
+    client.removeAllListeners('error');
+    client.on('error', () => {});
+    client.end(false, {}, next);
+}
+function fail(error) { console.error(String(error)); process.exit(1); }
+const first = mqtt.connect(url, kept);
+first.on('error', fail);
+first.on('connect', connack => {
+    if (connack.sessionPresent) fail('there is a session');
+    first.subscribe(name, {qos: 2}, () => leave(first, publish));
+});
+function publish() {
+    const publisher = mqtt.connect(url, options);
+    publisher.on('error', fail);
+    let acknowledged = 0;
+    publisher.on('connect', () => {
+        for (let i = 0; i < count; i++)
+            publisher.publish(name, String(i), {qos: i % 2 + 1}, error => {
+                if (error) fail(error);
+                if (++acknowledged === count) leave(publisher, comeBack);
+            });
+    });
+}
+function comeBack() {
+    const again = mqtt.connect(url, kept);
+    const numbers = [];
+    let present;
+    again.on('error', fail);
+    again.on('connect', connack => { present = connack.sessionPresent; });
+    again.on('message', (topic, payload) => {
+        numbers.push(Number(payload));
+        if (numbers.length === count)
+            leave(again, () => console.log(JSON.stringify({present, numbers: numbers.sort((a, b) => a - b)})));
+    });
+}
+'''
+
+
+@pytest.mark.skipif(not shutil.which('node') or not MQTT_JS.is_dir(), reason='mqtt.js is not installed (make build/node/.ready, with npm)')
+@pytest.mark.parametrize('version', [4, 5], ids=['3.1.1', '5.0'])
+def test_mqtt_js_finds_what_came_while_it_was_away(server, own, tmp_path, version):
+    script = tmp_path / 'away.js'
+    script.write_text(MQTT_JS_AWAY)
+    command = ['node', script, MQTT_JS, 'mqtt://127.0.0.1:%d' % server.port, str(version), own]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=3 * DEADLINE_S, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {'present': True, 'numbers': list(range(50))}
 
 
 # ---- gmqtt ----

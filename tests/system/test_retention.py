@@ -2,6 +2,7 @@
 import pytest
 
 from holes import ANSWERS, RESULT, TRACE, Hole
+from sessions import Visit, payloads
 from spindle import wait_until
 
 PAYLOAD = b'x' * 100000
@@ -71,3 +72,25 @@ def test_a_message_without_an_outcome_keeps_its_segment_and_all_behind_it(aged, 
     wait_until(lambda: segments(server, 'ingest') == 1, 'nothing holds it any more')
     assert server.metrics().get_sum('spindle_journal_held_bytes', stream='ingest') == 0
     assert server.audit()['ingest']['holds']
+
+
+@pytest.mark.parametrize('end', ['it is back', 'it is over', 'its time is over'])
+def test_what_a_session_waits_for_stays(aged, connect, end):
+    """However old it is, until its client has it, or the session has ended."""
+    server = aged.start()
+    client = connect(server)
+    with Visit(server, b'c', expiry=5 if end == 'its time is over' else 1000) as visit:
+        visit.subscribe(b'bus/x', qos=1)
+        visit.leave()
+    for _ in range(35):
+        client.publish('bus/x', PAYLOAD)
+    if end != 'its time is over':
+        wait_until(lambda: server.metrics().get_sum('spindle_journal_held_bytes', stream='bus') > 2 << 20, 'it is said what is held')
+        assert first_offset(server, 'bus') == 0
+        with Visit(server, b'c', clean=end == 'it is over') as visit:
+            if end == 'it is back':
+                assert payloads(visit.take(35)) == [PAYLOAD] * 35
+            visit.leave()
+    client.publish('bus/y', b'the last')
+    wait_until(lambda: segments(server, 'bus') == 1, 'nothing holds it any more')
+    wait_until(lambda: server.metrics().get_sum('spindle_journal_held_bytes', stream='bus') == 0, 'and that is said')

@@ -205,7 +205,7 @@ def test_each_connection_asks_for_its_own_time(server, own):
 
 
 def test_no_session_is_kept_longer_than_the_setting_says(spindle):
-    server = spindle(settings={'bus.session_expiry_max': '1h'}).start()
+    server = spindle(settings={'bus.session_expiry_max_s': 3600}).start()
     for asked, told in ((3599, {}), (3600, {}), (3601, {SESSION_EXPIRY: 3600}), (FOREVER, {SESSION_EXPIRY: 3600}), (0, {}), (None, {})):
         with Visit(server, b'c', expiry=asked) as visit:
             assert {key: value for key, value in visit.connack if key == SESSION_EXPIRY} == told
@@ -218,11 +218,26 @@ def test_a_week_is_the_most_unless_somebody_says_otherwise(server, own):
 
 @pytest.mark.parametrize('who', ['3.1.1', '5.0', '5.0 at its end'])
 def test_the_most_is_what_a_session_gets(spindle, who):
-    server = spindle(settings={'bus.session_expiry_max': '1s'}).start()
+    server = spindle(settings={'bus.session_expiry_max_s': 1}).start()
     version, expiry = (4, None) if who == '3.1.1' else (5, 1 if who == '5.0 at its end' else FOREVER)
     with Visit(server, b'c', version, expiry) as visit:
         visit.leave(props=[(SESSION_EXPIRY, FOREVER)] if who == '5.0 at its end' else ())
     wait_until_gone(server, b'c', version, expiry)
+
+
+@VERSIONS
+@pytest.mark.parametrize('asked', [1000, FOREVER])
+def test_no_session_outlives_its_connection_where_the_setting_says_so(spindle, version, asked):
+    """With 0 whatever is asked for; 5.0 is told."""
+    server = spindle(settings={'bus.session_expiry_max_s': 0}).start()
+    for _ in range(2):
+        with Visit(server, b'c', version, asked) as visit:
+            assert (visit.present, visit.reason) == (0, 0)
+            assert version == 4 or dict(visit.connack)[SESSION_EXPIRY] == 0
+            visit.subscribe(b't', qos=1)
+            put(server, b't', b'live')
+            assert payloads(visit.take()) == [b'live']
+            visit.leave(props=[(SESSION_EXPIRY, asked)] if version == 5 else ())
 
 
 def test_the_number_of_sessions_has_a_limit(spindle):
@@ -459,9 +474,28 @@ def test_who_is_away_takes_no_part_in_a_shared_subscription(server, own, version
             assert visit.present == 1
             put(server, own, *[b'%d' % i for i in range(10, 20)])
             mine, theirs = visit.take_rest(server, own + b'/fence'), other.take_rest(server, own + b'/fence')
-            assert mine and theirs
-            assert sorted(payloads(mine) + payloads(theirs)) == [b'%d' % i for i in range(10, 20)] + payloads(
-                m for m in theirs if m.topic == own + b'/fence')
+            # Each takes away a marker of its own, and has that of the other.
+            mine, theirs = [payloads(m for m in part if m.topic == own) for part in (mine, theirs)]
+            assert mine and theirs and sorted(mine + theirs) == [b'%d' % i for i in range(10, 20)]
+
+
+@pytest.mark.parametrize('qos', [1, 2])
+def test_what_a_member_had_not_answered_goes_to_nobody(server, own, qos):
+    """Neither to another member nor to itself when it is back."""
+    with Visit(server, own) as visit:
+        visit.subscribe(b'$share/g/' + own, qos=qos)
+        visit.subscribe(own + b'/fence', qos=qos)
+        put(server, own, b'unanswered', qos=qos)
+        assert payloads(visit.take_open(1)) == [b'unanswered']
+        with Visit(server, own + b'-2') as other:
+            other.subscribe(b'$share/g/' + own, qos=qos)
+            other.subscribe(own + b'/fence', qos=qos)
+            visit.cut()
+            put(server, own, b'next', qos=qos)
+            assert [m.payload for m in other.take_rest(server, own + b'/fence')] == [b'next']
+    with Visit(server, own) as visit:
+        assert visit.present == 1
+        assert [m.payload for m in visit.take_rest(server, own + b'/fence') if m.topic == own] == []
 
 
 # ---- wills ----
