@@ -462,8 +462,8 @@ bool deliver_retained(struct loop *loop, struct connection *to, struct mqtt_publ
 struct session_sent;
 struct follower_places;
 /* The same for what the follower has handed over, `sent` with its place; with a packet identifier, it was sent before. time_ns: wall clock
- * when it was accepted. */
-void deliver_from_journal(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
+ * when it was accepted. False: the connection is closed, and nothing knows of the message. */
+bool deliver_from_journal(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
                           const uint32_t *identifiers, const struct session_sent *sent, uint64_t time_ns);
 /* Lowers the places to those of what waits behind the send window. */
 void deliver_lower_to_waiting(const struct connection *connection, struct follower_places *places);

@@ -204,37 +204,40 @@ static bool is_known(struct persistent *persistent, const struct persistent_hand
     return true;
 }
 
+/* A message that is new to it; `sent` gets the QoS. */
+static bool is_wanted(const struct persistent *persistent, const struct mqtt_publish *publish, const struct router_subscription *how,
+                      const struct persistent_handed *handed, struct session_sent *sent)
+{
+    bool own = handed->origin_session == session_number(persistent->session);
+    sent->qos = how->qos < publish->qos ? how->qos : publish->qos;
+    return sent->qos && !(how->options & (own ? ROUTER_NO_LOCAL : ROUTER_OWN_ONLY));
+}
+
 void persistent_receive(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
                         const uint32_t *identifiers, const struct persistent_handed *handed)
 {
     struct persistent *persistent = to->persistent;
     uint64_t *position = &persistent->position.at[handed->content];
     uint16_t packet_id = 0;
+    if (to->closing) /* not counted: so what the follower says of how far it has come is not taken for what was received */
+        return;
     persistent->handed++;
     persistent->handed_bytes += handed->bytes;
     loop_mark_dirty(to); /* its grant is looked at again */
-    if (to->closing)
-        return;
     bool known = persistent->known && is_known(persistent, handed, &packet_id), passed = handed->offset < *position;
-    if (!passed)
-        *position = handed->offset + 1;
     struct persistent_sent *again = packet_id ? find_sent(persistent, packet_id) : NULL;
     struct session_sent sent = {.offset = handed->offset, .content = handed->content};
     if (again && again->unsent) {
         again->unsent = false;
         persistent->unsent--;
         sent = again->sent;
-        deliver_from_journal(to, publish, how, identifiers, &sent, handed->time_ns);
-        return;
+        (void)deliver_from_journal(to, publish, how, identifiers, &sent, handed->time_ns); /* it is among what was sent in any case */
     }
-    if (known || passed || handed->again)
-        return;
-    if ((how->options & ROUTER_NO_LOCAL && handed->origin_session == session_number(persistent->session)) ||
-        (how->options & ROUTER_OWN_ONLY && handed->origin_session != session_number(persistent->session)))
-        return;
-    sent.qos = how->qos < publish->qos ? how->qos : publish->qos;
-    if (sent.qos)
-        deliver_from_journal(to, publish, how, identifiers, &sent, handed->time_ns);
+    if (!passed && (known || handed->again || !is_wanted(persistent, publish, how, handed, &sent) ||
+                    deliver_from_journal(to, publish, how, identifiers, &sent, handed->time_ns)))
+        *position = handed->offset + 1;
+    else if (!passed)
+        persistent->handed--; /* the connection ends, and has not got it */
 }
 
 /* ---- how far it has come ---- */

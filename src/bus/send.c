@@ -252,16 +252,18 @@ static bool count_down(struct loop *loop, struct connection *to, struct mqtt_pub
     return !to->closing;
 }
 
-/* With its packet identifier. QoS 2 waits until it is noted that it was sent; so it needs no alias from anybody who might go before it. */
+/* With its packet identifier. QoS 2 waits until it is noted that it was sent, and what comes behind it waits too. A message that waits may
+ * give no topic an alias: live ones, which use it, would overtake it. */
 static void send_from_journal(struct connection *to, const struct mqtt_publish *outgoing, uint64_t place)
 {
     size_t mark = to->out.length;
-    int error = outgoing->qos == 2 ? mqtt_publish_encode(&to->out, to->session.version, outgoing, NULL) : encode(to, outgoing);
+    bool waits = outgoing->qos == 2 || to->held_back;
+    int error = waits ? mqtt_publish_encode(&to->out, to->session.version, outgoing, NULL) : encode(to, outgoing);
     if (error) {
         connection_close(to, CLOSE_SLOW, 0x97);
         return;
     }
-    if (outgoing->qos == 2)
+    if (waits)
         persistent_hold_back(to, mark, place);
     counter_add(&to->loop->counters.delivered[outgoing->qos], 1);
     if (connection_memory(to) != to->counted_out || memory_level(to->loop->bus))
@@ -269,7 +271,7 @@ static void send_from_journal(struct connection *to, const struct mqtt_publish *
     loop_mark_dirty(to);
 }
 
-void deliver_from_journal(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
+bool deliver_from_journal(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
                           const uint32_t *identifiers, const struct session_sent *sent, uint64_t time_ns)
 {
     struct loop *loop = to->loop;
@@ -280,17 +282,17 @@ void deliver_from_journal(struct connection *to, const struct mqtt_publish *publ
     outgoing.qos = sent->qos;
     outgoing.packet_id = sent->packet_id;
     if (outgoing.has_message_expiry && !count_down(loop, to, &outgoing, time_ns))
-        return;
+        return !to->closing;
     if (modern && (how->identifier || how->options & ROUTER_IDENTIFIERS) && add_identifiers(loop, &outgoing, how, identifiers)) {
         connection_close(to, CLOSE_SLOW, 0x97);
-        return;
+        return false;
     }
     size_t size = mqtt_publish_size(to->session.version, &outgoing);
     if (size > to->session.peer_packet_size_max) {
         deliver_note_drop(loop, DROP_PACKET_TOO_LARGE);
         if (outgoing.dup)
             persistent_give_up(to, sent->packet_id);
-        return;
+        return true;
     }
     struct session_sent now = *sent;
     uint64_t place = 0;
@@ -304,6 +306,7 @@ void deliver_from_journal(struct connection *to, const struct mqtt_publish *publ
         connection_close(to, CLOSE_LIMIT, error_mqtt_reason(error));
     else if (outgoing.packet_id)
         send_from_journal(to, &outgoing, place);
+    return !error;
 }
 
 void deliver_lower_to_waiting(const struct connection *connection, struct follower_places *places)
@@ -361,7 +364,7 @@ void deliver_waiting(struct connection *connection)
             connection_close(connection, CLOSE_SLOW, 0x97);
             return;
         }
-        if (head.from_journal && qos == 2)
+        if (head.from_journal && (qos == 2 || connection->held_back))
             persistent_hold_back(connection, mark, place);
         connection->waiting_at += sizeof head + head.size;
         loop_mark_dirty(connection);
