@@ -180,7 +180,7 @@ static int load_sent(void *context, const struct session_sent *sent)
         return ERR_NO_MEMORY;
     persistent->known = known;
     known[persistent->known_count++] = (struct persistent_known){
-        .offset = sent->offset, .packet_id = again ? sent->packet_id : 0, .qos = sent->qos, .content = sent->content};
+        .offset = sent->offset, .packet_id = sent->packet_id, .again = again, .qos = sent->qos, .content = sent->content};
     return sent->state == SESSION_DONE ? 0 : persistent_put_sent(persistent, sent, again);
 }
 
@@ -281,7 +281,7 @@ static int join(struct connection *connection)
         return ERR_NO_MEMORY;
     for (uint32_t i = 0; i < persistent->known_count; i++) {
         const struct persistent_known *known = &persistent->known[i];
-        if (known->packet_id && known->offset < persistent->position.at[known->content])
+        if (known->again && known->offset < persistent->position.at[known->content])
             again[count++] = (struct follower_again){.offset = known->offset, .content = known->content, .qos = known->qos};
     }
     struct follower_join who = {.loop = (uint16_t)connection->loop->index,
@@ -332,7 +332,7 @@ void persistent_leave(struct connection *connection)
         leave.position = persistent_position(connection);
         leave.cursor = persistent_cursor(connection);
         leave.next_id = connection->session.next_packet_id;
-        leave.sent = persistent_sent_list(persistent, &leave.sent_count);
+        leave.sent = persistent_sent_list(persistent, &leave.position, &leave.sent_count);
         if (!leave.sent)
             leave.position = leave.cursor; /* all of it comes again, as if it were new */
         follower_leave(persistent->member);

@@ -108,10 +108,30 @@ int persistent_release_again(struct connection *connection)
     return error;
 }
 
-struct session_sent *persistent_sent_list(const struct persistent *persistent, size_t *count)
+static bool is_open(const struct persistent *persistent, const struct persistent_known *known)
 {
-    struct session_sent *list = malloc((persistent->sent_count + 1) * sizeof *list);
+    for (uint32_t i = 0; i < persistent->sent_count; i++) {
+        const struct session_sent *sent = &sent_at(persistent, i)->sent;
+        if (sent->state != SESSION_DONE && sent->offset == known->offset && sent->content == known->content)
+            return true;
+    }
+    return false;
+}
+
+/* What was known to be answered, and that the follower has not come by yet, is not to be new the next time. */
+struct session_sent *persistent_sent_list(const struct persistent *persistent, const struct follower_places *position, size_t *count)
+{
+    struct session_sent *list = malloc(((size_t)persistent->known_count + persistent->sent_count + 1) * sizeof *list);
     *count = 0;
+    for (uint32_t i = 0; list && i < persistent->known_count; i++) {
+        const struct persistent_known *known = &persistent->known[i];
+        if (known->offset >= position->at[known->content] && !is_open(persistent, known))
+            list[(*count)++] = (struct session_sent){.offset = known->offset,
+                                                     .packet_id = known->packet_id,
+                                                     .content = known->content,
+                                                     .qos = known->qos,
+                                                     .state = SESSION_DONE};
+    }
     for (uint32_t i = 0; list && i < persistent->sent_count; i++)
         if (sent_at(persistent, i)->sent.state != SESSION_DONE)
             list[(*count)++] = sent_at(persistent, i)->sent;
@@ -200,7 +220,7 @@ static bool is_known(struct persistent *persistent, const struct persistent_hand
         ++*at;
     if (*at == persistent->known_count || known[*at].content != handed->content || known[*at].offset != handed->offset)
         return false;
-    *packet_id = known[*at].packet_id;
+    *packet_id = known[*at].again ? known[*at].packet_id : 0;
     return true;
 }
 

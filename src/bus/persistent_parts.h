@@ -12,8 +12,9 @@ struct persistent_sent {
 /* What was sent on an earlier connection, by its place in the journal: it is not new when the follower comes by. */
 struct persistent_known {
     uint64_t offset;
-    uint16_t packet_id; /* 0: it need not be sent again */
+    uint16_t packet_id;
     uint8_t qos, content;
+    bool again; /* it is to be sent again */
 };
 
 struct persistent_filter { /* the filter's bytes follow */
@@ -48,7 +49,8 @@ struct persistent {
 int persistent_put_sent(struct persistent *persistent, const struct session_sent *sent, bool unsent);
 int persistent_carry_sent(struct connection *connection);    /* puts what is not answered into the MQTT session's window */
 int persistent_release_again(struct connection *connection); /* PUBREL of what waits for PUBCOMP */
-struct session_sent *persistent_sent_list(const struct persistent *persistent, size_t *count); /* malloc'd */
+/* What is not answered, and what is and lies at or behind the position all the same; malloc'd, NULL without memory. */
+struct session_sent *persistent_sent_list(const struct persistent *persistent, const struct follower_places *position, size_t *count);
 /* Nothing before is to be sent again: in each stream the oldest that is not answered, or how far all was received. */
 struct follower_places persistent_cursor(const struct connection *connection);
 /* How far all was received, what waits without an identifier not. */
