@@ -312,14 +312,13 @@ def test_a_pubrec_that_was_not_answered_counts(server, version, gap):
         if i % 5 == 0:
             pass_time(server, gap)
         with Visit(server, b'c', version) as visit:
-            first, body = visit.next()
-            if first >> 4 == PUBLISH:
-                again = Message(first, body, version)
-                assert flags([again]) == [(message.payload, True, message.identifier)]
-                visit.reply(PUBREC, message.identifier)
-                first, body = visit.next()
-            assert (first, body[:2]) == (0x62, message.identifier.to_bytes(2, 'big'))
-            visit.reply(PUBCOMP, message.identifier)
+            released = []
+            while released != [message.identifier]:
+                again, released = gather(visit, 1)
+                assert flags(again) in ([], [(message.payload, True, message.identifier)])
+                visit.reply(PUBREC if again else PUBCOMP, again[0].identifier if again else released[0])
+                # Who was killed may ask for the PUBCOMP of an older one again.
+                assert again or gap == 'kill' or released == [message.identifier]
             visit.quiet()
             visit.leave()
     assert seen == [b'%d' % i for i in range(10)]
