@@ -6,7 +6,7 @@ import pytest
 
 from packets import DISCONNECT, PUBCOMP, PUBREC, PUBREL, SESSION_EXPIRY, SUBACK, SUBSCRIPTION, UNSUBACK, WILL_DELAY, Packets
 from sessions import FOREVER, Visit, has_session, payloads, put
-from wire import subscribe
+from wire import GOODBYE, Wire, connect, packet, set_of, subscribe
 
 VERSIONS = pytest.mark.parametrize('version', [4, 5], ids=['3.1.1', '5.0'])
 TAKEN_OVER, NOT_FOUND = 0x8e, 0x92
@@ -156,6 +156,20 @@ def test_identifiers_of_sessions_are_compared_to_the_byte(server, own, version):
         with Visit(server, name, version) as visit:
             assert visit.present == 1
             assert payloads(visit.take_rest(server, own + b'/%d' % i)) == [b'%d' % i]
+
+
+@VERSIONS
+def test_what_is_asked_for_in_one_breath_with_a_goodbye_is_answered(server, own, version):
+    """And is there when the client is back."""
+    asked = [(SESSION_EXPIRY, 1000)] if version == 5 else []
+    with Wire(server) as wire:
+        wire.send(connect(version, own, 0, props=asked) + subscribe(version, (own, 1)) + GOODBYE)
+        wire.packet()
+        wire.expect(packet(0x90, b'\0\1', set_of(version), b'\1'))
+        assert wire.read_until_closed() == b''
+    put(server, own, b'while away')
+    with Visit(server, own, version) as visit:
+        assert visit.present == 1 and payloads(visit.take_rest(server, own)) == [b'while away']
 
 
 # ---- for how long ----

@@ -1,5 +1,5 @@
 """What a session has waiting when its client comes back: what came meanwhile, and what was not answered; while the server ran all the time,
-and when it was stopped or killed in between."""
+and when it was stopped or killed in between. After a kill what was answered with QoS 1 may come again."""
 import time
 
 import pytest
@@ -108,7 +108,7 @@ def test_overlapping_subscriptions_give_one_copy(server, gap):
     pass_time(server, gap)
     with Visit(server, b'c') as visit:
         got = [(m.topic, m.qos, sorted(m.values(SUBSCRIPTION))) for m in visit.take_rest(server, b'fence')]
-        assert got == [(b't/0', 2, [3, 7, 500000]), (b't/1', 2, [3, 500000]), (b't/1/2', 1, [3])]
+        assert sorted(got) == [(b't/0', 2, [3, 7, 500000]), (b't/1', 2, [3, 500000]), (b't/1/2', 1, [3])]
 
 
 @GAPS
@@ -128,7 +128,8 @@ def test_own_messages_do_not_come_back_where_they_are_not_wanted(server, gap, qo
         visit.leave()
     pass_time(server, gap)
     with Visit(server, b'c') as visit:
-        assert visit.take_rest(server, b'fence') == []
+        again = [m for m in visit.take_rest(server, b'fence') if m.topic == b't']
+        assert again == [] or (qos, gap) == (1, 'kill') and payloads(again) == [b'from another']
 
 
 @GAPS
@@ -186,7 +187,8 @@ def test_what_was_published_before_a_subscription_does_not_come(server, version,
         visit.leave()
     pass_time(server, gap)
     with Visit(server, b'c', version) as visit:
-        assert visit.take_rest(server, b'u') == []
+        again = visit.take_rest(server, b'u')
+        assert again == [] or gap == 'kill' and {m.topic for m in again} == {b't'}
 
 
 # ---- what was not answered ----
@@ -310,14 +312,13 @@ def test_a_pubrec_that_was_not_answered_counts(server, version, gap):
         if i % 5 == 0:
             pass_time(server, gap)
         with Visit(server, b'c', version) as visit:
-            first, body = visit.next()
-            if first >> 4 == PUBLISH:
-                again = Message(first, body, version)
-                assert flags([again]) == [(message.payload, True, message.identifier)]
-                visit.reply(PUBREC, message.identifier)
-                first, body = visit.next()
-            assert (first, body[:2]) == (0x62, message.identifier.to_bytes(2, 'big'))
-            visit.reply(PUBCOMP, message.identifier)
+            released = []
+            while released != [message.identifier]:
+                again, released = gather(visit, 1)
+                assert flags(again) in ([], [(message.payload, True, message.identifier)])
+                visit.reply(PUBREC if again else PUBCOMP, again[0].identifier if again else released[0])
+                # Who was killed may ask for the PUBCOMP of an older one again.
+                assert again or gap == 'kill' or released == [message.identifier]
             visit.quiet()
             visit.leave()
     assert seen == [b'%d' % i for i in range(10)]
@@ -336,7 +337,7 @@ def test_a_refusal_is_an_answer(server, gap, qos):
         visit.leave()
     pass_time(server, gap)
     with Visit(server, b'c') as visit:
-        assert visit.take_rest(server, b't') == []
+        assert visit.take_rest(server, b't') == [] or (qos, gap) == (1, 'kill')
 
 
 @GAPS
@@ -371,27 +372,36 @@ def test_the_receive_maximum_holds_for_who_comes_back(server, gap, qos):
         assert payloads(left)[-3:] == [b'8', b'9', b'new'] and (qos == 1 or len(left) == 3)
 
 
-@VERSIONS
 @GAPS
-def test_identifiers_of_what_is_unanswered_are_not_given_again(server, version, gap):
-    """While messages come and go all identifiers are gone through, but for those two."""
-    with Visit(server, b'c', version) as visit:
+def test_identifiers_of_what_is_unanswered_are_not_given_again(server, gap):
+    """While messages come and go all identifiers are gone through, but for those of two that wait: others each time."""
+    held = []
+    with Visit(server, b'c') as visit:
         visit.subscribe(b't', qos=2)
-        put(server, b't', b'one', qos=2)
-        put(server, b't', b'two', qos=1)
-        held = visit.take_open(2)
-        visit.cut()
-    pass_time(server, gap)
-    with Visit(server, b'c', version) as visit:
-        again = visit.take_open(2)
-        assert sorted(payloads(again)) == [b'one', b'two']
-        if gap != 'kill':
-            assert sorted(m.identifier for m in again) == sorted(m.identifier for m in held)
-        taken = {m.identifier for m in again}
-        with Visit(server, b'p', version) as publisher:
-            for _ in range(34):
-                publisher.put_all([(b't', b'')] * 2000)
-                assert not taken & {m.identifier for m in visit.take(2000)}
+        visit.leave()
+    for i in range(20):
+        with Visit(server, b'c') as visit:
+            again = visit.take_open(len(held))
+            assert sorted(payloads(again)) == sorted(payloads(held))
+            assert gap == 'kill' or {m.identifier for m in again} == {m.identifier for m in held}
+            put(server, b't', b'two', qos=2)
+            put(server, b't', b'one', qos=1)
+            held = visit.take_open(2)
+            for message in again:
+                visit.reply(PUBACK if message.qos == 1 else PUBREC, message.identifier)
+                if message.qos == 2:
+                    visit.expect(PUBREL, message.identifier)
+                    visit.reply(PUBCOMP, message.identifier)
+            taken = {m.identifier for m in held}
+            assert len(taken) == 2 and not taken & {m.identifier for m in again}
+            with Visit(server, b'p') as publisher:
+                for _ in range(2):
+                    publisher.put_all([(b't', b'')] * 1800)
+                    assert not taken & {m.identifier for m in visit.take(1800)}
+            visit.quiet()
+            visit.cut()
+        if i % 8 == 3:
+            pass_time(server, gap)
 
 
 # ---- what the client itself had begun ----
