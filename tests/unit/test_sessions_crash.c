@@ -185,6 +185,11 @@ static void submit(struct model *m)
 static void leave(struct model *m, unsigned who)
 {
     submit(m);
+    if (below(m, 6) == 0) { /* as it was */
+        sessions_detach(m->f.sessions, m->sessions[who], NULL);
+        m->sessions[who] = NULL;
+        return;
+    }
     struct known *known = &m->now[who];
     struct session_sent list[SENT_MAX];
     size_t count = known->sent_count;
