@@ -398,8 +398,7 @@ static int learn(struct session_store *store, struct session *session, uint64_t 
 {
     struct session_taken *taken = session_taken_find(session, (uint16_t)word);
     if (taken) {
-        if (word >= taken->word)
-            session_taken_change(store, session, taken, word, state);
+        session_taken_change(store, session, taken, word, state);
         return 0;
     }
     int error = session_taken_reserve(store, session, (size_t)session->taken_count + 1);

@@ -228,15 +228,17 @@ int sessions_set_expiry(struct sessions *sessions, struct session *session, uint
     return unlock(sessions, session->expiry_s == expiry_s ? 0 : note_attached(sessions, session, expiry_s), NULL);
 }
 
-static int note_left(struct sessions *sessions, struct session *session, const struct sessions_leave *leave)
+/* `leave` NULL, or more than there is room for: it stands where it stood, as after a crash. */
+static int note_left(struct sessions *sessions, struct session *session, const struct sessions_leave *leave, uint64_t wall_ns)
 {
-    const struct session_stand stand = {leave->cursor, leave->position, leave->next_id, leave->sent, leave->sent_count};
-    bool fits = session_sent_reserve(&sessions->store, session, leave->sent_count) == 0;
+    bool moved = leave && session_sent_reserve(&sessions->store, session, leave->sent_count) == 0;
     int error = sessions_note_begin(sessions, session);
     if (!error)
-        error = session_item_left(&sessions->note, leave->expiry_s, leave->wall_ns);
-    if (!error && fits)
+        error = session_item_left(&sessions->note, leave ? leave->expiry_s : session->expiry_s, wall_ns);
+    if (!error && moved) {
+        const struct session_stand stand = {leave->cursor, leave->position, leave->next_id, leave->sent, leave->sent_count};
         error = session_item_stands(&sessions->note, &stand);
+    }
     return error ? error : sessions_note_end(sessions, session);
 }
 
@@ -248,14 +250,11 @@ static void detach(struct sessions *sessions, struct session *session, const str
             session_end(&sessions->store, session);
         return;
     }
-    /* Where memory is short it stays what was noted before, as after a crash. */
-    if (!leave) {
+    const uint64_t wall_ns = leave ? leave->wall_ns : clock_wall_ns();
+    if (note_left(sessions, session, leave, wall_ns)) {
         session->behind = true;
-        session_leave(&sessions->store, session, clock_wall_ns());
-    } else if (note_left(sessions, session, leave)) {
-        session->behind = true;
-        session->expiry_s = leave->expiry_s;
-        session_leave(&sessions->store, session, leave->wall_ns);
+        session->expiry_s = leave ? leave->expiry_s : session->expiry_s;
+        session_leave(&sessions->store, session, wall_ns);
     }
     session->leaving = true;
     session->fenced = false;

@@ -15,8 +15,12 @@
  *
  * QoS 2 from the client. A message and the note that its identifier is taken lie in two streams, of which either may reach the disk first.
  * So the message's own record says from which session it came, under which identifier and as the how manieth (struct queue_origin), and
- * every note says where the streams of messages ended when it was written: what lies behind the last of these places is read at the start.
- * sessions_mark writes that down when nothing else has for long. The numbers of our sessions are even, those of ingest/ odd.
+ * every note names places in the streams of messages: what lies behind those of the last one is read at the start (sessions_stream.c proves
+ * that this is enough). sessions_sweep writes such places down when nothing else has for long. The numbers of our sessions are even, those
+ * of ingest/ odd.
+ *
+ * Memory. A session takes about 280 bytes besides its identifier and its user's name, a subscription 120 besides its filter, a message that
+ * is under way 16, and as many an identifier that is taken. bytes_max counts them.
  *
  * Who may call. Every function takes the lock and may be called from any thread; none waits for the disk but sessions_open. What a session
  * holds belongs to whoever has attached it; he reads it through sessions_visit. */
@@ -50,7 +54,8 @@ struct sessions_options {
     struct queue *queue;           /* that keeps the messages */
     struct journal *journal;       /* started; NULL: in memory only */
     struct journal_stream *stream; /* guarded, of the same scribe as the streams of publishes and before them */
-    void (*notify)(void *context); /* called whenever sessions_durable may have moved; on a thread of the journal, must not block */
+    void (*notify)(void *context); /* called whenever sessions_durable may have moved; on a thread of the journal, must not block. May be
+                                    * NULL, and is called before sessions_open has returned */
     void *context;
 };
 
@@ -83,7 +88,7 @@ struct session;
  * record that is none of ours; diagnostics say where), ERR_FORMAT_VERSION, ERR_LIMIT (more than the limits allow; diagnostics say which to
  * raise), ERR_NO_MEMORY or an error of the reader. */
 int sessions_open(const struct sessions_options *options, struct sessions **out);
-void sessions_close(struct sessions *sessions); /* before the journal; accepts NULL */
+void sessions_close(struct sessions *sessions); /* before the journal; what was not flushed is lost; accepts NULL */
 
 /* Sends off what was noted; to be called before a publish that was appended meanwhile is sent off. Cheap when there is nothing. */
 void sessions_flush(struct sessions *sessions);
@@ -99,7 +104,7 @@ struct session_owner {
 };
 
 enum sessions_found {
-    SESSIONS_NONE,     /* there is no such session */
+    SESSIONS_NONE,     /* there is no such session, or its time was over */
     SESSIONS_ATTACHED, /* it is the caller's now */
     SESSIONS_IN_USE,   /* another owner has it: *owner says who, and is to let go of it */
     SESSIONS_LEAVING,  /* what its last owner has noted or published is not durable yet: try again when sessions_durable moves */

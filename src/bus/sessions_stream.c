@@ -236,22 +236,13 @@ void sessions_hold(struct sessions *sessions, const struct follower_places *leas
     }
     for (unsigned i = 0; i < FOLLOWER_CONTENTS; i++) {
         uint64_t offset = least->at[i];
-        if (sessions->producer && i < SESSION_ORIGINS && sessions->held.ends[i] < offset)
+        if (sessions->producer && sessions->store.count && i < SESSION_ORIGINS && sessions->held.ends[i] < offset)
             offset = sessions->held.ends[i];
         hold_messages(sessions->options.queue, i, offset);
     }
 }
 
 /* ---- the start ---- */
-
-static int say(const struct sessions *sessions, uint64_t offset, int error)
-{
-    const char *folder = journal_stream_folder(sessions->options.stream);
-    if (error == ERR_CORRUPT || error == ERR_FORMAT_VERSION)
-        diagnostics(DIAGNOSTICS_ERROR, "bus", "%s: the record at offset %" PRIu64 " is none of persistent sessions: %s", folder, offset,
-                    error_text(error));
-    return error;
-}
 
 static int read_stream(struct sessions *sessions, uint64_t ends[SESSION_ORIGINS], bool *any)
 {
@@ -266,7 +257,9 @@ static int read_stream(struct sessions *sessions, uint64_t ends[SESSION_ORIGINS]
     while (!(error = reader_next(reader, end, &record, NULL))) {
         error = session_record_apply(&sessions->store, &record, ends);
         if (error) {
-            say(sessions, record.offset, error);
+            diagnostics(DIAGNOSTICS_ERROR, "bus",
+                        "%s: the record at offset %" PRIu64 " cannot be taken up as one of a persistent session: %s",
+                        journal_stream_folder(options->stream), record.offset, error_text(error));
             break;
         }
         *any = true;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "bus/sessions.h"
 #include "queue/embedded.h"
@@ -16,6 +17,7 @@
 enum { STREAM_SESSIONS, STREAM_INGEST, STREAM_BUS, STREAM_RESULTS, STREAM_DEAD, STREAM_OUTCOMES, STREAM_COUNT };
 
 struct fixture {
+    const char *folder; /* a journal with threads on the real disk there; NULL: as is said above */
     struct simulated_disk *disk;
     struct journal *journal;
     struct journal_stream *streams[STREAM_COUNT];
@@ -26,7 +28,7 @@ struct fixture {
     struct sessions *sessions;
     struct sessions_options options; /* for the next start */
     uint64_t held[FOLLOWER_CONTENTS];
-    unsigned notices;
+    _Atomic unsigned notices;
 };
 
 static struct fixture *holding; /* the one whose queue is held */
@@ -42,14 +44,15 @@ static inline void count_notice(void *context)
     f->notices++;
 }
 
-static inline void note_hold(struct queue *queue, enum queue_content content, uint64_t offset)
+static inline void note_hold(struct queue *queue, enum queue_content content, enum queue_holder holder, uint64_t offset)
 {
     struct fixture *f = holding;
     assert_ptr_equal(queue, &f->queue);
     for (unsigned i = 0; i < FOLLOWER_CONTENTS; i++)
         if (follower_contents[i] == content)
             f->held[i] = offset;
-    f->embedded->ops->hold(f->embedded, content, offset);
+    assert_int_equal(holder, QUEUE_HOLDER_SESSIONS);
+    f->embedded->ops->hold(f->embedded, content, holder, offset);
 }
 
 static inline int pass_view(struct queue *queue, enum queue_content content, uint64_t from, struct queue_view **view)
@@ -68,9 +71,13 @@ static inline void pass_extent(struct queue *queue, enum queue_content content, 
 static inline int try_start(struct fixture *f)
 {
     static const char *const names[STREAM_COUNT] = {"sessions", "ingest", "bus", "results", "dead-letters", "outcomes"};
-    if (!f->disk)
+    if (!f->disk && !f->folder)
         f->disk = simulated_disk_create(1);
-    struct journal_options journal = {.disk = simulated_disk_table(f->disk), .folder = "/data", .segment_size = 64 << 10, .stepped = true};
+    const char *folder = f->folder ? f->folder : "/data";
+    struct journal_options journal = {.disk = f->folder ? disk_posix() : simulated_disk_table(f->disk),
+                                      .folder = folder,
+                                      .segment_size = 64 << 10,
+                                      .stepped = !f->folder};
     assert_int_equal(journal_open(&f->journal, &journal), 0);
     for (unsigned i = 0; i < STREAM_COUNT; i++) {
         struct journal_stream_options stream = {
@@ -78,12 +85,13 @@ static inline int try_start(struct fixture *f)
         assert_int_equal(journal_stream_add(f->journal, &stream, &f->streams[i]), 0);
     }
     struct queue_embedded_options queue = {.journal = f->journal,
-                                           .data_folder = "/data",
+                                           .data_folder = folder,
                                            .ingest = f->streams[STREAM_INGEST],
                                            .kept = f->streams[STREAM_BUS],
                                            .results = f->streams[STREAM_RESULTS],
                                            .dead_letters = f->streams[STREAM_DEAD],
-                                           .outcomes = f->streams[STREAM_OUTCOMES]};
+                                           .outcomes = f->streams[STREAM_OUTCOMES],
+                                           .holders = 1 << QUEUE_HOLDER_SESSIONS};
     assert_int_equal(queue_embedded_open(&f->embedded, &queue), 0);
     assert_int_equal(journal_start(f->journal), 0);
     assert_int_equal(f->embedded->ops->producer_open(f->embedded, no_notice, NULL, &f->producer), 0);
@@ -126,12 +134,15 @@ static inline void settle(struct fixture *f)
 /* The process is gone, with what it had not written. */
 static inline void kill_process(struct fixture *f)
 {
-    simulated_disk_kill(f->disk);
+    if (f->disk)
+        simulated_disk_kill(f->disk);
     sessions_close(f->sessions);
     f->producer->ops->close(f->producer);
+    journal_stop(f->journal);
     f->embedded->ops->close(f->embedded);
     journal_close(f->journal);
-    simulated_disk_revive(f->disk);
+    if (f->disk)
+        simulated_disk_revive(f->disk);
     f->sessions = NULL;
 }
 
@@ -147,6 +158,140 @@ static inline void finish(struct fixture *f)
     kill_process(f);
     simulated_disk_destroy(f->disk);
     f->disk = NULL;
+}
+
+/* ---- what clients do ---- */
+
+static const struct session_owner somebody = {1, 2, 3};
+
+static inline struct session *create(struct fixture *f, const char *id)
+{
+    struct session *session = NULL;
+    assert_int_equal(sessions_create(f->sessions, id, strlen(id), "", &somebody, &session), 0);
+    assert_non_null(session);
+    assert_true(session_number(session) != 0 && session_number(session) % 2 == 0);
+    return session;
+}
+
+static inline enum sessions_found attach_as(struct fixture *f, const char *id, const char *user, bool fresh, struct session **session)
+{
+    struct session_owner owner = {4, 5, 6};
+    return sessions_attach(f->sessions, id, strlen(id), user, fresh, clock_wall_ns(), &owner, session);
+}
+
+static inline struct session *attach(struct fixture *f, const char *id)
+{
+    struct session *session = NULL;
+    assert_int_equal(attach_as(f, id, "", false, &session), SESSIONS_ATTACHED);
+    return session;
+}
+
+static inline uint64_t subscribe(struct fixture *f, struct session *session, const char *filter, uint8_t qos)
+{
+    struct router_subscription how = {.qos = qos, .options = ROUTER_NO_LOCAL, .identifier = 7, .loop = 9, .connection = 9};
+    uint64_t place = 0;
+    const struct session_subscription *made;
+    assert_int_equal(sessions_subscribe(f->sessions, session, filter, strlen(filter), &how, &made, &place), 0);
+    assert_string_equal(made->filter, filter);
+    assert_int_equal(made->how.qos, qos);
+    assert_int_equal(made->how.loop, 0);
+    return place;
+}
+
+static inline void detach(struct fixture *f, struct session *session, uint32_t expiry_s, uint64_t wall_ns)
+{
+    struct sessions_leave leave = {.expiry_s = expiry_s, .wall_ns = wall_ns, .next_id = 1};
+    sessions_detach(f->sessions, session, &leave);
+}
+
+static inline struct sessions_status status_of(struct fixture *f)
+{
+    struct sessions_status status;
+    sessions_status(f->sessions, &status);
+    return status;
+}
+
+/* ---- what a session holds ---- */
+
+struct seen {
+    char filters[1024]; /* each with its QoS and a space behind it */
+    struct session_sent sent[64];
+    uint16_t taken[64];
+    unsigned filter_count, sent_count, taken_count;
+    struct follower_places cursor, position;
+    uint16_t next_id;
+};
+
+static inline int see_filter(void *context, const struct session_subscription *subscription)
+{
+    struct seen *seen = context;
+    size_t length = strlen(seen->filters);
+    snprintf(seen->filters + length, sizeof seen->filters - length, "%s:%u ", subscription->filter, subscription->how.qos);
+    seen->filter_count++;
+    return 0;
+}
+
+static inline int see_sent(void *context, const struct session_sent *sent)
+{
+    struct seen *seen = context;
+    assert_true(seen->sent_count < 64);
+    seen->sent[seen->sent_count++] = *sent;
+    return 0;
+}
+
+static inline int see_taken(void *context, uint16_t packet_id)
+{
+    struct seen *seen = context;
+    assert_true(seen->taken_count < 64);
+    seen->taken[seen->taken_count++] = packet_id;
+    return 0;
+}
+
+static inline struct seen look(struct fixture *f, struct session *session)
+{
+    struct seen seen = {0};
+    struct session_visitor visitor = {&seen, see_filter, see_sent, see_taken};
+    assert_int_equal(sessions_visit(f->sessions, session, &visitor, &seen.cursor, &seen.position, &seen.next_id), 0);
+    return seen;
+}
+
+static inline void publish(struct fixture *f, enum queue_destination to, const struct queue_origin *origin, size_t size)
+{
+    static const uint8_t payload[65536];
+    struct message message = {.topic = "t", .topic_length = 1, .payload = payload, .payload_length = (uint32_t)size, .flags = 2};
+    assert_int_equal(f->producer->ops->append_from(f->producer, to, &message, origin, 0), 0);
+}
+
+static inline void take(struct fixture *f, struct session *session, uint16_t packet_id, enum queue_destination to)
+{
+    struct queue_origin origin;
+    assert_int_equal(sessions_take(f->sessions, session, packet_id, &origin), 0);
+    assert_true(origin.session == session_number(session) && origin.packet_id == packet_id);
+    publish(f, to, &origin, 1000);
+}
+
+static inline void sent(struct fixture *f, struct session *session, uint64_t offset, uint16_t packet_id, uint8_t content)
+{
+    struct session_sent one = {.offset = offset, .packet_id = packet_id, .content = content, .qos = 2};
+    uint64_t place = 0;
+    assert_int_equal(sessions_sent(f->sessions, session, &one, &place), 0);
+    assert_true(place > 0);
+}
+
+static inline void expect_taken(struct fixture *f, struct session *session, const uint16_t *ids)
+{
+    struct seen seen = look(f, session);
+    unsigned count = 0;
+    for (; ids[count]; count++)
+        assert_true(count < seen.taken_count && seen.taken[count] == ids[count]);
+    assert_int_equal(seen.taken_count, count);
+}
+
+static inline void release(struct fixture *f, struct session *session, uint16_t packet_id)
+{
+    uint64_t place = 0;
+    assert_int_equal(sessions_release(f->sessions, session, packet_id, &place), 0);
+    assert_true(place > 0);
 }
 
 #endif

@@ -1,104 +1,9 @@
-/* The persistent sessions: coming and going, what is noted and found again, limits, expiry, holds, and records that are damaged. */
+/* The persistent sessions: coming and going, what is noted and found again, expiry, and what of the journal is held for them. */
 #include "sessions_fixture.h"
 
 #include "base/clock.h"
-#include "base/random.h"
-#include "bus/session.h"
 
 enum { SECOND = 1000000000 };
-
-static const struct session_owner somebody = {1, 2, 3};
-
-static struct session *create(struct fixture *f, const char *id)
-{
-    struct session *session = NULL;
-    assert_int_equal(sessions_create(f->sessions, id, strlen(id), "", &somebody, &session), 0);
-    assert_non_null(session);
-    assert_true(session_number(session) != 0 && session_number(session) % 2 == 0);
-    return session;
-}
-
-static enum sessions_found attach_as(struct fixture *f, const char *id, const char *user, bool fresh, struct session **session)
-{
-    struct session_owner owner = {4, 5, 6};
-    return sessions_attach(f->sessions, id, strlen(id), user, fresh, 0, &owner, session);
-}
-
-static struct session *attach(struct fixture *f, const char *id)
-{
-    struct session *session = NULL;
-    assert_int_equal(attach_as(f, id, "", false, &session), SESSIONS_ATTACHED);
-    return session;
-}
-
-static uint64_t subscribe(struct fixture *f, struct session *session, const char *filter, uint8_t qos)
-{
-    struct router_subscription how = {.qos = qos, .options = ROUTER_NO_LOCAL, .identifier = 7, .loop = 9, .connection = 9};
-    uint64_t place = 0;
-    const struct session_subscription *made;
-    assert_int_equal(sessions_subscribe(f->sessions, session, filter, strlen(filter), &how, &made, &place), 0);
-    assert_string_equal(made->filter, filter);
-    assert_int_equal(made->how.qos, qos);
-    assert_int_equal(made->how.loop, 0);
-    return place;
-}
-
-static void detach(struct fixture *f, struct session *session, uint32_t expiry_s, uint64_t wall_ns)
-{
-    struct sessions_leave leave = {.expiry_s = expiry_s, .wall_ns = wall_ns, .next_id = 1};
-    sessions_detach(f->sessions, session, &leave);
-}
-
-static struct sessions_status status_of(struct fixture *f)
-{
-    struct sessions_status status;
-    sessions_status(f->sessions, &status);
-    return status;
-}
-
-/* ---- what a session holds ---- */
-
-struct seen {
-    char filters[1024]; /* each with its QoS and a space behind it */
-    struct session_sent sent[64];
-    uint16_t taken[64];
-    unsigned filter_count, sent_count, taken_count;
-    struct follower_places cursor, position;
-    uint16_t next_id;
-};
-
-static int see_filter(void *context, const struct session_subscription *subscription)
-{
-    struct seen *seen = context;
-    size_t length = strlen(seen->filters);
-    snprintf(seen->filters + length, sizeof seen->filters - length, "%s:%u ", subscription->filter, subscription->how.qos);
-    seen->filter_count++;
-    return 0;
-}
-
-static int see_sent(void *context, const struct session_sent *sent)
-{
-    struct seen *seen = context;
-    assert_true(seen->sent_count < 64);
-    seen->sent[seen->sent_count++] = *sent;
-    return 0;
-}
-
-static int see_taken(void *context, uint16_t packet_id)
-{
-    struct seen *seen = context;
-    assert_true(seen->taken_count < 64);
-    seen->taken[seen->taken_count++] = packet_id;
-    return 0;
-}
-
-static struct seen look(struct fixture *f, struct session *session)
-{
-    struct seen seen = {0};
-    struct session_visitor visitor = {&seen, see_filter, see_sent, see_taken};
-    assert_int_equal(sessions_visit(f->sessions, session, &visitor, &seen.cursor, &seen.position, &seen.next_id), 0);
-    return seen;
-}
 
 /* ---- coming and going ---- */
 
@@ -118,7 +23,7 @@ static void sessions_come_and_go(void **state)
         assert_int_equal(attach_as(&f, "a", "", false, &session), SESSIONS_NONE);
         struct session *made = create(&f, "a");
         struct session_owner owner = {0};
-        assert_int_equal(sessions_attach(f.sessions, "a", 1, "", false, 0, &owner, &session), SESSIONS_IN_USE);
+        assert_int_equal(sessions_attach(f.sessions, "a", 1, "", false, clock_wall_ns(), &owner, &session), SESSIONS_IN_USE);
         assert_memory_equal(&owner, &somebody, sizeof owner);
         assert_int_equal(attach_as(&f, "a", "", true, &session), SESSIONS_IN_USE);
         assert_int_equal(attach_as(&f, "a", "eve", true, &session), SESSIONS_FOREIGN);
@@ -127,7 +32,7 @@ static void sessions_come_and_go(void **state)
         uint64_t number = session_number(made);
         assert_int_equal(status_of(&f).attached, 1);
         assert_int_equal(status_of(&f).subscriptions, 1);
-        detach(&f, made, 60, 0);
+        detach(&f, made, 60, clock_wall_ns());
         assert_int_equal(status_of(&f).attached, 0);
         if (!in_memory) {
             assert_int_equal(attach_as(&f, "a", "", false, &session), SESSIONS_LEAVING);
@@ -141,7 +46,17 @@ static void sessions_come_and_go(void **state)
         session = attach(&f, "a");
         assert_true(session_number(session) == number);
         assert_string_equal(look(&f, session).filters, "t/#:1 ");
-        detach(&f, session, 60, 0);
+        detach(&f, session, 60, clock_wall_ns());
+        if (!in_memory)
+            settle(&f);
+        session = attach(&f, "a");
+        sessions_detach(f.sessions, session, NULL);
+        if (!in_memory)
+            settle(&f);
+        session = attach(&f, "a");
+        assert_string_equal(look(&f, session).filters, "t/#:1 ");
+        assert_int_equal(sessions_create(f.sessions, "a", 1, "", &somebody, &made), ERR_BUSY);
+        detach(&f, session, 60, clock_wall_ns());
         if (!in_memory)
             settle(&f);
         session = NULL;
@@ -198,21 +113,6 @@ static void what_was_subscribed_is_found_again(void **state)
     finish(&f);
 }
 
-static void publish(struct fixture *f, enum queue_destination to, const struct queue_origin *origin, size_t size)
-{
-    static const uint8_t payload[65536];
-    struct message message = {.topic = "t", .topic_length = 1, .payload = payload, .payload_length = (uint32_t)size, .flags = 2};
-    assert_int_equal(f->producer->ops->append_from(f->producer, to, &message, origin, 0), 0);
-}
-
-static void take(struct fixture *f, struct session *session, uint16_t packet_id, enum queue_destination to)
-{
-    struct queue_origin origin;
-    assert_int_equal(sessions_take(f->sessions, session, packet_id, &origin), 0);
-    assert_true(origin.session == session_number(session) && origin.packet_id == packet_id);
-    publish(f, to, &origin, 1000);
-}
-
 static void a_subscription_keeps_the_place_from_which_it_is(void **state)
 {
     (void)state;
@@ -261,14 +161,6 @@ static void expect_sent(struct fixture *f, struct session *session, const struct
     }
 }
 
-static void sent(struct fixture *f, struct session *session, uint64_t offset, uint16_t packet_id, uint8_t content)
-{
-    struct session_sent one = {.offset = offset, .packet_id = packet_id, .content = content, .qos = 2};
-    uint64_t place = 0;
-    assert_int_equal(sessions_sent(f->sessions, session, &one, &place), 0);
-    assert_true(place > 0);
-}
-
 static void what_is_under_way_is_found_again(void **state)
 {
     (void)state;
@@ -313,7 +205,7 @@ static void what_is_under_way_is_found_again(void **state)
     static const struct session_sent left[] = {
         {10, 9, 0, 1, SESSION_SENT}, {11, 2, 0, 2, SESSION_RECEIVED}, {13, 4, 0, 2, SESSION_SENT}, {20, 65535, 0, 1, SESSION_SENT}};
     struct sessions_leave leave = {
-        .expiry_s = 100, .cursor = {{11, 7, 3}}, .position = {{21, 9, 3}}, .sent = left, .sent_count = 4, .next_id = 17};
+        .expiry_s = SESSIONS_NEVER, .cursor = {{11, 7, 3}}, .position = {{21, 9, 3}}, .sent = left, .sent_count = 4, .next_id = 17};
     sessions_detach(f.sessions, session, &leave);
     again(&f);
     session = attach(&f, "a");
@@ -351,22 +243,6 @@ static void a_visitor_may_end_the_visit(void **state)
 }
 
 /* ---- identifiers of the client's own ---- */
-
-static void expect_taken(struct fixture *f, struct session *session, const uint16_t *ids)
-{
-    struct seen seen = look(f, session);
-    unsigned count = 0;
-    for (; ids[count]; count++)
-        assert_true(count < seen.taken_count && seen.taken[count] == ids[count]);
-    assert_int_equal(seen.taken_count, count);
-}
-
-static void release(struct fixture *f, struct session *session, uint16_t packet_id)
-{
-    uint64_t place = 0;
-    assert_int_equal(sessions_release(f->sessions, session, packet_id, &place), 0);
-    assert_true(place > 0);
-}
 
 static void identifiers_are_taken_until_they_are_released(void **state)
 {
@@ -415,7 +291,7 @@ static void whoever_comes_next_finds_what_was_published(void **state)
     take(&f, a, 5, QUEUE_KEPT);
     sessions_flush(f.sessions);
     f.producer->ops->submit(f.producer);
-    detach(&f, a, 60, 0);
+    detach(&f, a, 60, clock_wall_ns());
     sessions_flush(f.sessions);
     struct session *session;
     assert_int_equal(attach_as(&f, "a", "", false, &session), SESSIONS_LEAVING);
@@ -430,6 +306,166 @@ static void whoever_comes_next_finds_what_was_published(void **state)
     finish(&f);
 }
 
+/* ---- time ---- */
+
+static uint64_t place_of_messages(struct fixture *f, unsigned content)
+{
+    uint64_t first, next;
+    f->queue.ops->extent(&f->queue, follower_contents[content], &first, &next);
+    return next;
+}
+
+static void sessions_end_when_their_time_is_over(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    start(&f);
+    const uint64_t now = clock_wall_ns();
+    create(&f, "attached");
+    detach(&f, create(&f, "short"), 10, now);
+    detach(&f, create(&f, "long"), 1000, now);
+    detach(&f, create(&f, "ever"), SESSIONS_NEVER, now);
+    assert_int_equal(sessions_sweep(f.sessions, now + 100ull * SECOND), 0); /* they are leaving */
+    settle(&f);
+    assert_int_equal(sessions_sweep(f.sessions, now + 10ull * SECOND - 1), 0);
+    assert_int_equal(sessions_sweep(f.sessions, 0), 0);
+    assert_int_equal(sessions_sweep(f.sessions, now + 10ull * SECOND), 1);
+    assert_int_equal(status_of(&f).expired, 1);
+    assert_int_equal(status_of(&f).sessions, 3);
+    detach(&f, create(&f, "over"), 10, now - 11ull * SECOND);
+    again(&f);
+    assert_int_equal(status_of(&f).sessions, 4);
+    assert_int_equal(status_of(&f).attached, 0);
+    struct session *session;
+    assert_int_equal(attach_as(&f, "short", "", false, &session), SESSIONS_NONE);
+    assert_int_equal(attach_as(&f, "over", "", false, &session), SESSIONS_NONE); /* without a sweep */
+    assert_int_equal(status_of(&f).sessions, 3);
+    assert_int_equal(status_of(&f).expired, 1);
+    assert_int_equal(sessions_sweep(f.sessions, UINT64_MAX), 1);
+    assert_int_equal(attach_as(&f, "long", "", false, &session), SESSIONS_NONE);
+    attach(&f, "ever");
+    attach(&f, "attached");
+    finish(&f);
+}
+
+/* Whoever was attached when the server ended has left when it started, and not later. */
+static void a_client_that_was_there_left_at_the_start(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    start(&f);
+    const uint64_t before = clock_wall_ns();
+    detach(&f, create(&f, "away"), 500, before - 400ull * SECOND);
+    settle(&f);
+    attach(&f, "away");
+    struct session *session = create(&f, "there");
+    assert_int_equal(sessions_set_expiry(f.sessions, session, 1000), 0);
+    again(&f);
+    const uint64_t after = clock_wall_ns();
+    settle(&f);
+    for (unsigned starts = 0; starts < 2; starts++) { /* the second changes nothing */
+        assert_int_equal(sessions_sweep(f.sessions, before + 499ull * SECOND), 0);
+        kill_process(&f);
+        start(&f);
+    }
+    assert_int_equal(sessions_sweep(f.sessions, after + 500ull * SECOND), 1);
+    assert_int_equal(sessions_sweep(f.sessions, before + 999ull * SECOND), 0);
+    assert_int_equal(sessions_sweep(f.sessions, after + 1000ull * SECOND), 1);
+    finish(&f);
+}
+
+/* ---- what is held ---- */
+
+static void the_journal_is_held_at_the_least_cursor(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    const struct queue_origin nobody = {0};
+    start(&f);
+    for (unsigned i = 0; i < 10; i++) {
+        publish(&f, QUEUE_KEPT, &nobody, 100);
+        publish(&f, QUEUE_CONSUMED, &nobody, 100);
+    }
+    settle(&f);
+    sessions_sweep(f.sessions, 0);
+    assert_int_equal(f.held[0], 10); /* without sessions: the ends, for whoever comes next */
+    assert_int_equal(f.held[1], 10);
+    assert_int_equal(f.held[2], 0);
+    struct session *a = create(&f, "a"), *b = create(&f, "b");
+    for (unsigned i = 0; i < 10; i++)
+        publish(&f, QUEUE_KEPT, &nobody, 100);
+    settle(&f);
+    assert_int_equal(place_of_messages(&f, 1), 20);
+    assert_int_equal(sessions_advance(f.sessions, a, &(struct follower_places){{10, 18, 0}}), 0);
+    assert_int_equal(sessions_advance(f.sessions, b, &(struct follower_places){{10, 15, 0}}), 0);
+    settle(&f);
+    sessions_sweep(f.sessions, 0);
+    sessions_sweep(f.sessions, 0);
+    assert_int_equal(f.held[1], 10); /* a start would read from where the newest durable record says */
+    assert_int_equal(sessions_advance(f.sessions, a, &(struct follower_places){{10, 19, 0}}), 0);
+    sessions_sweep(f.sessions, 0);
+    assert_int_equal(f.held[1], 10); /* that one is not durable */
+    settle(&f);
+    sessions_sweep(f.sessions, 0);
+    assert_int_equal(f.held[1], 15);
+    detach(&f, b, 0, 0);
+    settle(&f);
+    sessions_sweep(f.sessions, 0);
+    assert_int_equal(f.held[1], 19);
+    assert_int_equal(f.held[0], 10);
+    finish(&f);
+}
+
+static unsigned views; /* that were opened since the last start */
+static uint64_t viewed_from[QUEUE_CONTENT_COUNT];
+
+static int note_view(struct queue *queue, enum queue_content content, uint64_t from, struct queue_view **view)
+{
+    views++;
+    viewed_from[content] = from;
+    return pass_view(queue, content, from, view);
+}
+
+/* A start does not read what was published long ago, though an identifier was never released. */
+static void marks_keep_a_start_short(void **state)
+{
+    (void)state;
+    struct fixture f = {.options.mark_bytes = 100000};
+    const struct queue_origin nobody = {0};
+    start(&f);
+    struct session *a = create(&f, "a"), *gone = create(&f, "gone");
+    take(&f, a, 7, QUEUE_KEPT);
+    take(&f, a, 8, QUEUE_KEPT);
+    take(&f, gone, 3, QUEUE_KEPT);
+    settle(&f);
+    sessions_taken(f.sessions, a, 7);
+    sessions_taken(f.sessions, a, 8);
+    sessions_taken(f.sessions, a, 9); /* is not taken */
+    release(&f, a, 8);
+    detach(&f, gone, 100, clock_wall_ns());
+    settle(&f);
+    for (unsigned i = 0; i < 200; i++) {
+        publish(&f, QUEUE_KEPT, &nobody, 10000);
+        settle(&f);
+        sessions_sweep(f.sessions, clock_wall_ns());
+        assert_int_equal(sessions_advance(f.sessions, a, &(struct follower_places){{0, i, 0}}), 0);
+    }
+    settle(&f);
+    sessions_sweep(f.sessions, clock_wall_ns());
+    struct sessions *old = f.sessions;
+    f.ops.view_open = note_view; /* another reader of the same stream */
+    struct sessions_options options = f.options;
+    assert_int_equal(sessions_open(&options, &f.sessions), 0);
+    assert_int_equal(views, 2);
+    assert_true(viewed_from[QUEUE_CONTENT_KEPT] > 170);
+    expect_taken(&f, attach(&f, "a"), (uint16_t[]){7, 0});
+    struct session *session = attach(&f, "gone");
+    expect_taken(&f, session, (uint16_t[]){3, 0});
+    sessions_close(f.sessions);
+    f.sessions = old;
+    finish(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -440,6 +476,10 @@ int main(void)
         cmocka_unit_test(a_visitor_may_end_the_visit),
         cmocka_unit_test(identifiers_are_taken_until_they_are_released),
         cmocka_unit_test(whoever_comes_next_finds_what_was_published),
+        cmocka_unit_test(sessions_end_when_their_time_is_over),
+        cmocka_unit_test(a_client_that_was_there_left_at_the_start),
+        cmocka_unit_test(the_journal_is_held_at_the_least_cursor),
+        cmocka_unit_test(marks_keep_a_start_short),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
