@@ -11,9 +11,9 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <utlist.h>
 
 #include "bus/follower.h"
+#include "bus/lists.h"
 
 enum {
     FOLLOWER_SWEEPS = FOLLOWER_SWEEPS_MAX + 1,
@@ -168,8 +168,9 @@ size_t follower_stream_behind(const struct follower_stream *stream); /* sweeps b
 
 /* One turn. Returns whether there is more to do at once. */
 bool follower_sweep_turn(struct follower_sweep *sweep);
-/* Gives sweeps to those that wait, as far as there are any. */
+/* Gives sweeps to those that wait, as far as there are any; whether it would. */
 void follower_stream_serve(struct follower_stream *stream);
+bool follower_stream_serves(struct follower_stream *stream);
 
 /* ---- follower_again.c ---- */
 

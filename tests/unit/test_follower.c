@@ -177,8 +177,8 @@ static void append_segments(struct journal_stream *stream)
     for (unsigned i = 0; i < 8; i++) {
         assert_int_equal(journal_append(scene.queue.producer, stream, &message, NULL, 0, 0), 0);
         journal_submit(scene.queue.producer);
+        journal_producer_wait(scene.queue.producer, 0); /* a group each: a segment takes whole ones */
     }
-    journal_producer_wait(scene.queue.producer, 0);
 }
 
 /* ---- clients ---- */
