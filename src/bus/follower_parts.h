@@ -18,7 +18,7 @@
 enum {
     FOLLOWER_SWEEPS = FOLLOWER_SWEEPS_MAX + 1,
     FOLLOWER_NEAR = 4096,          /* messages that are rather read in vain than a view is opened */
-    FOLLOWER_TURNS_MAX = 64,       /* that a sweep has while others wait for one */
+    FOLLOWER_TURNS_MAX = 8,        /* that a sweep has while others wait for one */
     FOLLOWER_PAUSE_MS = 1000,      /* after an error of the disk, or without memory */
     FOLLOWER_REFUSED_MS = 1,       /* until a delivery that was refused is offered again */
     FOLLOWER_TOPICS_MAX = 8192,    /* of which a sweep remembers whom they match, ... */
