@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "bus/follower.h"
 
-enum { MEMBERS_MAX = 160, HANDED_MAX = 60000, PLENTY = 1 << 30, DEADLINE_S = 60, CONSUMED = 0, KEPT = 1, RESULTS = 2 };
+enum { MEMBERS_MAX = 160, HANDED_MAX = 60000, PLENTY = 1 << 30, DEADLINE_S = 240, CONSUMED = 0, KEPT = 1, RESULTS = 2 };
 
 struct handed {
     uint64_t offset, origin;

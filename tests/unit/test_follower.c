@@ -145,7 +145,7 @@ static void more_members_behind_than_sweeps_all_get_their_turn(void **state)
 {
     (void)state;
     enum { REGIONS = FOLLOWER_SWEEPS_MAX + 4, APART = 4200, COUNT = REGIONS * APART, EVERY = 50, CLIENTS = 2 * REGIONS };
-    static uint8_t payload[500]; /* so that a sweep has more than its turns before it meets the next */
+    static uint8_t payload[100];
     for (unsigned i = 0; i < COUNT; i++) {
         struct message message = {
             .topic = i % EVERY ? "o" : "t", .topic_length = 1, .payload = payload, .payload_length = sizeof payload, .flags = 1};
