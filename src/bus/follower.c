@@ -236,7 +236,7 @@ static bool take_turns(struct follower *follower, uint64_t *until_ns)
             if (sweep->stream && !sweep->stands && sweep->retry_ns > follower->now_ns && sweep->retry_ns < *until_ns)
                 *until_ns = sweep->retry_ns;
         }
-        bool serves = stream->waiting && follower_stream_behind(stream) < FOLLOWER_SWEEPS_MAX;
+        bool serves = follower_stream_serves(stream);
         if (serves && stream->retry_ns > follower->now_ns && stream->retry_ns < *until_ns)
             *until_ns = stream->retry_ns;
         more |= serves && stream->retry_ns <= follower->now_ns;

@@ -81,17 +81,20 @@ struct follower_join {
     size_t again_count;
 };
 
-/* A new member, without subscriptions and without room. ERR_NO_MEMORY. */
+/* A new member, without subscriptions and without room. It stands at its places until it is granted room: what it is subscribed to by then
+ * counts from there on. ERR_NO_MEMORY. */
 int follower_join(struct follower *follower, const struct follower_join *join, struct follower_member **member);
 
 /* A subscription (not a shared one) for what lies at or behind `from`; one to the same filter is replaced, and keeps the lesser `from`.
+ * What becomes durable after the call is not missed; what the member has come past by then is not gone back for.
  * `how`: qos, options and identifier; the rest is not looked at. ERR_NO_MEMORY; a limit of the router is told by diagnostics, later. */
 int follower_subscribe(struct follower_member *member, const char *filter, size_t length, const struct router_subscription *how,
                        const struct follower_places *from);
 int follower_unsubscribe(struct follower_member *member, const char *filter, size_t length); /* 0 or ERR_NO_MEMORY */
 
 /* How many messages, and bytes of these (topic, properties and payload), it may have been handed since it joined: a message is handed as
- * long as both numbers are above what was handed so far. Never less than before. */
+ * long as both numbers are above what was handed so far. Two targets for one message (ROUTER_OWN_ONLY) count once. Never less than before.
+ */
 void follower_grant(struct follower_member *member, uint64_t messages, uint64_t bytes);
 
 /* How far it has come: *handed messages were handed to it since it joined, and nothing else that it is to get, or wants again, lies before

@@ -11,14 +11,14 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <utlist.h>
 
 #include "bus/follower.h"
+#include "bus/lists.h"
 
 enum {
     FOLLOWER_SWEEPS = FOLLOWER_SWEEPS_MAX + 1,
     FOLLOWER_NEAR = 4096,          /* messages that are rather read in vain than a view is opened */
-    FOLLOWER_TURNS_MAX = 64,       /* that a sweep has while others wait for one */
+    FOLLOWER_TURNS_MAX = 8,        /* that a sweep has while others wait for one */
     FOLLOWER_PAUSE_MS = 1000,      /* after an error of the disk, or without memory */
     FOLLOWER_REFUSED_MS = 1,       /* until a delivery that was refused is offered again */
     FOLLOWER_TOPICS_MAX = 8192,    /* of which a sweep remembers whom they match, ... */
@@ -168,8 +168,9 @@ size_t follower_stream_behind(const struct follower_stream *stream); /* sweeps b
 
 /* One turn. Returns whether there is more to do at once. */
 bool follower_sweep_turn(struct follower_sweep *sweep);
-/* Gives sweeps to those that wait, as far as there are any. */
+/* Gives sweeps to those that wait, as far as there are any; whether it would. */
 void follower_stream_serve(struct follower_stream *stream);
+bool follower_stream_serves(struct follower_stream *stream);
 
 /* ---- follower_again.c ---- */
 

@@ -195,17 +195,26 @@ static void pick_up(struct follower_stream *stream, struct follower_sweep *sweep
     }
 }
 
-/* A sweep that stands still, or has had its turns, ends for the sake of those that wait. */
-static bool make_way(struct follower_stream *stream)
+/* A sweep behind that stands still or has had its turns; NULL: there is none. */
+static struct follower_sweep *find_spent(struct follower_stream *stream)
 {
-    struct follower_sweep *found = NULL;
-    for (unsigned i = 0; i < FOLLOWER_SWEEPS && !found; i++) {
+    for (unsigned i = 0; i < FOLLOWER_SWEEPS; i++) {
         struct follower_sweep *sweep = &stream->sweeps[i];
         if (sweep->stream && sweep != stream->end && !sweep->served && (sweep->stands || sweep->turns >= FOLLOWER_TURNS_MAX))
-            found = sweep;
+            return sweep;
     }
-    if (!found)
-        return false;
+    return NULL;
+}
+
+bool follower_stream_serves(struct follower_stream *stream)
+{
+    return stream->waiting && (follower_stream_behind(stream) < FOLLOWER_SWEEPS_MAX || find_spent(stream));
+}
+
+/* Such a sweep ends for the sake of those that wait. */
+static void make_way(struct follower_stream *stream)
+{
+    struct follower_sweep *found = find_spent(stream);
     bool stands = found->stands;
     if (found->resends) {
         struct follower_member *member = found->resends;
@@ -218,7 +227,6 @@ static bool make_way(struct follower_stream *stream)
         if (!stands)
             follower_seat_wait(stream, seat);
     }
-    return true;
 }
 
 void follower_stream_serve(struct follower_stream *stream)
@@ -230,8 +238,10 @@ void follower_stream_serve(struct follower_stream *stream)
     }
     if (stream->retry_ns > stream->follower->now_ns)
         return;
-    while (stream->waiting && (follower_stream_behind(stream) < FOLLOWER_SWEEPS_MAX || make_way(stream))) {
+    while (follower_stream_serves(stream)) {
         struct follower_seat *seat = stream->waiting;
+        if (follower_stream_behind(stream) == FOLLOWER_SWEEPS_MAX)
+            make_way(stream);
         follower_seat_park(stream, seat);
         follower_resume(seat->member);
         if (seat->waits)

@@ -32,13 +32,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <uthash.h>
-#include <utlist.h>
 #include <uv.h>
 
 #include "access/access.h"
 #include "base/metrics.h"
 #include "bus/aliases.h"
 #include "bus/bus.h"
+#include "bus/lists.h"
 #include "bus/retained.h"
 #include "bus/router.h"
 #include "mqtt/session.h"

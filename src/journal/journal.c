@@ -641,9 +641,10 @@ void journal_stream_stats(struct journal_stream *stream, struct journal_stream_s
     pthread_mutex_unlock(&stream->lock);
 }
 
-int journal_stream_reader_at(struct journal_stream *stream, const struct reader_place *place, uint64_t from, struct reader **reader)
+int journal_stream_reader_at(struct journal_stream *stream, const struct reader_place *place, uint64_t from, bool tells,
+                             struct reader **reader)
 {
-    return reader_open_at(reader, stream->disk, stream->folder, place, from, NULL, NULL);
+    return reader_open_at(reader, stream->disk, stream->folder, place, from, tells ? stream_say_damage : NULL, stream);
 }
 
 int journal_stream_reader(struct journal_stream *stream, uint64_t from, struct reader **reader)

@@ -154,10 +154,11 @@ struct journal_trimmed {
  * (nothing has gone in the time, or the journal is not started or stops), ERR_NO_MEMORY, or of the disk. */
 int journal_stream_trim(struct journal_stream *stream, const struct retention_trim *trim, bool dry_run, struct journal_trimmed *trimmed);
 
-/* A reader on the stream of a running journal; read only below journal_stream_durable(). Damage is told to the operator, but not by a
- * reader `at` a place, which goes where another has been. */
+/* A reader on the stream of a running journal; read only below journal_stream_durable(). Damage is told to the operator; a reader `at` a
+ * place (NULL: none is known) tells it when it is to: not where it goes where another has been. */
 int journal_stream_reader(struct journal_stream *stream, uint64_t from, struct reader **reader);
-int journal_stream_reader_at(struct journal_stream *stream, const struct reader_place *place, uint64_t from, struct reader **reader);
+int journal_stream_reader_at(struct journal_stream *stream, const struct reader_place *place, uint64_t from, bool tells,
+                             struct reader **reader);
 
 /* ---- producers ---- */
 

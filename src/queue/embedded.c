@@ -64,6 +64,7 @@ struct embedded {
 
     struct places places; /* of the consumed stream */
     struct holds holds;
+    struct trail trails[QUEUE_CONTENT_COUNT]; /* of the views */
     struct watch watch;
 
     pthread_mutex_t ledger_lock;
@@ -640,6 +641,8 @@ static void embedded_close(struct queue *base)
         free(queue->idle);
         queue->idle = next;
     }
+    for (unsigned i = 0; i < QUEUE_CONTENT_COUNT; i++)
+        trail_fini(&queue->trails[i]);
     watch_fini(&queue->watch);
     holds_fini(&queue->holds);
     marks_fini(&queue->marks);
@@ -664,7 +667,7 @@ static struct journal_stream *content_stream(struct queue *base, enum queue_cont
 
 static int embedded_view(struct queue *base, enum queue_content content, uint64_t first, struct queue_view **view)
 {
-    return embedded_view_open(content_stream(base, content), first, view);
+    return embedded_view_open(content_stream(base, content), &from(base)->trails[content], first, view);
 }
 
 static void embedded_extent(struct queue *base, enum queue_content content, uint64_t *first, uint64_t *next)
@@ -748,6 +751,8 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     pthread_condattr_destroy(&monotonic);
     marks_init(&queue->marks);
     watch_init(&queue->watch);
+    for (unsigned i = 0; i < QUEUE_CONTENT_COUNT; i++)
+        trail_init(&queue->trails[i]);
     struct buffer found; /* outcomes that a crash has cut off */
     buffer_init(&found, EMBEDDED_FOUND_MAX);
     int error = books_load(&queue->ledger, options, &found);

@@ -4,6 +4,7 @@
 
 #include "journal/journal.h"
 #include "queue/queue.h"
+#include "queue/trail.h"
 
 /* An origin stands where a record has the offsets of its sources (journal/format.h): the session; sequence and packet identifier. */
 enum { EMBEDDED_ORIGIN_WORDS = 2 };
@@ -14,6 +15,7 @@ static inline void embedded_origin_encode(const struct queue_origin *origin, uin
     words[1] = origin->sequence << 16 | origin->packet_id;
 }
 
-int embedded_view_open(struct journal_stream *stream, uint64_t from, struct queue_view **view);
+/* `trail` is the stream's. */
+int embedded_view_open(struct journal_stream *stream, struct trail *trail, uint64_t from, struct queue_view **view);
 
 #endif

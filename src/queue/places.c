@@ -75,7 +75,7 @@ int places_read(struct places *places, struct journal_stream *stream, uint64_t o
     struct reader *reader;
     struct reader_place place;
     bool near = find(places, offset, &place);
-    int error = journal_stream_reader_at(stream, near ? &place : NULL, offset, &reader);
+    int error = journal_stream_reader_at(stream, near ? &place : NULL, offset, false, &reader);
     if (error)
         return error;
     struct message message;

@@ -3,6 +3,8 @@
 
 #include <stdatomic.h>
 
+#include "queue/trail.h"
+
 struct arrivals {
     pthread_mutex_t lock;
     pthread_cond_t told;
@@ -521,8 +523,8 @@ static void append_segments(struct journal_stream *stream, struct journal_produc
     for (unsigned i = 0; i < 8; i++) {
         assert_int_equal(journal_append(producer, stream, &message, NULL, 0, 0), 0);
         journal_submit(producer);
+        journal_producer_wait(producer, 0); /* a group each: a segment takes whole ones */
     }
-    journal_producer_wait(producer, 0);
 }
 
 static void nothing_goes_before_every_holder_lets_it_go(void **state)
@@ -576,6 +578,78 @@ static void the_ledger_holds_beside_the_holders(void **state)
     append_segments(fixture.kept, fixture.producer);
     assert_true(first_left(&fixture, fixture.kept, QUEUE_CONTENT_KEPT) > 0);
     stop(&fixture);
+}
+
+/* ---- views ---- */
+
+/* Opened anywhere, before and behind where others have been, a view begins at the first message that it is to read. */
+static void a_view_begins_at_its_place_wherever_others_have_been(void **state)
+{
+    (void)state;
+    enum { COUNT = 40000 };
+    struct fixture fixture;
+    start(&fixture);
+    static const uint8_t payload[100];
+    struct message message = {.topic = "in", .topic_length = 2, .payload = payload, .payload_length = sizeof payload};
+    for (unsigned i = 0; i < COUNT; i++) {
+        assert_int_equal(journal_append(fixture.producer, fixture.kept, &message, NULL, 0, 0), 0);
+        if (i % 1000 == 999) {
+            journal_submit(fixture.producer);
+            journal_producer_wait(fixture.producer, 0);
+        }
+    }
+    static const uint64_t places[] = {30000, 29999, 39999, 0, 12345, 12346, 30000, 7, 25000, COUNT, 20000};
+    for (unsigned i = 0; i < sizeof places / sizeof places[0]; i++) {
+        struct queue_view *view;
+        assert_int_equal(fixture.queue->ops->view_open(fixture.queue, QUEUE_CONTENT_KEPT, places[i], &view), 0);
+        for (uint64_t offset = places[i]; offset < COUNT && offset < places[i] + 12000; offset++) {
+            assert_int_equal(view->ops->next(view, &message, NULL), 0);
+            assert_int_equal(message.offset, offset);
+        }
+        if (places[i] + 12000 > COUNT)
+            assert_int_equal(view->ops->next(view, &message, NULL), ERR_TRUNCATED);
+        view->ops->close(view);
+    }
+    stop(&fixture);
+}
+
+static struct reader_place place_of(uint64_t offset)
+{
+    return (struct reader_place){.base_offset = offset / 100000 * 100000, .position = offset % 100000 * 1000, .next_offset = offset};
+}
+
+static void a_trail_keeps_places_apart_and_the_newest(void **state)
+{
+    (void)state;
+    enum { APART = TRAIL_STEP / 1000 + 1 };
+    struct trail *trail = malloc(sizeof *trail);
+    struct reader_place found;
+    trail_init(trail);
+    assert_false(trail_find(trail, UINT64_MAX, &found));
+    const uint64_t offsets[] = {50000, 10000, 10000 + APART, 10001, 9999 + APART, 9000 - APART, 150000, 50001 - APART};
+    for (unsigned i = 0; i < sizeof offsets / sizeof offsets[0]; i++) {
+        struct reader_place place = place_of(offsets[i]);
+        trail_note(trail, &place);
+    }
+    assert_int_equal(trail->count, 5); /* the others lie too near to one before or behind */
+    assert_true(trail_find(trail, 10000 + APART - 1, &found));
+    assert_int_equal(found.next_offset, 10000);
+    assert_true(trail_find(trail, 10000 + APART, &found));
+    assert_int_equal(found.next_offset, 10000 + APART);
+    assert_false(trail_find(trail, 9000 - APART - 1, &found));
+    for (uint64_t i = 0; i < TRAIL_MAX + 10; i++) {
+        struct reader_place place = place_of(200000 + i * APART);
+        trail_note(trail, &place);
+    }
+    assert_int_equal(trail->count, TRAIL_MAX);
+    assert_false(trail_find(trail, 150000, &found));
+    struct reader_place old = place_of(100);
+    trail_note(trail, &old); /* older than all of them */
+    assert_false(trail_find(trail, 150000, &found));
+    for (size_t i = 1; i < trail->count; i++)
+        assert_true(trail->places[i - 1].next_offset < trail->places[i].next_offset);
+    trail_fini(trail);
+    free(trail);
 }
 
 /* ---- the watcher ---- */
@@ -664,6 +738,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_message_is_found_again_by_its_offset, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(nothing_goes_before_every_holder_lets_it_go, test_folder_make, test_folder_remove),
         cmocka_unit_test_setup_teardown(the_ledger_holds_beside_the_holders, test_folder_make, test_folder_remove),
+        cmocka_unit_test_setup_teardown(a_view_begins_at_its_place_wherever_others_have_been, test_folder_make, test_folder_remove),
+        cmocka_unit_test(a_trail_keeps_places_apart_and_the_newest),
         cmocka_unit_test_setup_teardown(the_watcher_is_told_of_every_end_that_moves, test_folder_make, test_folder_remove),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
