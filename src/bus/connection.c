@@ -148,6 +148,16 @@ void connection_close(struct connection *connection, enum close_reason reason, i
     loop_mark_dirty(connection); /* ended at the end of the turn: whoever called may be walking a list that this would change */
 }
 
+void connection_part(struct connection *connection)
+{
+    if (connection->closing)
+        return;
+    connection->closing = connection->goodbye = true;
+    connection->progress_ns = uv_now(&connection->loop->uv) * 1000000u;
+    loop_watch(connection->loop);
+    loop_mark_dirty(connection);
+}
+
 /* ---- events ---- */
 
 static struct mqtt_slice text(const char *zero_terminated)
@@ -230,8 +240,11 @@ static bool on_connect(struct connection *connection, const struct mqtt_connect 
     if (bus->options.access && door_waits(connection, connect))
         return false;
     int error = connection->client ? 0 : admit(connection, connect);
-    if (!error)
+    if (!error) {
         error = persistent_attach(connection, connect, &present);
+        if (error == ERR_CLIENT_ID)
+            door_deny_identifier(connection, connect);
+    }
     if (connection->paused)
         return false;
     uint16_t keep_alive_s = connect->keep_alive_s, most = bus->options.keep_alive_max_s;
@@ -324,7 +337,11 @@ static void act(struct connection *connection, struct mqtt_event *event, uint64_
     case MQTT_EVENT_DISCONNECT:
         if (event->disconnect.reason == 0)
             will_forget(connection); /* any other goodbye leaves it (MQTT-3.1.2-8) */
-        link_flush(connection);      /* what was asked for in the same breath is answered */
+        if (connection->held_back) {
+            link_stop(connection); /* persistent_let_go comes to connection_part */
+            break;
+        }
+        link_flush(connection); /* what was asked for in the same breath is answered */
         connection->closing = true;
         connection_drop(connection);
         break;
@@ -363,7 +380,7 @@ static size_t process(struct connection *connection, const uint8_t *bytes, size_
     size_t done = 0;
     *needed = 0;
     struct mqtt_event event;
-    while (!connection->closing && !connection->paused) {
+    while (!connection->closing && !connection->paused && !connection_parts(connection)) {
         size_t consumed;
         mqtt_session_next(&connection->session, bytes + done, length - done, now_ns, &consumed, &event);
         if (event.type == MQTT_EVENT_PUBLISH && !publish(connection, &event.publish))
@@ -379,7 +396,7 @@ static size_t process(struct connection *connection, const uint8_t *bytes, size_
         }
         act(connection, &event, now_ns);
     }
-    if (connection->closing)
+    if (connection->closing || connection_parts(connection))
         return length;
     if (connection->waiting.length)
         deliver_waiting(connection);
@@ -489,7 +506,7 @@ void connection_continue(struct connection *connection)
         connection->session.last_packet_ns = uv_now(&connection->loop->uv) * 1000000u;
     if (!connection->closing && connection->in.length)
         take(connection, connection->in.data, connection->in.length);
-    if (connection->closing || connection->paused)
+    if (connection->closing || connection->paused || connection_parts(connection))
         return;
     link_read(connection);
     loop_watch(connection->loop); /* its keep alive counts again */

@@ -339,7 +339,12 @@ void connection_open(struct loop *loop, int socket, enum bus_transport kind);
 void connection_continue(struct connection *connection);   /* starts to read, or goes on where it was held back */
 void connection_note_queue(struct connection *connection); /* after what is queued for it has changed */
 void connection_close(struct connection *connection, enum close_reason reason, int mqtt_reason);
-void connection_drop(struct connection *connection);                   /* the peer is gone */
+void connection_drop(struct connection *connection);                     /* the peer is gone */
+void connection_part(struct connection *connection);                     /* it has said DISCONNECT, and all its answers are in `out` */
+static inline bool connection_parts(const struct connection *connection) /* it has said DISCONNECT, and answers of it are held back */
+{
+    return connection->session.state == MQTT_SESSION_CLOSED && !connection->closing;
+}
 void connection_closed(struct connection *connection);                 /* its handle is: the memory goes */
 void connection_room(struct connection *connection, uv_buf_t *room);   /* where what it sends is to be read to */
 void connection_received(struct connection *connection, size_t count); /* so much was read there */

@@ -239,7 +239,8 @@ void persistent_receive(struct connection *to, const struct mqtt_publish *publis
     struct persistent *persistent = to->persistent;
     uint64_t *position = &persistent->position.at[handed->content];
     uint16_t packet_id = 0;
-    if (to->closing) /* not counted: so what the follower says of how far it has come is not taken for what was received */
+    if (to->closing ||
+        connection_parts(to)) /* not counted: so what the follower says of how far it has come is not taken for what was received */
         return;
     persistent->handed++;
     persistent->handed_bytes += handed->bytes;
@@ -433,6 +434,8 @@ void persistent_let_go(struct connection *connection, uint64_t durable)
     }
     if (held->length == 0)
         persistent_unlist(connection);
-    if (held->length == 0 && connection->handouts)
+    if (held->length == 0 && connection_parts(connection))
+        connection_part(connection);
+    else if (held->length == 0 && connection->handouts)
         handout_resume(connection);
 }

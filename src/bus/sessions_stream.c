@@ -228,15 +228,37 @@ bool sessions_backlog_is_full(const struct sessions *sessions)
     return sessions->producer && journal_producer_backlog(sessions->producer) + journal_producer_gathered(sessions->producer) > BACKLOG_MAX;
 }
 
+static void promote(struct sessions *sessions)
+{
+    if (!sessions->newer.place || journal_stream_durable(sessions->options.stream) < sessions->newer.place)
+        return;
+    sessions->held = sessions->newer;
+    sessions->newer.place = 0;
+}
+
+/* While no identifier is open, all that closed one lies before the next record: a start that finds that much needs no message from before
+ * now. */
+static void note_quiet(struct sessions *sessions)
+{
+    const struct session_generation *generations = sessions->store.generations;
+    struct follower_places ends;
+    if (sessions->newer.place || generations[0].open || generations[1].open)
+        return;
+    sessions_find_ends(sessions, &ends);
+    memcpy(sessions->newer.ends, ends.at, sizeof sessions->newer.ends);
+    sessions->newer.place = sessions->next_offset;
+    promote(sessions);
+}
+
 void sessions_hold(struct sessions *sessions, const struct follower_places *least)
 {
-    if (sessions->newer.place && journal_stream_durable(sessions->options.stream) >= sessions->newer.place) {
-        sessions->held = sessions->newer;
-        sessions->newer.place = 0;
+    if (sessions->producer) {
+        promote(sessions);
+        note_quiet(sessions);
     }
     for (unsigned i = 0; i < FOLLOWER_CONTENTS; i++) {
         uint64_t offset = least->at[i];
-        if (sessions->producer && sessions->store.count && i < SESSION_ORIGINS && sessions->held.ends[i] < offset)
+        if (sessions->producer && i < SESSION_ORIGINS && sessions->held.ends[i] < offset)
             offset = sessions->held.ends[i];
         hold_messages(sessions->options.queue, i, offset);
     }

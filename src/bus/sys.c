@@ -14,7 +14,7 @@
 #include "base/clock.h"
 #include "base/version.h"
 
-enum { SYS_EXPIRE_S = 10, SYS_TEXT_MAX = 64, SYS_TOPIC_MAX = 96 };
+enum { SYS_EXPIRE_S = 10, SYS_SESSIONS_MS = 2000 /* while there are any */, SYS_TEXT_MAX = 64, SYS_TOPIC_MAX = 96 };
 
 #define SYS_EARLY_NS UINT64_C(100000000) /* by which the timer may come before its time */
 
@@ -65,6 +65,7 @@ enum { PERIODS = sizeof minutes / sizeof *minutes, TEXTS = VALUE_COUNT * (1 + PE
 struct sys {
     struct bus *bus;
     uv_timer_t timer;
+    uint64_t period_ms;
     uint64_t started_ns, last_ns; /* monotonic */
     uint64_t most_clients;
     uint64_t values[VALUE_COUNT]; /* as last looked at */
@@ -174,8 +175,8 @@ static void on_timer(uv_timer_t *timer)
     struct sys *sys = timer->data;
     struct bus *bus = sys->bus;
     retained_expire(bus->retained, clock_wall_ns());
-    if (bus->sessions)
-        persistent_sweep(&bus->loops[0]);
+    bool sessions = bus->sessions && persistent_sweep(&bus->loops[0]);
+    uv_timer_set_repeat(timer, sessions && sys->period_ms > SYS_SESSIONS_MS ? SYS_SESSIONS_MS : sys->period_ms);
     uint64_t interval_ns = bus->options.sys_interval_ns;
     if (interval_ns && clock_monotonic_ns() - sys->last_ns + SYS_EARLY_NS >= interval_ns)
         publish_all(sys);
@@ -190,11 +191,11 @@ int sys_start(struct bus *bus)
     sys->started_ns = sys->last_ns = clock_monotonic_ns();
     sys->timer.data = sys;
     bus->sys = sys;
-    uint64_t interval_ms = bus->options.sys_interval_ns / 1000000u;
-    if (interval_ms == 0 || interval_ms > SYS_EXPIRE_S * 1000)
-        interval_ms = SYS_EXPIRE_S * 1000;
+    sys->period_ms = bus->options.sys_interval_ns / 1000000u;
+    if (sys->period_ms == 0 || sys->period_ms > SYS_EXPIRE_S * 1000)
+        sys->period_ms = SYS_EXPIRE_S * 1000;
     uv_timer_init(&bus->loops[0].uv, &sys->timer);
-    uv_timer_start(&sys->timer, on_timer, 0, interval_ms);
+    uv_timer_start(&sys->timer, on_timer, 0, sys->period_ms);
     return 0;
 }
 
