@@ -109,11 +109,12 @@ void persistent_await(struct loop *loop)
     atomic_store(&loop->awaits, true);
 }
 
-void persistent_sweep(struct loop *loop)
+bool persistent_sweep(struct loop *loop)
 {
-    sessions_sweep(loop->bus->sessions, clock_wall_ns());
-    persistent_noted(loop);
-    uv_async_send(&loop->wake); /* timers run before the turn's wait: what was noted goes off at its end */
+    struct sessions_status status;
+    sessions_sweep(loop->bus->sessions, clock_wall_ns()); /* sends off what it notes */
+    sessions_status(loop->bus->sessions, &status);
+    return status.sessions;
 }
 
 void persistent_durable(struct loop *loop)
