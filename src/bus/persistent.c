@@ -112,8 +112,8 @@ void persistent_await(struct loop *loop)
 bool persistent_sweep(struct loop *loop)
 {
     struct sessions_status status;
-    sessions_sweep(loop->bus->sessions, clock_wall_ns()); /* sends off what it notes */
     sessions_status(loop->bus->sessions, &status);
+    sessions_sweep(loop->bus->sessions, clock_wall_ns()); /* sends off what it notes */
     return status.sessions;
 }
 

@@ -68,7 +68,7 @@ void persistent_hold_back(struct connection *connection, size_t mark, uint64_t p
 
 void persistent_turn(struct connection *connection);                       /* after it was sent something, or has answered: grants room */
 uint64_t persistent_check(struct connection *connection, uint64_t now_ns); /* notes how far it has come; when to look again */
-bool persistent_sweep(struct loop *loop);                                  /* ends sessions whose time is over; whether there are any */
+bool persistent_sweep(struct loop *loop);                                  /* ends sessions whose time is over; whether there were any */
 void persistent_durable(struct loop *loop);                                /* lets go what waited for the disk */
 void persistent_wake(struct bus *bus);                                     /* any thread: loops that wait for sessions look again */
 

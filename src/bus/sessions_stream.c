@@ -244,10 +244,10 @@ static void note_quiet(struct sessions *sessions)
     struct follower_places ends;
     if (sessions->newer.place || generations[0].open || generations[1].open)
         return;
+    bool durable = sessions_durable(sessions) >= sessions->next_offset;
     sessions_find_ends(sessions, &ends);
-    memcpy(sessions->newer.ends, ends.at, sizeof sessions->newer.ends);
-    sessions->newer.place = sessions->next_offset;
-    promote(sessions);
+    memcpy(durable ? sessions->held.ends : sessions->newer.ends, ends.at, sizeof sessions->newer.ends);
+    sessions->newer.place = durable ? 0 : sessions->next_offset;
 }
 
 void sessions_hold(struct sessions *sessions, const struct follower_places *least)

@@ -176,7 +176,8 @@ static void on_timer(uv_timer_t *timer)
     struct bus *bus = sys->bus;
     retained_expire(bus->retained, clock_wall_ns());
     bool sessions = bus->sessions && persistent_sweep(&bus->loops[0]);
-    uv_timer_set_repeat(timer, sessions && sys->period_ms > SYS_SESSIONS_MS ? SYS_SESSIONS_MS : sys->period_ms);
+    uint64_t next_ms = sessions && sys->period_ms > SYS_SESSIONS_MS ? SYS_SESSIONS_MS : sys->period_ms;
+    uv_timer_start(timer, on_timer, next_ms, 0);
     uint64_t interval_ns = bus->options.sys_interval_ns;
     if (interval_ns && clock_monotonic_ns() - sys->last_ns + SYS_EARLY_NS >= interval_ns)
         publish_all(sys);
@@ -195,7 +196,7 @@ int sys_start(struct bus *bus)
     if (sys->period_ms == 0 || sys->period_ms > SYS_EXPIRE_S * 1000)
         sys->period_ms = SYS_EXPIRE_S * 1000;
     uv_timer_init(&bus->loops[0].uv, &sys->timer);
-    uv_timer_start(&sys->timer, on_timer, 0, sys->period_ms);
+    uv_timer_start(&sys->timer, on_timer, 0, 0);
     return 0;
 }
 
