@@ -100,6 +100,12 @@ void follower_grant(struct follower_member *member, uint64_t messages, uint64_t 
         ask(&member->grant);
 }
 
+void follower_begin(struct follower_member *member)
+{
+    if (atomic_exchange(&member->starved, false))
+        ask(&member->grant);
+}
+
 void follower_leave(struct follower_member *member)
 {
     ask(&member->leave);

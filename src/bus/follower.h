@@ -92,6 +92,9 @@ int follower_subscribe(struct follower_member *member, const char *filter, size_
                        const struct follower_places *from);
 int follower_unsubscribe(struct follower_member *member, const char *filter, size_t length); /* 0 or ERR_NO_MEMORY */
 
+/* Lets it begin without room: it comes as far as the first message for it. */
+void follower_begin(struct follower_member *member);
+
 /* How many messages, and bytes of these (topic, properties and payload), it may have been handed since it joined: a message is handed as
  * long as both numbers are above what was handed so far. Two targets for one message (ROUTER_OWN_ONLY) count once. Never less than before.
  */

@@ -81,11 +81,16 @@ int persistent_follow(struct bus *bus)
     buffer_init(&bus->follower_properties, MQTT_REMAINING_LENGTH_MAX);
     if (!bus->sessions)
         return 0;
-    return follower_start(&bus->follower, &(struct follower_options){.queue = bus->options.queue, .deliver = hand, .context = bus});
+    int error = follower_start(&bus->follower, &(struct follower_options){.queue = bus->options.queue, .deliver = hand, .context = bus});
+    if (!error)
+        sessions_follow(bus->sessions, bus->follower);
+    return error;
 }
 
 void persistent_unfollow(struct bus *bus)
 {
+    if (bus->sessions)
+        sessions_follow(bus->sessions, NULL);
     follower_stop(bus->follower);
     bus->follower = NULL;
     buffer_fini(&bus->follower_properties);

@@ -47,6 +47,9 @@ struct session {
     uint64_t sequence;          /* of the newest identifier that was taken */
     uint64_t listed;            /* `sequence` in the newest record that holds all of it */
     struct follower_places cursor, position;
+    struct follower_member *scout;  /* sessions_scout.c: while it is away; NULL: there is none */
+    struct follower_places scouted; /* how far it had come when it was last looked at */
+    uint64_t scout_ns;              /* when the last one set out; wall clock */
     struct session_filter *filters;
     struct session_sent *sent; /* in order of sending */
     uint32_t sent_count, sent_capacity;

@@ -113,6 +113,7 @@ static bool has_left(struct sessions *sessions, struct session *session)
 /* Ends it, with a note. When that cannot be made the session stays. */
 static int end(struct sessions *sessions, struct session *session)
 {
+    sessions_scout_end(sessions, session);
     int error = sessions_note_begin(sessions, session);
     if (!error)
         error = session_item_ended(&sessions->note);
@@ -157,6 +158,7 @@ static enum sessions_found attach(struct sessions *sessions, struct session *fou
             session_end(&sessions->store, found); /* a start may find it again */
         return SESSIONS_NONE;
     }
+    sessions_scout_home(sessions, found);
     if (note_attached(sessions, found, found->expiry_s))
         found->behind = true;
     session_attach(&sessions->store, found, owner);
@@ -290,6 +292,7 @@ static uint32_t sweep_one(struct sessions *sessions, struct session *session, ui
         return 1;
     if (sessions->noting)
         note_taken(sessions, session);
+    sessions_scout(sessions, session, &sessions->ends, wall_ns);
     for (unsigned i = 0; i < FOLLOWER_CONTENTS; i++)
         if (session->cursor.at[i] < sessions->least.at[i])
             sessions->least.at[i] = session->cursor.at[i];
@@ -299,7 +302,8 @@ static uint32_t sweep_one(struct sessions *sessions, struct session *session, ui
 /* Where the streams end now is what the cursors of sessions that are made during the pass, or after it, are not less than. */
 static void begin_sweep(struct sessions *sessions)
 {
-    sessions_find_ends(sessions, &sessions->least);
+    sessions_find_ends(sessions, &sessions->ends);
+    sessions->least = sessions->ends;
     if (!sessions->producer)
         return;
     struct journal_stats stats;

@@ -96,6 +96,10 @@ void sessions_flush(struct sessions *sessions);
 /* Where the stream is durable. Without a stream UINT64_MAX. */
 uint64_t sessions_durable(struct sessions *sessions);
 
+/* From now on cursors of sessions whose clients are away move past what is not for these, with the sweeps. NULL, before that follower is
+ * stopped: no more. */
+void sessions_follow(struct sessions *sessions, struct follower *follower);
+
 /* ---- coming and going ---- */
 
 /* Who has attached a session. */
@@ -139,8 +143,8 @@ struct sessions_leave {
  * with it, and it is as it was. */
 void sessions_detach(struct sessions *sessions, struct session *session, const struct sessions_leave *leave);
 
-/* Ends the sessions whose time is over, and takes note of where the streams are when it is time. To be called once in a while. Returns how
- * many have ended. */
+/* Ends the sessions whose time is over, lets go of what nobody waits for, and takes note of where the streams are when it is time. To be
+ * called once in a while. Returns how many have ended. */
 uint32_t sessions_sweep(struct sessions *sessions, uint64_t wall_ns);
 
 /* ---- what its owner notes. Each returns through *place (may be NULL) when it is durable; ERR_LIMIT, ERR_NO_MEMORY: nothing is noted ----

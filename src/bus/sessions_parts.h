@@ -44,6 +44,10 @@ struct sessions {
     bool noting;                  /* this pass tells the stream of what was taken, and ends with a mark */
     uint64_t marked_bytes;        /* of the journal at the last one */
     struct follower_places least; /* what was found so far */
+    struct follower_places ends;  /* of the streams of messages when this pass began */
+
+    struct follower *follower; /* NULL: there is none */
+    unsigned scouts;
 };
 
 /* Reads the stream and what lies behind its places. */
@@ -58,6 +62,11 @@ int sessions_note_end(struct sessions *sessions, struct session *session);
 
 /* The same without carrying it out, for the end of a session. */
 int sessions_note_append(struct sessions *sessions, const struct session *session);
+
+/* sessions_scout.c. The cursor of a session whose client is away moves past what is not for it. */
+void sessions_scout(struct sessions *sessions, struct session *session, const struct follower_places *ends, uint64_t wall_ns);
+void sessions_scout_home(struct sessions *sessions, struct session *session); /* its client is back: it has come this far */
+void sessions_scout_end(struct sessions *sessions, struct session *session);
 
 int sessions_mark(struct sessions *sessions); /* a record of no session */
 void sessions_submit(struct sessions *sessions);

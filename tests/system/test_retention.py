@@ -74,6 +74,30 @@ def test_a_message_without_an_outcome_keeps_its_segment_and_all_behind_it(aged, 
     assert server.audit()['ingest']['holds']
 
 
+def test_what_a_session_does_not_wait_for_goes(aged, connect):
+    """Its client is away, or connected and silent, and what is published is for others; then there is one for it."""
+    server = aged.start()
+    client = connect(server)
+    with Visit(server, b'silent', expiry=1000) as silent:
+        silent.subscribe(b'bus/rare/+', qos=1)
+        with Visit(server, b'c', expiry=1000) as visit:
+            visit.subscribe(b'bus/rare/#', qos=1)
+            visit.leave()
+        with Visit(server, b'idle', expiry=1000) as visit:
+            visit.leave()
+        for _ in range(35):
+            client.publish('bus/x', PAYLOAD)
+        wait_until(lambda: segments(server, 'bus') == 1, 'nobody waits for it', 60)
+        assert first_offset(server, 'bus') > 0
+        client.publish('bus/rare/1', b'rare')
+        assert payloads(silent.take(1)) == [b'rare']
+        for _ in range(35):
+            client.publish('bus/x', PAYLOAD)
+        wait_until(lambda: server.metrics().get_sum('spindle_journal_held_bytes', stream='bus') > 2 << 20, 'one waits', 60)
+    with Visit(server, b'c') as visit:
+        assert visit.present == 1 and payloads(visit.take(1)) == [b'rare']
+
+
 @pytest.mark.parametrize('end', ['it is back', 'it is over', 'its time is over'])
 def test_what_a_session_waits_for_stays(aged, connect, end):
     """However old it is, until its client has it, or the session has ended."""
