@@ -186,6 +186,11 @@ void bus_stop(struct bus *bus)
     free(bus);
 }
 
+int bus_sessions_write(struct bus *bus, struct buffer *json)
+{
+    return bus->sessions ? sessions_write(bus->sessions, json) : buffer_append_text(json, "{\"total\":0,\"sessions\":[]}\n");
+}
+
 void bus_status(struct bus *bus, struct bus_status *status)
 {
     *status = (struct bus_status){0};

@@ -86,6 +86,9 @@ void bus_quiesce(struct bus *bus, unsigned timeout_ms);
 /* Says goodbye to every client, closes, joins the threads. Accepts NULL. */
 void bus_stop(struct bus *bus);
 
+/* The persistent sessions that hold most of the journal, as JSON: 0, ERR_NO_MEMORY or ERR_LIMIT. */
+int bus_sessions_write(struct bus *bus, struct buffer *json);
+
 struct bus_status {
     uint64_t connections, subscriptions;
     uint64_t ingest_no_memory, ingest_journal; /* QoS 0 publishes for the ingest stream that could not be taken: for lack of memory, or

@@ -31,6 +31,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buffer.h"
 #include "bus/follower.h"
 #include "bus/router.h"
 #include "journal/journal.h"
@@ -190,5 +191,9 @@ struct sessions_status {
     size_t bytes;     /* of memory */
 };
 void sessions_status(struct sessions *sessions, struct sessions_status *status);
+
+enum { SESSIONS_REPORTED = 100 };
+/* Those that hold most of the journal, as JSON. */
+int sessions_write(struct sessions *sessions, struct buffer *json);
 
 #endif

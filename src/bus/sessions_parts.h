@@ -53,7 +53,7 @@ struct sessions {
 /* Reads the stream and what lies behind its places. */
 int sessions_load(struct sessions *sessions);
 
-void sessions_find_ends(struct sessions *sessions, struct follower_places *ends);
+void sessions_find_ends(const struct sessions *sessions, struct follower_places *ends);
 
 /* A change: sessions_note_begin; the items, put into sessions->note; sessions_note_end, which appends it and carries it out. What can fail
  * in carrying it out is made sure of before. On failure nothing has changed. */

@@ -32,7 +32,7 @@ enum {
     NOTE_KEEP = 64 << 10,   /* bytes that a buffer keeps allocated between two records */
 };
 
-void sessions_find_ends(struct sessions *sessions, struct follower_places *ends)
+void sessions_find_ends(const struct sessions *sessions, struct follower_places *ends)
 {
     struct queue *queue = sessions->options.queue;
     uint64_t first;

@@ -84,7 +84,7 @@ struct server {
     struct dead_http dead;
     struct trim_http trim;
     struct reload *reload;
-    struct http_route routes[DEAD_HTTP_ROUTE_COUNT + 3];
+    struct http_route routes[DEAD_HTTP_ROUTE_COUNT + 4];
     bool observed, has_file;
 };
 
@@ -439,6 +439,16 @@ static int start_pipeline(struct server *server)
     return error;
 }
 
+static void answer_sessions(void *context, const struct http_request *request, struct page *page)
+{
+    struct server *server = context;
+    (void)request;
+    if (atomic_load(&server->state) != SERVER_SERVING)
+        page_render_error(page, 503, "the server is starting or stopping");
+    else if (bus_sessions_write(server->bus, &page->body))
+        page_render_error(page, 503, error_text(ERR_NO_MEMORY));
+}
+
 static int start_http(struct server *server)
 {
     const struct config *config = server->config;
@@ -456,6 +466,8 @@ static int start_http(struct server *server)
         (struct http_route){.path = RELOAD_HTTP_PATH, .changes = true, .answer = reload_http_answer, .context = server->reload};
     server->routes[DEAD_HTTP_ROUTE_COUNT + 2] =
         (struct http_route){.path = SERVER_ACCESS_HTTP_PATH, .answer = server_access_http_answer, .context = server->access};
+    server->routes[DEAD_HTTP_ROUTE_COUNT + 3] =
+        (struct http_route){.path = "/api/v1/sessions", .answer = answer_sessions, .context = server};
     struct http_options options = {
         .host = config->http_host,
         .port = (uint16_t)config->http_port,

@@ -1,4 +1,5 @@
 """Sessions that outlive their connections: when there is one, for how long, who has it, and what stays of its subscriptions."""
+import json
 import threading
 import time
 
@@ -338,6 +339,28 @@ def test_a_session_goes_through_many_hands(server, own, version):
     numbers = [int(payload) for payload in got]
     assert set(numbers) == set(range(count))
     assert list(dict.fromkeys(numbers)) == list(range(count))  # the first time each, in order
+
+
+# ---- what an operator sees ----
+
+def test_the_sessions_that_hold_most_are_named(start):
+    server = start()
+    for name, count in ((b'some', 3), (b'most "of" all', 7), (b'none', 0)):
+        with Visit(server, name, expiry=1000) as visit:
+            visit.subscribe(b'for/' + name[:4], qos=1)
+            visit.leave()
+        put(server, b'for/' + name[:4], *[b'x'] * count)
+    with Visit(server, b'here', expiry=77) as visit:
+        visit.subscribe(b'a', b'b', qos=1)
+        status, _, text = server.http('/api/v1/sessions')
+        told = json.loads(text)
+        assert (status, told['total']) == (200, 4)
+        rows = {row['client']: row for row in told['sessions']}
+        assert [row['holds']['bus'] for row in told['sessions']] == [10, 7, 0, 0]
+        assert told['sessions'][0]['client'] == 'some' and told['sessions'][1]['client'] == 'most "of" all'
+        here = rows['here']
+        assert (here['connected'], here['subscriptions'], here['expiry_s'], here['user']) == (True, 2, 77, '')
+        assert 'left_ns' not in here and not rows['none']['connected'] and rows['none']['left_ns'] > 1.7e18
 
 
 # ---- subscriptions ----
