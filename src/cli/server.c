@@ -28,6 +28,7 @@
 #include "cli/server_transports.h"
 #include "config/value.h"
 #include "control/http.h"
+#include "control/pages.h"
 #include "drilling/drilling.h"
 #include "journal/journal.h"
 #include "mqtt/packet.h"

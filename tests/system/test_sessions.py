@@ -343,8 +343,8 @@ def test_a_session_goes_through_many_hands(server, own, version):
 
 # ---- what an operator sees ----
 
-def test_the_sessions_that_hold_most_are_named(start):
-    server = start()
+def test_the_sessions_that_hold_most_are_named(spindle):
+    server = spindle().start()
     for name, count in ((b'some', 3), (b'most "of" all', 7), (b'none', 0)):
         with Visit(server, name, expiry=1000) as visit:
             visit.subscribe(b'for/' + name[:4], qos=1)
