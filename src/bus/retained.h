@@ -25,7 +25,7 @@ enum {
     RETAINED_BYTES_MAX_DEFAULT = 256 << 20,
     RETAINED_BACKLOG_MAX_DEFAULT = 64 << 20,
     RETAINED_SLACK_DEFAULT = 16 << 20,
-    RETAINED_PASSING_MAX = 64, /* messages that are never written, beside messages_max */
+    RETAINED_PASSING_MAX = 80, /* messages that are never written, beside messages_max */
     RETAINED_SWEEP = 65536     /* slots that one retained_expire looks at */
 };
 

@@ -22,6 +22,8 @@ enum value {
     VALUE_VERSION,
     VALUE_UPTIME,
     VALUE_CONNECTED,
+    VALUE_DISCONNECTED,
+    VALUE_EXPIRED,
     VALUE_TOTAL,
     VALUE_MAXIMUM,
     VALUE_SUBSCRIPTIONS,
@@ -45,6 +47,8 @@ static const struct row {
     [VALUE_VERSION] = {"version", NULL},
     [VALUE_UPTIME] = {"uptime", NULL},
     [VALUE_CONNECTED] = {"clients/connected", NULL},
+    [VALUE_DISCONNECTED] = {"clients/disconnected", NULL},
+    [VALUE_EXPIRED] = {"clients/expired", NULL},
     [VALUE_TOTAL] = {"clients/total", NULL},
     [VALUE_MAXIMUM] = {"clients/maximum", NULL},
     [VALUE_SUBSCRIPTIONS] = {"subscriptions/count", NULL},
@@ -94,7 +98,13 @@ static void look(struct sys *sys, uint64_t values[VALUE_COUNT])
     retained_status(bus->retained, &retained);
     values[VALUE_VERSION] = 0;
     values[VALUE_UPTIME] = (clock_monotonic_ns() - sys->started_ns) / 1000000000u;
-    values[VALUE_CONNECTED] = values[VALUE_TOTAL] = bus_sum(bus, COUNTER_AT(connections));
+    struct sessions_status sessions = {0};
+    if (bus->sessions)
+        sessions_status(bus->sessions, &sessions);
+    values[VALUE_CONNECTED] = bus_sum(bus, COUNTER_AT(connections));
+    values[VALUE_DISCONNECTED] = sessions.sessions - sessions.attached;
+    values[VALUE_EXPIRED] = sessions.expired;
+    values[VALUE_TOTAL] = values[VALUE_CONNECTED] + values[VALUE_DISCONNECTED];
     sys->most_clients = values[VALUE_CONNECTED] > sys->most_clients ? values[VALUE_CONNECTED] : sys->most_clients;
     values[VALUE_MAXIMUM] = sys->most_clients;
     values[VALUE_SUBSCRIPTIONS] = bus_sum(bus, COUNTER_AT(subscriptions));

@@ -5,6 +5,7 @@ import pytest
 
 from client import V5, V311
 from packets import PUBACK, PUBREC, REASON, Packets
+from sessions import Visit
 from spindle import wait_until
 
 VERSIONS = pytest.mark.parametrize('version', [V311, V5], ids=['3.1.1', '5.0'])
@@ -28,12 +29,14 @@ def test_a_subscriber_gets_the_latest_at_once(server, connect, version):
 
 def test_values_count(spindle, connect):
     server = spindle(settings={'bus.sys_interval_s': 0.1}).start()
+    with Visit(server, b'away', expiry=1000) as visit:
+        visit.leave()
     watcher, other = connect(server), connect(server)
     watcher.subscribe('$SYS/#')
     other.subscribe('t')
     for _ in range(10):
         other.publish('t', b'x' * 100, retain=True)
-    expected = {'clients/connected': b'2', 'clients/total': b'2', 'clients/maximum': b'2', 'subscriptions/count': b'2',
+    expected = {'clients/connected': b'2', 'clients/disconnected': b'1', 'clients/total': b'3', 'clients/expired': b'0', 'clients/maximum': b'2', 'subscriptions/count': b'2',
                 'retained messages/count': b'1', 'publish/messages/received': b'10', 'publish/messages/dropped': b'0'}
     values = {}
 
