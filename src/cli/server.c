@@ -735,6 +735,7 @@ int server_reload(struct server *server, const struct config *config, struct pro
         return error;
     bus_renew_access(server->bus);
     server_transports_reload(config, server->bus);
+    server_ingest_reload(config, atomic_load(&server->ingest));
     if (server->pipeline) {
         struct pipeline_options options;
         fill_pipeline(config, &options);

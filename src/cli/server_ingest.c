@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "mqtt/packet.h"
 
@@ -71,13 +72,78 @@ static size_t drop_redundant(const char **filters, size_t count)
     return kept;
 }
 
+/* ---- TLS ---- */
+
+static const char *file_or_none(const char *path)
+{
+    return *path ? path : NULL;
+}
+
+static void fill_tls(const struct config *config, struct tls_options *options)
+{
+    *options = (struct tls_options){
+        .side = TLS_CLIENT,
+        .files = {[TLS_FILE_CERTIFICATE] = file_or_none(config->ingest_tls_certificate),
+                  [TLS_FILE_KEY] = file_or_none(config->ingest_tls_key),
+                  [TLS_FILE_CA] = file_or_none(config->ingest_tls_ca)},
+        .trusts_anyone = !config->ingest_tls_verify,
+        .only_1_3 = config->ingest_tls_version_min == CONFIG_TLS_VERSION_1_3,
+    };
+}
+
+/* What has ended keeps nobody from starting: brokers are tried again and again, and the file may be replaced meanwhile. */
+static void check_tls(const struct config *config, struct problems *problems)
+{
+    static const enum config_setting settings[TLS_FILES] = {
+        [TLS_FILE_CERTIFICATE] = CONFIG_SETTING_ingest_tls_certificate,
+        [TLS_FILE_KEY] = CONFIG_SETTING_ingest_tls_key,
+        [TLS_FILE_CA] = CONFIG_SETTING_ingest_tls_ca,
+    };
+    struct tls_options options;
+    struct tls_problem problem;
+    struct tls_context *context = NULL;
+    fill_tls(config, &options);
+    if (options.trusts_anyone)
+        problems_add(problems, PROBLEM_WARNING, config->origins[CONFIG_SETTING_ingest_tls_verify].place,
+                     "`ingest.tls.verify` is false: whoever answers at a broker's address gets what is meant for it; name who signs its "
+                     "certificate in `ingest.tls.ca` instead");
+    if (!options.files[TLS_FILE_CERTIFICATE] != !options.files[TLS_FILE_KEY]) {
+        problems_add(problems, PROBLEM_ERROR, config->origins[CONFIG_SETTING_ingest_tls_certificate].place,
+                     "`ingest.tls.certificate` and `ingest.tls.key` belong together: set both or none");
+        return;
+    }
+    int error = tls_context_create(&context, &options, &problem);
+    bool aged = !error && tls_check_age(&options, (int64_t)(clock_wall_ns() / 1000000000u), &problem) != TLS_AGE_GOOD;
+    tls_context_destroy(context);
+    if (error == ERR_INVALID || aged)
+        problems_add(problems, error ? PROBLEM_ERROR : PROBLEM_WARNING, config->origins[settings[problem.file]].place, "`%s`: %s",
+                     config_setting_path(settings[problem.file]), problem.text);
+}
+
+static bool wants_tls(const struct ingest_broker *brokers, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (brokers[i].tls)
+            return true;
+    return false;
+}
+
+void server_ingest_reload(const struct config *config, struct ingest *ingest)
+{
+    struct tls_options options;
+    fill_tls(config, &options);
+    if (ingest)
+        ingest_reload_tls(ingest, &options);
+}
+
 int server_ingest_check(const struct config *config, struct problems *problems)
 {
     struct server_ingest ingest;
     char why[INGEST_WHY_MAX];
     size_t mistakes = problems->errors;
     size_t count = list_filters(config, &ingest);
-    list_brokers(config, ingest.brokers, problems);
+    if (wants_tls(ingest.brokers, list_brokers(config, ingest.brokers, problems)))
+        check_tls(config, problems);
     if (config->ingest_filters.count && ingest_filters_check(ingest.filters, count, NULL, why))
         problems_add(problems, PROBLEM_ERROR, config->origins[CONFIG_SETTING_ingest_filters].place, "`ingest.filters`: %s", why);
     if (strlen(config->ingest_client_prefix) + strlen(config->ingest_instance) > 200)
@@ -152,6 +218,7 @@ bool server_ingest_options(const struct config *config, struct server_ingest *in
         .results_inflight = config->ingest_results_inflight,
     };
     fill_policy(config, &ingest->options);
+    fill_tls(config, &ingest->options.tls);
     return true;
 }
 

@@ -23,6 +23,9 @@ struct server_ingest {
 /* Of a configuration without mistakes; fills what follows from it. False: there is no broker. */
 bool server_ingest_options(const struct config *config, struct server_ingest *ingest);
 
+/* Reads the files of TLS again. */
+void server_ingest_reload(const struct config *config, struct ingest *ingest);
+
 /* As ingest_options.skip: `context` is the struct topics. */
 bool server_ingest_skip(const struct topics *topics, const char *topic, size_t length);
 

@@ -361,6 +361,8 @@ static void collect(void *owner, struct metrics_writer *writer)
         metrics_sample_u64(writer, METRIC_INGEST_CONNECTIONS, atomic_load(&broker->connected), "broker", broker->name, NULL);
         metrics_sample_u64(writer, METRIC_INGEST_CONNECTS, atomic_load(&broker->connects), "broker", broker->name, NULL);
         metrics_sample_u64(writer, METRIC_INGEST_FAILURES, atomic_load(&broker->failures), "broker", broker->name, NULL);
+        if (broker->options.tls)
+            metrics_sample_u64(writer, METRIC_INGEST_TLS_FAILURES, atomic_load(&broker->tls_failures), "broker", broker->name, NULL);
         for (int state = 0; state < 3; state++)
             metrics_sample_u64(writer, METRIC_INGEST_BREAKER, atomic_load(&broker->breaker_state) == state, "broker", broker->name, "state",
                                breaker_words[state], NULL);
@@ -465,7 +467,8 @@ static int make_links(struct ingest *ingest)
 static int open_loop(struct ingest *ingest)
 {
     ingest->read_buffer = malloc(INGEST_READ_SIZE);
-    if (!ingest->read_buffer || uv_loop_init(&ingest->uv))
+    ingest->plain_buffer = ingest->tls ? malloc(INGEST_READ_SIZE) : NULL;
+    if (!ingest->read_buffer || (ingest->tls && !ingest->plain_buffer) || uv_loop_init(&ingest->uv))
         return ERR_NO_MEMORY;
     ingest->initialised = true;
     uv_async_init(&ingest->uv, &ingest->wake, on_wake);
@@ -487,11 +490,34 @@ static int first_notes(struct ingest *ingest)
     return error;
 }
 
+static int open_tls(struct ingest *ingest)
+{
+    struct tls_problem problem;
+    bool wanted = false;
+    for (size_t i = 0; i < ingest->broker_count; i++)
+        wanted = wanted || ingest->brokers[i].options.tls;
+    int error = wanted ? tls_context_create(&ingest->tls, &ingest->options.tls, &problem) : 0;
+    if (error)
+        diagnostics(DIAGNOSTICS_ERROR, "ingest", "TLS to brokers: %s", error == ERR_INVALID ? problem.text : error_text(error));
+    return error;
+}
+
+void ingest_reload_tls(struct ingest *ingest, const struct tls_options *options)
+{
+    struct tls_problem problem;
+    int error = ingest->tls ? tls_context_reload(ingest->tls, options, &problem) : 0;
+    if (error)
+        diagnostics(DIAGNOSTICS_ERROR, "ingest", "TLS to brokers: %s. What was read before holds",
+                    error == ERR_INVALID ? problem.text : error_text(error));
+}
+
 static int start(struct ingest *ingest, const struct ingest_options *options)
 {
     int error = copy_options(ingest, options);
-    if (!error)
-        error = notes_load(&ingest->notes, options->queue);
+    error = error ? error : open_tls(ingest);
+    if (error)
+        return error;
+    error = notes_load(&ingest->notes, options->queue);
     if (error) {
         diagnostics(DIAGNOSTICS_ERROR, "ingest", "what is known of other brokers cannot be read: %s", error_text(error));
         return error;
@@ -584,6 +610,8 @@ void ingest_stop(struct ingest *ingest)
     free(ingest->consumed_filter);
     free(ingest->completions);
     free(ingest->read_buffer);
+    free(ingest->plain_buffer);
+    tls_context_destroy(ingest->tls);
     pthread_mutex_destroy(&ingest->lock);
     free(ingest);
 }

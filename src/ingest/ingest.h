@@ -21,6 +21,7 @@
 #include "base/message.h"
 #include "ingest/reconnect.h"
 #include "queue/queue.h"
+#include "transport/tls.h"
 
 enum {
     INGEST_BROKERS_MAX = 8,
@@ -33,6 +34,7 @@ enum {
 struct ingest_broker {
     char host[256];
     uint16_t port;
+    bool tls;
     char username[128]; /* empty: none */
     char password[256];
 };
@@ -58,6 +60,7 @@ struct ingest_options {
     uint32_t session_expiry_s;
     uint16_t receive_maximum;
     uint32_t packet_size_max; /* bytes */
+    struct tls_options tls;   /* of a client, for those brokers that are reached by it; its files are read by ingest_start */
     uint64_t connect_timeout_ns;
     struct backoff_options backoff;
     struct breaker_options breaker;
@@ -86,6 +89,9 @@ int ingest_start(struct ingest **ingest, const struct ingest_options *options);
 /* There may be more to publish. Any thread, must not block: NULL is accepted. */
 void ingest_wake(struct ingest *ingest);
 
+/* Reads the files of TLS again, for connections that begin from now on. Diagnostics say if that fails; nothing has changed then. */
+void ingest_reload_tls(struct ingest *ingest, const struct tls_options *options);
+
 /* Reads no more; what was read becomes durable and is acknowledged. Waits until that is done, at most timeout_ms. Results still go out. */
 void ingest_quiesce(struct ingest *ingest, unsigned timeout_ms);
 
@@ -96,7 +102,7 @@ void ingest_stop(struct ingest *ingest);
 bool ingest_ready(struct ingest *ingest, struct buffer *text);
 int ingest_status(struct ingest *ingest, struct buffer *json);
 
-/* Reads "mqtt://[user@]host[:port]" (IPv6 in brackets). ERR_CONFIG with why[] for a person. */
+/* Reads "mqtt://[user@]host[:port]", or "mqtts://..." for TLS (IPv6 in brackets). ERR_CONFIG with why[] for a person. */
 int ingest_broker_parse(const char *url, struct ingest_broker *broker, char why[INGEST_WHY_MAX]);
 
 /* Whether filters are valid, and no message could come by two of them. Those that another covers are marked in redundant[] (may be NULL).

@@ -16,12 +16,13 @@
 #include "ingest/ingest.h"
 #include "ingest/notes.h"
 #include "mqtt/session_client.h"
+#include "transport/transport.h"
 
 enum {
     INGEST_READ_SIZE = 256 << 10,
     INGEST_ID_MAX = 256,
     INGEST_LINKS_MAX = INGEST_CONNECTIONS_MAX + 2, /* the way out, and the probe */
-    INGEST_TEXT_MAX = 256,
+    INGEST_TEXT_MAX = 640,
     LINK_ADDRESSES_MAX = 8,
     LINK_OUT_MAX = 1 << 20,     /* bytes waiting to be written beyond which nothing more is published */
     OUTFLOW_TURN_MAX = 512,     /* messages of a turn */
@@ -46,14 +47,14 @@ struct broker {
     enum broker_sharing sharing;
     uint32_t outages; /* how often the last connection to it was lost */
     struct breaker breaker;
-    _Atomic uint32_t connected;          /* links that are in use */
-    _Atomic int breaker_state;           /* of the breaker, for who asks */
-    _Atomic uint64_t connects, failures; /* since the start */
-    char trouble[INGEST_TEXT_MAX];       /* under ingest->lock: what went wrong last; empty: nothing since the last success */
+    _Atomic uint32_t connected;                        /* links that are in use */
+    _Atomic int breaker_state;                         /* of the breaker, for who asks */
+    _Atomic uint64_t connects, failures, tls_failures; /* since the start */
+    char trouble[INGEST_TEXT_MAX];                     /* under ingest->lock: what went wrong last; empty: nothing since the last success */
 };
 
 enum link_role { LINK_INTAKE, LINK_OUTFLOW, LINK_PROBE };
-enum link_state { LINK_IDLE, LINK_RESOLVING, LINK_CONNECTING, LINK_GREETING, LINK_OPEN };
+enum link_state { LINK_IDLE, LINK_RESOLVING, LINK_CONNECTING, LINK_SECURING, LINK_GREETING, LINK_OPEN };
 
 struct link_socket; /* what libuv holds on to; broker_link.c */
 struct link_lookup;
@@ -131,8 +132,10 @@ struct ingest {
     uv_async_t wake;
     uv_check_t turn_end;
     uv_timer_t timer;
-    uint8_t *read_buffer; /* [INGEST_READ_SIZE] */
-    uint64_t now_ns;      /* of this turn */
+    uint8_t *read_buffer;    /* [INGEST_READ_SIZE] */
+    uint8_t *plain_buffer;   /* [INGEST_READ_SIZE]: what TLS makes of it; NULL without */
+    struct tls_context *tls; /* NULL: no broker is reached by it */
+    uint64_t now_ns;         /* of this turn */
     struct random_source random;
     bool needs_submit, holding;                   /* something was appended; links are paused */
     uint64_t completions_first, completions_next; /* of `completions` */
