@@ -227,7 +227,7 @@ static void on_connack(struct link *link, const struct mqtt_connack *connack)
         if (link->role == LINK_INTAKE)
             intake_connected(link, connack);
         else if (link->role == LINK_OUTFLOW)
-            outflow_connected(link->ingest, connack, clean);
+            outflow_connected(link->outflow, connack, clean);
         return;
     }
     bool refused;
@@ -275,7 +275,7 @@ static bool act(struct link *link, struct mqtt_event *event)
         if (link->role == LINK_INTAKE)
             return intake_event(link, event);
         if (link->role == LINK_OUTFLOW)
-            outflow_event(link->ingest, event);
+            outflow_event(link->outflow, event);
         return true;
     }
 }

@@ -87,10 +87,10 @@ static unsigned choose(const struct ingest *ingest)
 {
     unsigned best = ingest->active;
     bool found = false;
-    for (unsigned i = 0; i < ingest->broker_count; i++)
+    for (unsigned i = 0; i < ingest->group_count; i++)
         if (ingest->brokers[i].breaker.state == BREAKER_CLOSED)
             return i;
-    for (unsigned i = 0; i < ingest->broker_count; i++) {
+    for (unsigned i = 0; i < ingest->group_count; i++) {
         const struct breaker *breaker = &ingest->brokers[i].breaker;
         if (breaker_is_usable(breaker, ingest->now_ns) && (!found || breaker->failures < ingest->brokers[best].breaker.failures)) {
             best = i;
@@ -106,7 +106,7 @@ static void move(struct ingest *ingest, unsigned to)
                 ingest->brokers[ingest->active].name);
     ingest->active = to;
     for (unsigned i = 0; i < ingest->link_count; i++)
-        if (ingest->links[i] != ingest->probe && ingest->links[i]->broker != to)
+        if (ingest->links[i] != ingest->probe && !ingest->links[i]->bridge && ingest->links[i]->broker != to)
             broker_link_close(ingest->links[i], true);
 }
 
@@ -116,12 +116,13 @@ static void open_links(struct ingest *ingest)
         struct link *link = ingest->links[i];
         if (link == ingest->probe || link->state != LINK_IDLE || ingest->now_ns < link->next_ns)
             continue;
-        struct broker *broker = &ingest->brokers[ingest->active];
+        unsigned target = broker_link_target(link);
+        struct broker *broker = &ingest->brokers[target];
         if (!breaker_try(&broker->breaker, ingest->now_ns))
-            break;
+            continue;
         ingest_breaker_note(broker);
-        link->broker = ingest->active;
-        link->clean = link->role == LINK_OUTFLOW && outflow_begins_clean(ingest, broker);
+        link->broker = target;
+        link->clean = link->role == LINK_OUTFLOW && outflow_begins_clean(link->outflow, broker);
         broker_link_open(link);
     }
 }
@@ -162,7 +163,7 @@ static uint64_t opening_ns(const struct ingest *ingest, const struct link *link)
         }
         return first_ns > at_ns ? first_ns : at_ns;
     }
-    const struct breaker *breaker = &ingest->brokers[ingest->active].breaker;
+    const struct breaker *breaker = &ingest->brokers[broker_link_target(link)].breaker;
     if (breaker->probing && breaker->state == BREAKER_HALF_OPEN)
         return UINT64_MAX; /* whoever is trying ends that */
     return breaker->state == BREAKER_OPEN && breaker->until_ns > at_ns ? breaker->until_ns : at_ns;
@@ -179,9 +180,11 @@ static void watch(struct ingest *ingest)
     }
     if (ingest->stopping && ingest->stop_ns < next_ns)
         next_ns = ingest->stop_ns;
-    if (ingest->outflow.active && ingest->outflow.link->state == LINK_OPEN && ingest->outflow.link->broker < ingest->broker_count &&
-        atomic_load(&ingest->outflow.lag) && next_ns > ingest->now_ns + OUTFLOW_NOTE_NS)
-        next_ns = ingest->now_ns + OUTFLOW_NOTE_NS;
+    for (unsigned i = 0; i < ingest->outflow_count; i++) {
+        const struct outflow *out = ingest->outflows[i];
+        if (out->link->state == LINK_OPEN && atomic_load(&out->lag) && next_ns > ingest->now_ns + OUTFLOW_NOTE_NS)
+            next_ns = ingest->now_ns + OUTFLOW_NOTE_NS;
+    }
     uint64_t wait_ms = next_ns <= ingest->now_ns ? 1 : (next_ns - ingest->now_ns) / 1000000u + 1;
     if (next_ns == UINT64_MAX)
         uv_timer_stop(&ingest->timer);
@@ -219,15 +222,52 @@ static int checkpoint(struct ingest *ingest)
     return error;
 }
 
-static void checkpoint_durable(struct ingest *ingest)
+/* Nothing is removed before the first checkpoint is durable. */
+static void hold(struct ingest *ingest)
 {
     struct queue *queue = ingest->options.queue;
+    struct notes_places needed = ingest->needed;
+    if (!ingest->settled)
+        return;
+    for (unsigned i = 0; i < ingest->outflow_count; i++) {
+        const struct outflow *out = ingest->outflows[i];
+        if (out->content == QUEUE_CONTENT_RESULTS)
+            queue->ops->hold(queue, QUEUE_CONTENT_RESULTS, out->durable.completed);
+        else if (out->durable.completed < needed.kept)
+            needed.kept = out->durable.completed;
+    }
+    queue->ops->hold(queue, QUEUE_CONTENT_CONSUMED, needed.consumed);
+    queue->ops->hold(queue, QUEUE_CONTENT_KEPT, needed.kept);
+    queue->ops->hold(queue, QUEUE_CONTENT_NOTED, needed.noted);
+}
+
+static void checkpoint_durable(struct ingest *ingest)
+{
     ingest->checkpointing = false;
     ingest->settled = true;
     atomic_store(&ingest->known, true);
-    queue->ops->hold(queue, QUEUE_CONTENT_CONSUMED, ingest->notes.from.consumed);
-    queue->ops->hold(queue, QUEUE_CONTENT_KEPT, ingest->notes.from.kept);
-    queue->ops->hold(queue, QUEUE_CONTENT_NOTED, ingest->notes.from.noted);
+    ingest->needed = ingest->notes.from;
+    hold(ingest);
+}
+
+/* One group of cursors at a time, with those of all ways out. */
+static int write_cursors(struct ingest *ingest)
+{
+    if (ingest->noting || !ingest->notes.dirty_cursors)
+        return 0;
+    int error = notes_write_cursors(&ingest->notes, ingest->producer, (uint64_t)TOKEN_CURSOR << 60);
+    ingest->noting = !error;
+    for (unsigned i = 0; !error && i < ingest->outflow_count; i++)
+        outflow_noting(ingest->outflows[i]);
+    return error;
+}
+
+static void cursors_durable(struct ingest *ingest)
+{
+    ingest->noting = false;
+    for (unsigned i = 0; i < ingest->outflow_count; i++)
+        outflow_noted(ingest->outflows[i]);
+    hold(ingest);
 }
 
 /* ---- one turn ---- */
@@ -239,7 +279,7 @@ static void on_token(struct ingest *ingest, uint64_t token)
         checkpoint_durable(ingest);
         break;
     case TOKEN_CURSOR:
-        outflow_noted(ingest);
+        cursors_durable(ingest);
         break;
     default:
         intake_durable(ingest, token);
@@ -268,7 +308,7 @@ static void write_notes(struct ingest *ingest)
 {
     int error = intake_write_notes(ingest);
     if (!error)
-        error = outflow_write_notes(ingest);
+        error = write_cursors(ingest);
     if (!error && checkpoint_is_due(ingest))
         error = checkpoint(ingest);
     if (error)
@@ -306,9 +346,9 @@ static bool end_turn(struct ingest *ingest)
     if (!ingest->stopping)
         ingest->stop_ns = ingest->now_ns + STOP_WAIT_MS * UINT64_C(1000000);
     ingest->stopping = ingest->quiet = true;
-    bool is_connected = ingest->outflow.active && ingest->outflow.link->state == LINK_OPEN;
-    if (is_connected && !outflow_is_idle(ingest) && ingest->now_ns < ingest->stop_ns)
-        return false;
+    for (unsigned i = 0; i < ingest->outflow_count && ingest->now_ns < ingest->stop_ns; i++)
+        if (ingest->outflows[i]->link->state == LINK_OPEN && !outflow_is_idle(ingest->outflows[i]))
+            return false;
     close_all(ingest);
     return true;
 }
@@ -325,8 +365,8 @@ static void on_turn_end(uv_check_t *check)
         open_links(ingest);
         open_probe(ingest);
     }
-    if (ingest->outflow.active)
-        outflow_turn(ingest);
+    for (unsigned i = 0; i < ingest->outflow_count; i++)
+        outflow_turn(ingest->outflows[i]);
     write_notes(ingest);
     ingest->producer->ops->submit(ingest->producer);
     watch(ingest);
@@ -346,7 +386,7 @@ static void on_durable(void *context)
 
 void ingest_wake(struct ingest *ingest)
 {
-    if (ingest && ingest->outflow.active)
+    if (ingest && ingest->outflow_count)
         on_durable(ingest);
 }
 
@@ -375,21 +415,22 @@ static void collect(void *owner, struct metrics_writer *writer)
     metrics_sample_u64(writer, METRIC_INGEST_PAUSES, atomic_load(&ingest->counters.pauses), NULL);
     metrics_sample_u64(writer, METRIC_INGEST_BYTES_RECEIVED, atomic_load(&ingest->counters.bytes_received), NULL);
     metrics_sample_u64(writer, METRIC_INGEST_BYTES_SENT, atomic_load(&ingest->counters.bytes_sent), NULL);
+    bridge_collect(ingest, writer);
     if (!ingest->options.results)
         return;
-    metrics_sample_u64(writer, METRIC_INGEST_RESULTS, atomic_load(&ingest->outflow.acknowledged), NULL);
-    metrics_sample_u64(writer, METRIC_INGEST_RESULTS_REFUSED, atomic_load(&ingest->outflow.refused), NULL);
-    metrics_sample_u64(writer, METRIC_INGEST_RESULTS_LAG, atomic_load(&ingest->outflow.lag), NULL);
-    metrics_sample_u64(writer, METRIC_INGEST_RESULTS_INFLIGHT, atomic_load(&ingest->outflow.inflight), NULL);
+    metrics_sample_u64(writer, METRIC_INGEST_RESULTS, atomic_load(&ingest->results.acknowledged), NULL);
+    metrics_sample_u64(writer, METRIC_INGEST_RESULTS_REFUSED, atomic_load(&ingest->results.refused), NULL);
+    metrics_sample_u64(writer, METRIC_INGEST_RESULTS_LAG, atomic_load(&ingest->results.lag), NULL);
+    metrics_sample_u64(writer, METRIC_INGEST_RESULTS_INFLIGHT, atomic_load(&ingest->results.inflight), NULL);
 }
 
 bool ingest_ready(struct ingest *ingest, struct buffer *text)
 {
-    bool ready = false;
+    bool ready = ingest->group_count == 0; /* what waits for the broker of a rule waits on disk, and nothing else with it */
     for (size_t i = 0; i < ingest->broker_count; i++) {
         struct broker *broker = &ingest->brokers[i];
         uint32_t connected = atomic_load(&broker->connected);
-        ready = ready || connected;
+        ready = ready || (i < ingest->group_count && connected);
         buffer_printf(text, "%s%u connections to broker %s (circuit breaker %s)", i ? "; " : "", connected, broker->name,
                       breaker_words[atomic_load(&broker->breaker_state)]);
         pthread_mutex_lock(&ingest->lock);
@@ -416,7 +457,9 @@ int ingest_status(struct ingest *ingest, struct buffer *json)
         pthread_mutex_unlock(&ingest->lock);
         error = error ? error : buffer_append_text(json, "}");
     }
-    return error ? error : buffer_append_text(json, "]}");
+    error = error ? error : buffer_append_text(json, "]");
+    error = error ? error : bridge_status(ingest, json);
+    return error ? error : buffer_append_text(json, "}");
 }
 
 /* ---- start and stop ---- */
@@ -432,6 +475,7 @@ static int copy_options(struct ingest *ingest, const struct ingest_options *opti
 {
     ingest->options = *options;
     ingest->broker_count = options->broker_count;
+    ingest->group_count = options->group_count;
     for (size_t i = 0; i < options->broker_count; i++) {
         struct broker *broker = &ingest->brokers[i];
         broker->options = options->brokers[i];
@@ -453,15 +497,29 @@ static int make_links(struct ingest *ingest)
     struct link *link;
     char name[16];
     int error = 0;
-    for (unsigned i = 0; !error && ingest->options.filter_count && i < ingest->options.connection_count; i++) {
+    bool has_group = ingest->group_count;
+    for (unsigned i = 0; !error && has_group && ingest->options.filter_count && i < ingest->options.connection_count; i++) {
         snprintf(name, sizeof name, "%u", i);
         error = broker_link_create(ingest, LINK_INTAKE, name, &link);
     }
     if (!error && ingest->options.results)
-        error = broker_link_create(ingest, LINK_OUTFLOW, "results", &ingest->outflow.link);
-    if (!error && ingest->broker_count > 1)
+        error = broker_link_create(ingest, LINK_OUTFLOW, "results", &ingest->results.link);
+    if (!error && ingest->options.results)
+        ingest->results.link->outflow = &ingest->results;
+    if (!error && ingest->group_count > 1)
         error = broker_link_create(ingest, LINK_PROBE, "probe", &ingest->probe);
-    return error;
+    return error ? error : bridge_open_all(ingest);
+}
+
+static int open_outflows(struct ingest *ingest)
+{
+    struct outflow *results = &ingest->results;
+    results->ingest = ingest;
+    results->content = QUEUE_CONTENT_RESULTS;
+    results->what = "result";
+    results->inflight_max = ingest->options.results_inflight;
+    int error = ingest->options.results ? outflow_open(results, "results") : 0;
+    return error ? error : bridge_open_outflows(ingest);
 }
 
 static int open_loop(struct ingest *ingest)
@@ -526,11 +584,11 @@ static int start(struct ingest *ingest, const struct ingest_options *options)
         snprintf(ingest->group, sizeof ingest->group, "%s-%s", options->client_prefix, options->instance);
     else
         snprintf(ingest->group, sizeof ingest->group, "%s-%08x", options->client_prefix, (unsigned)(ingest->notes.instance >> 32));
+    snprintf(ingest->mark, sizeof ingest->mark, "%016llx", (unsigned long long)ingest->notes.instance);
     ingest->random.state = ingest->notes.instance ^ clock_monotonic_ns();
     error = make_links(ingest);
     error = error ? error : intake_take_held(ingest);
-    if (!error && options->results)
-        error = outflow_open(ingest);
+    error = error ? error : open_outflows(ingest);
     error = error ? error : open_loop(ingest);
     error = error ? error : options->queue->ops->producer_open(options->queue, on_durable, ingest, &ingest->producer);
     error = error ? error : first_notes(ingest);
@@ -600,8 +658,8 @@ void ingest_stop(struct ingest *ingest)
         uv_run(&ingest->uv, UV_RUN_DEFAULT);
         uv_loop_close(&ingest->uv);
     }
-    if (ingest->outflow.link)
-        outflow_close(ingest);
+    outflow_close(&ingest->results);
+    bridge_close_all(ingest);
     for (unsigned i = 0; i < ingest->link_count; i++)
         broker_link_destroy(ingest->links[i]);
     notes_fini(&ingest->notes);
