@@ -127,9 +127,9 @@ void bridge_close_all(struct ingest *ingest)
 
 /* ---- in ---- */
 
-bool bridge_may_take(const struct link *link)
+bool bridge_may_take(struct link *link)
 {
-    return broker_link_session((struct link *)link)->version == MQTT_VERSION_5_0 || !link->bridge->echoes;
+    return broker_link_session(link)->version == MQTT_VERSION_5_0 || !link->bridge->echoes;
 }
 
 static int enter(struct bridge *bridge, const struct ingest *ingest, const struct ingest_rule *rule, const struct mqtt_publish *publish)

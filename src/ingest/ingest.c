@@ -181,9 +181,8 @@ static void watch(struct ingest *ingest)
     if (ingest->stopping && ingest->stop_ns < next_ns)
         next_ns = ingest->stop_ns;
     for (unsigned i = 0; i < ingest->outflow_count; i++) {
-        const struct outflow *out = ingest->outflows[i];
-        if (out->link->state == LINK_OPEN && atomic_load(&out->lag) && next_ns > ingest->now_ns + OUTFLOW_NOTE_NS)
-            next_ns = ingest->now_ns + OUTFLOW_NOTE_NS;
+        uint64_t at_ns = outflow_due_ns(ingest->outflows[i]);
+        next_ns = at_ns < next_ns ? at_ns : next_ns;
     }
     uint64_t wait_ms = next_ns <= ingest->now_ns ? 1 : (next_ns - ingest->now_ns) / 1000000u + 1;
     if (next_ns == UINT64_MAX)

@@ -339,6 +339,15 @@ static bool publish(struct outflow *out)
     return !error;
 }
 
+uint64_t outflow_due_ns(const struct outflow *out)
+{
+    if (out->link->state != LINK_OPEN || !out->link->in_use)
+        return UINT64_MAX;
+    if (atomic_load(&out->lag))
+        return out->ingest->now_ns + OUTFLOW_NOTE_NS;
+    return completed_to(out) > out->cursor->completed ? out->noted_ns + OUTFLOW_PASSING_NS : UINT64_MAX;
+}
+
 void outflow_turn(struct outflow *out)
 {
     struct queue *queue = out->ingest->options.queue;

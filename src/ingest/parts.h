@@ -259,15 +259,16 @@ bool outflow_begins_clean(const struct outflow *out, const struct broker *broker
 void outflow_connected(struct outflow *out, const struct mqtt_connack *connack, bool clean);
 void outflow_event(struct outflow *out, struct mqtt_event *event);
 void outflow_turn(struct outflow *out);
-void outflow_noting(struct outflow *out);        /* the cursors are being written */
-void outflow_noted(struct outflow *out);         /* what was written of the cursor is durable */
-bool outflow_is_idle(const struct outflow *out); /* everything is acknowledged */
+uint64_t outflow_due_ns(const struct outflow *out); /* when the cursor has to be looked at again; UINT64_MAX: not before something comes */
+void outflow_noting(struct outflow *out);           /* the cursors are being written */
+void outflow_noted(struct outflow *out);            /* what was written of the cursor is durable */
+bool outflow_is_idle(const struct outflow *out);    /* everything is acknowledged */
 
 /* bridge.c */
 int bridge_open_all(struct ingest *ingest); /* with their links, for the rules of the options; before bridge_close_all in any case */
 int bridge_open_outflows(struct ingest *ingest);
 void bridge_close_all(struct ingest *ingest);
-bool bridge_may_take(const struct link *link); /* false: what goes out would come in again as new, and the link has ended */
+bool bridge_may_take(struct link *link); /* false: what goes out would come in again as new */
 /* Makes the message that comes in by a rule of what the broker sends; its topic and properties last until the next. False: it is not taken.
  */
 bool bridge_take(struct bridge *bridge, const struct ingest *ingest, const struct mqtt_publish *publish, struct message *message);

@@ -11,6 +11,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from client import V5, V311, Client
+from doors import Authority
 from mosquitto import PROGRAM
 from spindle import DEADLINE_S, free_port, run_cli, wait_until
 from test_ingest import broker  # noqa: F401 (a fixture)
@@ -424,17 +425,69 @@ def test_rules_stand_beside_the_group(spindle, broker, connect):  # noqa: F811
 
 
 def test_what_is_not_sent_yet_is_not_removed(spindle, broker, connect):  # noqa: F811
-    mosquitto = broker()
-    server = spindle(settings=rules(('out {} a/#', mosquitto), **{'journal.segment_size': '1MiB', 'journal.retention_size': '1MiB'})).start()
+    """And a rule that never has anything to send holds nothing. (What the last two checkpoints of ten seconds need stays besides.)"""
+    away, idle = broker(), broker().start()
+    server = spindle(settings=rules(('out {} a/#', away), ('out {} never/#', idle),
+                                    **{'journal.segment_size': '1MiB', 'journal.retention_size': '1MiB'})).start()
     client = connect(server)
     while server.metrics().get_sum('spindle_journal_segments', stream='bus') < 4:
         client.publish_all([('a/x', bytes(20000)) for _ in range(60)])
     count = server.metrics().streams()['bus']['accepted']
-    assert metric(server, 'lag') == count and server.metrics().get_sum('spindle_journal_held_bytes', stream='bus') > 0
-    mosquitto.start()
+    assert metric(server, 'lag', away) == count and server.metrics().get_sum('spindle_journal_held_bytes', stream='bus') > 0
+    away.start()
     wait_sent(server, count)
-    client.publish('a/x', 'one more')
-    wait_until(lambda: server.metrics().get_sum('spindle_journal_held_bytes', stream='bus') == 0, 'they may go now', 2 * DEADLINE_S)
+    wait_until(lambda: server.metrics().get_sum('spindle_journal_held_bytes', stream='bus') == 0, 'they may go now', 4 * DEADLINE_S)
+    assert metric(server, 'acknowledged_total', idle) == 0
+
+
+def test_the_window_is_kept(spindle, connect):
+    """At a broker that acknowledges nothing."""
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        listener.listen(1)
+        port = listener.getsockname()[1]
+        server = spindle(settings={**QUICK, 'bridge.rules': 'out mqtt://127.0.0.1:%d a/#' % port, 'bridge.inflight': '3'}).start()
+        peer, _ = listener.accept()
+        with peer:
+            assert peer.recv(4096)[0] == 0x10
+            peer.sendall(b'\x20\x03\x00\x00\x00')
+            connect(server).publish_all([('a/x', 'marked-%d' % number) for number in range(10)])
+            wait_until(lambda: metric(server, 'inflight') == 3, 'three are on their way')
+            peer.settimeout(DEADLINE_S)
+            sent = b''
+            while sent.count(b'marked-') < 3:
+                sent += peer.recv(4096)
+            peer.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                sent += peer.recv(4096)
+            assert sent.count(b'marked-') == 3 and metric(server, 'lag') == 10
+
+
+def test_what_was_published_before_a_rule_is_not_sent_later(spindle, broker, connect):  # noqa: F811
+    mosquitto = broker().start()
+    server = spindle(settings=QUICK).start()
+    connect(server).publish('a/x', 'before')
+    server.stop()
+    server.settings.update(rules(('out {} a/#', mosquitto)))
+    watch = Watch(mosquitto.port, 'a/#')
+    server.start()
+    connect(server).publish('a/x', 'behind')
+    assert watch.until(b'behind').order == [b'behind']
+    watch.close()
+
+
+def test_rules_go_by_tls_too(spindle, broker, connect, tmp_path):  # noqa: F811
+    authority, port = Authority(tmp_path), free_port()
+    certificate, key = authority.issue_server()
+    mosquitto = broker(lines=['listener %d 127.0.0.1' % port, 'cafile %s' % authority.path, 'certfile %s' % certificate, 'keyfile %s' % key])
+    mosquitto.start()
+    server = spindle(settings={**QUICK, 'bridge.rules': 'both mqtts://localhost:%d a/# qos 2' % port, 'ingest.tls.ca': authority.path}).start()
+    watch = Watch(mosquitto.port, 'a/#')
+    connect(server).publish_all([('a/x', bytes(100000) + b'%d' % number) for number in range(30)])
+    wait_sent(server, 30)
+    wait_until(lambda: metric(server, 'looped_total') == 30, 'the echo has come')
+    assert len(server.journal('bus')) == 30
+    watch.close()
 
 
 def test_a_broker_that_demands_a_password(spindle, broker):  # noqa: F811
