@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/diagnostics.h"
 #include "base/error.h"
 #include "ingest/parts.h"
 #include "mqtt/topic.h"
@@ -148,8 +149,15 @@ bool bridge_take(struct bridge *bridge, const struct ingest *ingest, const struc
             rule = &bridge->rules[i];
     if (!rule)
         return false; /* a session that the broker has kept knows of older rules */
-    if (rule_has_passed(publish->properties_raw, ingest->mark)) {
+    enum rule_past past = rule_past(publish->properties_raw, ingest->mark);
+    if (past != RULE_NEW) {
         ingest_count(&bridge->looped, 1);
+        if (past == RULE_RING)
+            DIAG_LIMITED(
+                DIAGNOSTICS_WARNING, "ingest",
+                "a message on %.*s came back from broker %s over another Spindle, and is not taken in: bridge rules make a ring, in which "
+                "messages may come several times",
+                (int)publish->topic.length, (const char *)publish->topic.data, ingest->brokers[bridge->broker].name);
         return false;
     }
     if (enter(bridge, ingest, rule, publish))
@@ -192,7 +200,7 @@ const struct ingest_rule *bridge_rule_for(const struct outflow *out)
     if (message->topic_length - strlen(rule->local) + strlen(rule->remote) > MQTT_TOPIC_LENGTH_MAX)
         return NULL;
     /* What was taken in has our own mark from there. */
-    if (out->origin.session == 0 && rule_has_passed(properties_of(message), ingest->mark))
+    if (out->origin.session == 0 && rule_past(properties_of(message), ingest->mark) != RULE_NEW)
         return NULL;
     if (mqtt_properties_expiry(properties_of(message), &interval_s, &at) && age_s(message) >= interval_s)
         return NULL;

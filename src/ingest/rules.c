@@ -61,18 +61,22 @@ bool rule_echoes(const struct ingest_rule *out, const struct ingest_rule *in)
 
 /* ---- marks ---- */
 
-bool rule_has_passed(struct mqtt_slice properties, const char *mark)
+enum rule_past rule_past(struct mqtt_slice properties, const char *mark)
 {
     struct mqtt_slice name, value;
     size_t mark_length = strlen(mark);
+    enum rule_past past = RULE_NEW;
     unsigned hops = 0;
     for (uint32_t at = 0; mqtt_properties_next_user(properties, &at, &name, &value);) {
         if (name.length != sizeof hop_name - 1 || memcmp(name.data, hop_name, name.length) != 0)
             continue;
-        if (++hops == RULE_HOPS_MAX || (value.length == mark_length && memcmp(value.data, mark, mark_length) == 0))
-            return true;
+        if (value.length == mark_length && memcmp(value.data, mark, mark_length) == 0)
+            past = RULE_ECHO;
+        else if (past == RULE_ECHO || hops + 1 == RULE_HOPS_MAX)
+            past = RULE_RING;
+        hops++;
     }
-    return false;
+    return past;
 }
 
 int rule_mark(struct mqtt_slice properties, const char *mark, struct buffer *out)

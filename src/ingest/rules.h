@@ -30,8 +30,13 @@ int rule_map(const struct ingest_rule *rule, enum rule_side from, const char *to
 /* Whether what one rule sends comes back by the other, as far as topics say: they have the same broker. */
 bool rule_echoes(const struct ingest_rule *out, const struct ingest_rule *in);
 
-/* Whether properties (of MQTT 5) say that the message has been at the Spindle of that mark, or has made too many hops. */
-bool rule_has_passed(struct mqtt_slice properties, const char *mark);
+/* Where a message has been, by its properties (of MQTT 5), as the Spindle of that mark sees it. */
+enum rule_past {
+    RULE_NEW,
+    RULE_ECHO, /* here, and nowhere since */
+    RULE_RING  /* here, and at another Spindle since; or at RULE_HOPS_MAX of them */
+};
+enum rule_past rule_past(struct mqtt_slice properties, const char *mark);
 
 /* Appends properties and one mark more. 0, ERR_LIMIT or ERR_NO_MEMORY. */
 int rule_mark(struct mqtt_slice properties, const char *mark, struct buffer *out);

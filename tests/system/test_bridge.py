@@ -309,6 +309,8 @@ def test_two_spindles_that_are_bridged_to_each_other_come_to_rest(spindle, conne
     wait_until(at_rest, lambda: [metric(server, 'looped_total') for server in servers])
     counts = [len(server.journal('bus')) for server in servers]
     assert all(1 <= count <= 4 for count in counts), counts
+    wait_until(lambda: any('bridge rules make a ring' in server.stderr() for server in servers),
+               lambda: [(metric(server, 'looped_total'), server.journal('bus')) for server in servers])
 
 
 def test_a_message_that_expires_is_not_sent(spindle, broker, connect):  # noqa: F811

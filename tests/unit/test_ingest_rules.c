@@ -122,28 +122,38 @@ static void rules_that_meet_are_found(void **state)
     }
 }
 
+static void mark(struct buffer *properties, const char *mark)
+{
+    struct buffer more;
+    buffer_init(&more, 4096);
+    assert_int_equal(rule_mark(slice(properties), mark, &more), 0);
+    buffer_fini(properties);
+    *properties = more;
+}
+
 static void a_message_is_known_by_its_marks(void **state)
 {
     (void)state;
-    static const uint8_t name[] = "spindle-bridge", other[] = "other", mine[] = "mine";
-    struct buffer once, more;
-    buffer_init(&once, 4096);
-    buffer_init(&more, 4096);
-    mqtt_property_user(&once, (struct mqtt_slice){other, 5}, (struct mqtt_slice){mine, 4});
-    assert_false(rule_has_passed(slice(&once), "mine"));
-    assert_false(rule_has_passed((struct mqtt_slice){NULL, 0}, "mine"));
-    assert_int_equal(rule_mark(slice(&once), "mine", &more), 0);
-    assert_true(rule_has_passed(slice(&more), "mine"));
-    assert_false(rule_has_passed(slice(&more), "min"));
-    assert_false(rule_has_passed(slice(&more), "yours"));
-    buffer_clear(&more);
+    static const uint8_t other[] = "other", mine[] = "mine";
+    struct buffer properties;
+    buffer_init(&properties, 4096);
+    assert_int_equal(rule_past((struct mqtt_slice){NULL, 0}, "mine"), RULE_NEW);
+    mqtt_property_user(&properties, (struct mqtt_slice){other, 5}, (struct mqtt_slice){mine, 4});
+    assert_int_equal(rule_past(slice(&properties), "mine"), RULE_NEW);
+    mark(&properties, "other");
+    assert_int_equal(rule_past(slice(&properties), "mine"), RULE_NEW);
+    mark(&properties, "mine");
+    assert_int_equal(rule_past(slice(&properties), "mine"), RULE_ECHO);
+    assert_int_equal(rule_past(slice(&properties), "min"), RULE_NEW);
+    mark(&properties, "third");
+    assert_int_equal(rule_past(slice(&properties), "mine"), RULE_RING);
+    buffer_clear(&properties);
     for (int i = 0; i < RULE_HOPS_MAX; i++) {
-        assert_false(rule_has_passed(slice(&more), "mine"));
-        mqtt_property_user(&more, (struct mqtt_slice){name, sizeof name - 1}, (struct mqtt_slice){other, 5});
+        assert_int_equal(rule_past(slice(&properties), "mine"), RULE_NEW);
+        mark(&properties, "other");
     }
-    assert_true(rule_has_passed(slice(&more), "mine")); /* it has gone far enough */
-    buffer_fini(&once);
-    buffer_fini(&more);
+    assert_int_equal(rule_past(slice(&properties), "mine"), RULE_RING); /* it has gone far enough */
+    buffer_fini(&properties);
 }
 
 int main(void)
