@@ -102,6 +102,8 @@ static bool is_own(const struct config *config, const struct ingest_broker *brok
                     (config->bus_tls_enabled && broker->port == config->bus_tls_port));
 }
 
+_Static_assert(INGEST_BRIDGES_MAX == 8, "find_broker and docs/bridge.md say so");
+
 /* The broker's index among all; -1, with what is wrong, when it cannot be one of them. */
 static int find_broker(struct rules *rules, const struct ingest_broker *wanted, const char **why)
 {

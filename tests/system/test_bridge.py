@@ -13,7 +13,7 @@ from paho.mqtt.properties import Properties
 from client import V5, V311, Client
 from doors import Authority
 from mosquitto import PROGRAM
-from spindle import DEADLINE_S, free_port, run_cli, wait_until
+from spindle import DEADLINE_S, SANITIZED, free_port, run_cli, switches, wait_until
 from test_ingest import broker  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason='Mosquitto is not installed')
@@ -440,6 +440,23 @@ def test_what_is_not_sent_yet_is_not_removed(spindle, broker, connect):  # noqa:
     wait_sent(server, count)
     wait_until(lambda: server.metrics().get_sum('spindle_journal_held_bytes', stream='bus') == 0, 'they may go now', 4 * DEADLINE_S)
     assert metric(server, 'acknowledged_total', idle) == 0
+
+
+@pytest.mark.skipif(SANITIZED, reason='sanitizers have threads of their own')
+def test_nothing_runs_while_there_is_nothing_to_bridge(spindle, broker, connect):  # noqa: F811
+    mosquitto = broker().start()
+    server = spindle(settings=rules(('both {} a/# local l/', mosquitto))).start()
+    wait_connected(server, mosquitto, 2)
+    client = connect(server)
+    client.publish('l/a/x', 'once', 1)
+    client.publish('other', 'passed over', 1)
+    wait_until(lambda: metric(server, 'looped_total') == 1, 'the echo has come')
+    client.close()
+    time.sleep(0.5)
+    before = switches(server)
+    time.sleep(3)
+    awake = {thread: count - before.get(thread, 0) for thread, count in switches(server).items()}
+    assert max(awake.values()) < 20, awake
 
 
 def test_the_window_is_kept(spindle, connect):

@@ -257,3 +257,21 @@ def test_exactly_once_by_tls_whoever_is_killed(spindle, secure, authority):
         client.publish('site/a', 'after', 2)
     wait_payloads(server, {'after'})
     assert {payload: times for payload, times in payloads(server).items() if times > 1} == {}
+
+
+def test_nothing_is_lost_when_the_broker_is_killed_in_the_middle(spindle, secure, authority):
+    """Of what it had saved, while it delivers."""
+    mosquitto = secure(authority, lines=['autosave_on_changes true', 'autosave_interval 1']).start()
+    server = spindle(settings=settings(mosquitto.tls_port, authority, qos=1, receive_maximum=20)).start()
+    wait_connected(server, mosquitto.tls_port)
+    server.stop()  # so that all of it waits at the broker
+    with Client(mosquitto.port) as client:
+        client.publish_all([('site/a', 'p%d' % number) for number in range(600)])
+    mosquitto.stop()
+    mosquitto.start()
+    server.start()
+    wait_until(lambda: server.metrics().get_sum('spindle_ingest_messages_received_total') >= 20, 'some have come')
+    mosquitto.kill()
+    mosquitto.start()
+    wait_payloads(server, {'p%d' % number for number in range(600)})
+    wait_connected(server, mosquitto.tls_port)
