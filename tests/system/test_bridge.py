@@ -92,8 +92,8 @@ def test_what_comes_in_has_its_local_name(spindle, broker, connect):  # noqa: F8
         client.publish('near/site/a', 'not of the rule', 2)
         client.publish('far/site', 'parent', 1)
     messages = subscriber.take(4)
-    assert [(m.topic, m.payload, m.qos) for m in messages] == [('plant/site/a', b'q0', 0), ('plant/site/a', b'q1', 1),
-                                                               ('plant/site/a', b'q2', 2), ('plant/site', b'parent', 1)]
+    assert {(m.topic, m.payload, m.qos) for m in messages} == {('plant/site/a', b'q0', 0), ('plant/site/a', b'q1', 1),
+                                                               ('plant/site/a', b'q2', 2), ('plant/site', b'parent', 1)}
     wait_until(lambda: server.metrics().get_sum('spindle_ingest_acknowledged_total') == 3, 'all are acknowledged')
     assert metric(server, 'received_total', mosquitto) == 4
     assert [(record['topic'], record['payload']) for record in server.journal('bus')] == [
