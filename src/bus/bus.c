@@ -175,7 +175,7 @@ void bus_stop(struct bus *bus)
     retained_close(bus->retained);
     free(bus->sys);
     listener_unix_remove(bus);
-    tls_server_destroy(bus->tls);
+    tls_context_destroy(bus->tls);
     router_cache_destroy(bus->publish_cache);
     router_destroy(bus->router);
     pthread_mutex_destroy(&bus->publish_lock);

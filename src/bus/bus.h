@@ -76,6 +76,10 @@ void bus_reload_tls(struct bus *bus, const struct tls_options *options);
 /* Publishes to live subscribers; any thread, never blocks. The message is copied. */
 void bus_publish(struct bus *bus, const struct message *message);
 
+/* Keeps the message for who subscribes later, or with no payload takes away the one that is kept for its topic; any thread. It is on its
+ * way to the disk when this returns. What cannot be kept is told. */
+void bus_retain(struct bus *bus, const struct message *message);
+
 /* What is written down about access has changed: clients go by it from now on, and subscriptions that are not allowed any more end. */
 void bus_renew_access(struct bus *bus);
 

@@ -367,10 +367,28 @@ void deliver_from_server(struct bus *bus, const struct mqtt_publish *publish)
 void bus_publish(struct bus *bus, const struct message *message)
 {
     struct mqtt_publish publish = {
+        .retain = message->flags & MESSAGE_RETAIN,
         .qos = message->flags & MESSAGE_QOS_MASK,
         .topic = {(const uint8_t *)message->topic, message->topic_length},
         .payload = {message->payload, message->payload_length},
         .properties_raw = {message->properties, message->properties_length},
     };
+    publish.has_message_expiry =
+        publish.properties_raw.length &&
+        mqtt_properties_expiry(publish.properties_raw, &publish.message_expiry_interval, &publish.message_expiry_at);
     deliver_from_server(bus, &publish);
+}
+
+void bus_retain(struct bus *bus, const struct message *message)
+{
+    int error = retained_put(bus->retained, message);
+    if (error) { /* others get it now, so the one before it is no more what the topic says */
+        struct message nothing = *message;
+        nothing.payload_length = 0;
+        nothing.flags = MESSAGE_RETAIN | 1;
+        retained_put(bus->retained, &nothing);
+        DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", "a message on %.*s was not retained: %s", (int)message->topic_length, message->topic,
+                     error == ERR_LIMIT ? "bus.retained_max or bus.retained_size_max is reached" : error_text(error));
+    }
+    retained_flush(bus->retained);
 }

@@ -268,7 +268,7 @@ struct bus {
     struct unix_file {
         uint64_t device, number; /* of the file that was made; 0: none */
     } unix_file;
-    struct tls_server *tls; /* NULL: nobody speaks it */
+    struct tls_context *tls; /* NULL: nobody speaks it */
     struct router *router;
     struct retained *retained;
     struct sys *sys;           /* of loop 0, when it runs */

@@ -25,7 +25,7 @@ void transports_collect(const struct bus *bus, struct metrics_writer *writer)
         metrics_sample_u64(writer, METRIC_BUS_HANDSHAKES_FAILED, bus_sum(bus, COUNTER_AT(handshakes_failed) + i * 8), "reason", failures[i],
                            NULL);
     for (enum tls_file file = 0; bus->tls && file < TLS_FILES; file++) {
-        int64_t ends_s = tls_server_ends_s(bus->tls, file);
+        int64_t ends_s = tls_context_ends_s(bus->tls, file);
         if (ends_s != INT64_MAX)
             metrics_sample(writer, METRIC_BUS_CERTIFICATE_EXPIRY, (double)(ends_s - wall_s()), "certificate", files[file], NULL);
     }
@@ -48,7 +48,7 @@ int transports_start_tls(struct bus *bus)
     struct tls_problem problem;
     if (!wants_tls(&bus->options))
         return 0;
-    int error = tls_server_create(&bus->tls, &bus->options.tls, &problem);
+    int error = tls_context_create(&bus->tls, &bus->options.tls, &problem);
     if (error == ERR_INVALID)
         say_tls_problem(DIAGNOSTICS_ERROR, &problem, "");
     if (error)
@@ -71,7 +71,7 @@ void bus_reload_tls(struct bus *bus, const struct tls_options *options)
     }
     if (age == TLS_AGE_ENDS_SOON)
         say_tls_problem(DIAGNOSTICS_WARNING, &problem, "");
-    int error = tls_server_reload(bus->tls, options, &problem);
+    int error = tls_context_reload(bus->tls, options, &problem);
     if (error == ERR_INVALID)
         say_tls_problem(DIAGNOSTICS_ERROR, &problem, ". The certificates that were read before hold");
     else if (error)

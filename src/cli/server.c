@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,6 +79,7 @@ struct server {
     struct access *access;
     struct bus *bus;
     struct ingest *_Atomic ingest; /* NULL where there is no broker to connect to */
+    pthread_mutex_t ingest_lock;   /* for a scribe, which may outlive it */
     struct server_ingest other;    /* its options */
     struct stage *stage;
     struct pipeline *pipeline;
@@ -208,6 +210,15 @@ static int open_streams(struct server *server)
     return error;
 }
 
+/* Something in the stream `bus` is durable. */
+static void on_kept(void *context)
+{
+    struct server *server = context;
+    pthread_mutex_lock(&server->ingest_lock);
+    ingest_wake(atomic_load(&server->ingest));
+    pthread_mutex_unlock(&server->ingest_lock);
+}
+
 static void publish_result(void *context, const struct message *result)
 {
     struct server *server = context;
@@ -240,6 +251,8 @@ static int open_queue(struct server *server)
         .publish_context = server,
     };
     uint64_t since_ns = clock_monotonic_ns();
+    if (server->config->bridge_rules.count)
+        journal_stream_on_durable(server->streams[STREAM_BUS], on_kept, server);
     atomic_store(&server->doing, "what became of each message is read again");
     int error = queue_embedded_open(&server->queue, &options);
     if (!error)
@@ -320,6 +333,12 @@ static bool skip_answers(void *context, const char *topic, size_t length)
     return server_ingest_skip(&server->other.topics, topic, length);
 }
 
+static void retain_ingested(void *context, const struct message *message)
+{
+    const struct server *server = context;
+    bus_retain(server->bus, message);
+}
+
 static void deliver_ingested(void *context, const struct message *message)
 {
     const struct server *server = context;
@@ -337,6 +356,7 @@ static int start_ingest(struct server *server)
     }
     options->queue = server->queue;
     options->skip = skip_answers;
+    options->retain = retain_ingested;
     options->deliver = deliver_ingested;
     options->result_properties = result_properties_write;
     options->context = server;
@@ -714,6 +734,7 @@ int server_start(struct server **out, const struct config *config, struct reload
     struct server *server = calloc(1, sizeof *server);
     if (!server)
         return ERR_NO_MEMORY;
+    pthread_mutex_init(&server->ingest_lock, NULL);
     server->config = config;
     server->reload = reload;
     server->started_ns = clock_monotonic_ns();
@@ -758,6 +779,7 @@ int server_reload(struct server *server, const struct config *config, struct pro
         return error;
     bus_renew_access(server->bus);
     server_transports_reload(config, server->bus);
+    server_ingest_reload(config, atomic_load(&server->ingest));
     if (server->pipeline) {
         struct pipeline_options options;
         fill_pipeline(config, &options);
@@ -817,7 +839,9 @@ int server_stop(struct server *server)
     http_stop(server->http);
     observe_no_more(server);
     dead_letters_close(server->dead.letters);
+    pthread_mutex_lock(&server->ingest_lock);
     atomic_store(&server->ingest, NULL);
+    pthread_mutex_unlock(&server->ingest_lock);
     ingest_stop(ingest);
     bus_stop(server->bus);
     access_destroy(server->access);
@@ -830,6 +854,7 @@ int server_stop(struct server *server)
     journal_close(server->journal);
     if (server->stage)
         drilling_destroy(server->stage);
+    pthread_mutex_destroy(&server->ingest_lock);
     free(server);
     return undone;
 }

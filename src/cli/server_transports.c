@@ -32,7 +32,7 @@ static void fill_tls(const struct config *config, struct tls_options *options)
     *options = (struct tls_options){
         .files = {[TLS_FILE_CERTIFICATE] = config->bus_tls_certificate,
                   [TLS_FILE_KEY] = config->bus_tls_key,
-                  [TLS_FILE_CLIENT_CA] = asks ? config->bus_tls_client_ca : NULL},
+                  [TLS_FILE_CA] = asks ? config->bus_tls_client_ca : NULL},
         .client_certificate = client_certificates[config->bus_tls_client_certificate],
         .user_from = users[config->bus_tls_user_from],
         .only_1_3 = config->bus_tls_version_min == CONFIG_TLS_VERSION_1_3,
@@ -69,17 +69,17 @@ void server_transports_check(const struct config *config, struct problems *probl
     static const enum config_setting settings[TLS_FILES] = {
         [TLS_FILE_CERTIFICATE] = CONFIG_SETTING_bus_tls_certificate,
         [TLS_FILE_KEY] = CONFIG_SETTING_bus_tls_key,
-        [TLS_FILE_CLIENT_CA] = CONFIG_SETTING_bus_tls_client_ca,
+        [TLS_FILE_CA] = CONFIG_SETTING_bus_tls_client_ca,
     };
     if (!wants_tls(config))
         return;
     struct tls_options options;
     struct tls_problem problem;
-    struct tls_server *server = NULL;
+    struct tls_context *server = NULL;
     fill_tls(config, &options);
-    int error = tls_server_create(&server, &options, &problem);
+    int error = tls_context_create(&server, &options, &problem);
     enum tls_age age = error ? TLS_AGE_GOOD : tls_check_age(&options, (int64_t)(clock_wall_ns() / 1000000000u), &problem);
-    tls_server_destroy(server);
+    tls_context_destroy(server);
     if (error == ERR_INVALID || age != TLS_AGE_GOOD) {
         enum config_setting setting = settings[problem.file];
         problems_add(problems, age == TLS_AGE_ENDS_SOON ? PROBLEM_WARNING : PROBLEM_ERROR, config->origins[setting].place, "`%s`: %s",

@@ -1,4 +1,7 @@
-/* One connection to a broker, again and again: name, address, socket, CONNECT, and then packets both ways.
+/* One connection to a broker, again and again: name, address, socket, TLS where it is wanted, CONNECT, and then packets both ways.
+ *
+ * With TLS what is read goes through the transport, piece by piece; a link that is paused leaves the rest there, which is INGEST_READ_SIZE
+ * at most. What is to be sent is sealed when the socket can take it.
  *
  * libuv holds on to its handles and requests until it has called back. So what it knows lives in objects of their own, which lose their
  * link when the link has done with them. */
@@ -11,7 +14,11 @@
 #include "base/error.h"
 #include "ingest/parts.h"
 
-enum { CONNECT_PROPERTIES_MAX = 64 };
+enum {
+    CONNECT_PROPERTIES_MAX = 64,
+    SENDING_MAX = MQTT_REMAINING_LENGTH_MAX + LINK_OUT_MAX,
+    SEALED_MAX = SENDING_MAX + SENDING_MAX / 16 + (64 << 10) /* TLS adds 22 bytes and more to each 16 KiB, and has its handshake */
+};
 
 struct link_lookup {
     uv_getaddrinfo_t request;
@@ -22,7 +29,8 @@ struct link_socket {
     uv_tcp_t tcp;
     uv_connect_t connect;
     uv_write_t write;
-    struct link *link; /* NULL: it is being closed */
+    struct link *link;           /* NULL: it is being closed */
+    struct transport *transport; /* TLS; NULL: none */
     bool writing;
     struct buffer sending;
 };
@@ -61,7 +69,7 @@ int broker_link_create(struct ingest *ingest, enum link_role role, const char *n
     link->index = ingest->link_count;
     snprintf(link->client_id, sizeof link->client_id, "%s-%s", ingest->group, name);
     buffer_init(&link->in, (size_t)ingest->options.packet_size_max + INGEST_READ_SIZE);
-    buffer_init(&link->out, (size_t)MQTT_REMAINING_LENGTH_MAX + LINK_OUT_MAX);
+    buffer_init(&link->out, SENDING_MAX);
     int error = make_sessions(link);
     if (error) {
         broker_link_destroy(link);
@@ -105,6 +113,8 @@ static void drop_socket(struct link *link)
     }
     if (link->socket) {
         link->socket->link = NULL;
+        transport_destroy(link->socket->transport);
+        link->socket->transport = NULL;
         uv_close((uv_handle_t *)&link->socket->tcp, on_closed);
         link->socket = NULL;
     }
@@ -124,16 +134,27 @@ static void end(struct link *link)
     link->generation++;
 }
 
+/* If the socket takes it at once. */
+static void say_goodbye(struct link *link)
+{
+    struct buffer *out = &link->out;
+    struct transport *transport = link->socket->transport;
+    mqtt_disconnect_encode(out, broker_link_session(link)->version, 0);
+    if (transport && transport_finish(transport, out))
+        return;
+    if (transport)
+        out = transport_wire(transport);
+    uv_buf_t part = uv_buf_init((char *)out->data, (unsigned)out->length);
+    uv_try_write((uv_stream_t *)&link->socket->tcp, &part, 1);
+}
+
 void broker_link_close(struct link *link, bool goodbye)
 {
     if (link->state == LINK_IDLE)
         return;
     bool was_open = link->state == LINK_OPEN, in_use = link->in_use;
-    if (goodbye && was_open && link->socket && !link->socket->writing) {
-        mqtt_disconnect_encode(&link->out, broker_link_session(link)->version, 0);
-        uv_buf_t part = uv_buf_init((char *)link->out.data, (unsigned)link->out.length);
-        uv_try_write((uv_stream_t *)&link->socket->tcp, &part, 1);
-    }
+    if (goodbye && was_open && link->socket && !link->socket->writing)
+        say_goodbye(link);
     end(link);
     link->next_ns = link->ingest->now_ns;
     ingest_link_ended(link, was_open, in_use, false, NULL);
@@ -206,7 +227,7 @@ static void on_connack(struct link *link, const struct mqtt_connack *connack)
         if (link->role == LINK_INTAKE)
             intake_connected(link, connack);
         else if (link->role == LINK_OUTFLOW)
-            outflow_connected(link->ingest, connack, clean);
+            outflow_connected(link->outflow, connack, clean);
         return;
     }
     bool refused;
@@ -254,7 +275,7 @@ static bool act(struct link *link, struct mqtt_event *event)
         if (link->role == LINK_INTAKE)
             return intake_event(link, event);
         if (link->role == LINK_OUTFLOW)
-            outflow_event(link->ingest, event);
+            outflow_event(link->outflow, event);
         return true;
     }
 }
@@ -313,6 +334,80 @@ static void take(struct link *link, const uint8_t *bytes, size_t length)
         buffer_shrink(&link->in, INGEST_READ_SIZE);
 }
 
+/* ---- TLS ---- */
+
+static void greet(struct link *link);
+
+/* What TLS still has to say, an alert for example, if the socket takes it at once; then the end. */
+static void fail_transport(struct link *link, int error)
+{
+    struct link_socket *socket = link->socket;
+    struct buffer *wire = transport_wire(socket->transport);
+    char why[TLS_TEXT_MAX];
+    if (error == ERR_CLOSED) {
+        broker_link_fail(link, false, "it closed the connection");
+        return;
+    }
+    uv_buf_t part = uv_buf_init((char *)wire->data, (unsigned)wire->length);
+    if (!socket->writing && wire->length)
+        uv_try_write((uv_stream_t *)&socket->tcp, &part, 1);
+    bool ours = error == ERR_NO_MEMORY || error == ERR_LIMIT;
+    snprintf(why, sizeof why, "%s", ours ? error_text(error) : transport_why(socket->transport));
+    ingest_count(&broker_link_broker(link)->tls_failures, 1);
+    broker_link_fail(link, error == ERR_PERMISSION, "%s%s", link->state == LINK_SECURING ? "the TLS handshake failed: " : "TLS: ", why);
+}
+
+/* Takes what TLS makes of what has arrived, as long as the link may. */
+static void pump(struct link *link)
+{
+    struct ingest *ingest = link->ingest;
+    struct transport *transport = link->socket->transport;
+    uint32_t generation = link->generation;
+    ptrdiff_t count = 1;
+    while (count > 0 && !link->paused) {
+        count = transport_read(transport, ingest->plain_buffer, INGEST_READ_SIZE);
+        if (count >= 0 && link->state == LINK_SECURING && transport_is_established(transport))
+            greet(link);
+        if (count > 0 && link->generation == generation)
+            take(link, ingest->plain_buffer, (size_t)count);
+        if (link->generation != generation)
+            return;
+    }
+    if (count >= 0 && link->paused && transport_hold(transport))
+        count = ERR_NO_MEMORY;
+    if (count < 0)
+        fail_transport(link, (int)count);
+    else if (transport_has_answer(transport))
+        broker_link_mark_dirty(link);
+}
+
+static void secure(struct link *link)
+{
+    const struct broker *broker = broker_link_broker(link);
+    struct transport_options options = {.tls = link->ingest->tls, .host = broker->options.host, .wire_max = SEALED_MAX};
+    link->state = LINK_SECURING;
+    if (transport_create(&link->socket->transport, &options)) {
+        broker_link_fail(link, false, "%s", error_text(ERR_NO_MEMORY));
+        return;
+    }
+    link->socket->sending.limit = SEALED_MAX; /* they are exchanged */
+    pump(link);                               /* which begins */
+}
+
+/* ---- the socket ---- */
+
+static void on_read_error(struct link *link, int error)
+{
+    const char *when = "";
+    if (link->state == LINK_SECURING) {
+        ingest_count(&broker_link_broker(link)->tls_failures, 1);
+        when = " in the middle of the TLS handshake; does it speak TLS on this port?";
+    } else if (link->state == LINK_GREETING && error == UV_EOF) {
+        when = " instead of answering CONNECT";
+    }
+    broker_link_fail(link, false, "%s%s", error == UV_EOF ? "it closed the connection" : uv_strerror(error), when);
+}
+
 static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
 {
     struct link_socket *socket = stream->data;
@@ -321,14 +416,16 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
         return;
     link->ingest->now_ns = uv_now(&link->ingest->uv) * 1000000u;
     if (count < 0) {
-        bool greeting = link->state == LINK_GREETING;
-        broker_link_fail(link, false, "%s",
-                         count == UV_EOF ? greeting ? "it closed the connection instead of answering CONNECT" : "it closed the connection"
-                                         : uv_strerror((int)count));
+        on_read_error(link, (int)count);
         return;
     }
     ingest_count(&link->ingest->counters.bytes_received, (uint64_t)count);
-    take(link, (const uint8_t *)buffer->base, (size_t)count);
+    if (socket->transport) {
+        transport_feed(socket->transport, (const uint8_t *)buffer->base, (size_t)count);
+        pump(link);
+    } else {
+        take(link, (const uint8_t *)buffer->base, (size_t)count);
+    }
     if (link->paused && link->socket)
         uv_read_stop((uv_stream_t *)&link->socket->tcp);
 }
@@ -344,7 +441,9 @@ void broker_link_resume(struct link *link)
     if (link->generation != generation)
         return;
     buffer_consume(&link->in, done);
-    if (!link->paused && link->socket)
+    if (!link->paused && link->socket && link->socket->transport)
+        pump(link);
+    if (link->generation == generation && !link->paused && link->socket)
         uv_read_start((uv_stream_t *)&link->socket->tcp, on_allocate, on_read);
 }
 
@@ -366,7 +465,7 @@ static void on_written(uv_write_t *request, int status)
         return;
     if (status < 0)
         broker_link_fail(link, false, "%s", uv_strerror(status));
-    else if (link->out.length)
+    else if (link->out.length || (socket->transport && transport_has_answer(socket->transport)))
         broker_link_mark_dirty(link);
 }
 
@@ -374,24 +473,36 @@ void broker_link_flush(struct link *link)
 {
     struct link_socket *socket = link->socket;
     link->dirty = false;
-    if (!socket || socket->writing || link->out.length == 0 || link->state < LINK_GREETING)
+    struct buffer *out = &link->out;
+    if (!socket || socket->writing || link->state < LINK_SECURING)
         return;
-    mqtt_session_sent(broker_link_session(link), link->ingest->now_ns);
-    ingest_count(&link->ingest->counters.bytes_sent, link->out.length);
-    uv_buf_t part = uv_buf_init((char *)link->out.data, (unsigned)link->out.length);
+    if (out->length)
+        mqtt_session_sent(broker_link_session(link), link->ingest->now_ns);
+    if (socket->transport) {
+        if (transport_seal(socket->transport, out)) {
+            broker_link_fail(link, false, "%s", error_text(ERR_NO_MEMORY));
+            return;
+        }
+        buffer_shrink(out, LINK_OUT_MAX);
+        out = transport_wire(socket->transport);
+    }
+    if (out->length == 0)
+        return;
+    ingest_count(&link->ingest->counters.bytes_sent, out->length);
+    uv_buf_t part = uv_buf_init((char *)out->data, (unsigned)out->length);
     int written = uv_try_write((uv_stream_t *)&socket->tcp, &part, 1);
     if (written < 0 && written != UV_EAGAIN) {
         broker_link_fail(link, false, "%s", uv_strerror(written));
         return;
     }
     size_t done = written > 0 ? (size_t)written : 0;
-    if (done == link->out.length) {
-        buffer_clear(&link->out);
-        buffer_shrink(&link->out, LINK_OUT_MAX);
+    if (done == out->length) {
+        buffer_clear(out);
+        buffer_shrink(out, LINK_OUT_MAX);
         return;
     }
-    struct buffer rest = link->out;
-    link->out = socket->sending;
+    struct buffer rest = *out;
+    *out = socket->sending;
     socket->sending = rest;
     buffer_consume(&socket->sending, done);
     part = uv_buf_init((char *)socket->sending.data, (unsigned)socket->sending.length);
@@ -454,7 +565,10 @@ static void on_connect(uv_connect_t *request, int status)
     }
     uv_tcp_nodelay(&socket->tcp, 1);
     uv_read_start((uv_stream_t *)&socket->tcp, on_allocate, on_read);
-    greet(link);
+    if (broker_link_broker(link)->options.tls)
+        secure(link);
+    else
+        greet(link);
 }
 
 static void try_address(struct link *link)
@@ -465,7 +579,7 @@ static void try_address(struct link *link)
         broker_link_fail(link, false, "%s", error_text(ERR_NO_MEMORY));
         return;
     }
-    buffer_init(&socket->sending, (size_t)MQTT_REMAINING_LENGTH_MAX + LINK_OUT_MAX);
+    buffer_init(&socket->sending, SENDING_MAX);
     socket->link = link;
     socket->tcp.data = socket->connect.data = socket;
     link->socket = socket;
@@ -540,8 +654,11 @@ uint64_t broker_link_check(struct link *link)
     if (link->state != LINK_OPEN) {
         if (ingest->now_ns < link->next_ns)
             return link->next_ns;
+        if (link->state == LINK_SECURING)
+            ingest_count(&broker_link_broker(link)->tls_failures, 1);
         broker_link_fail(link, false, "%s",
                          link->state == LINK_GREETING    ? "it did not answer CONNECT in time"
+                         : link->state == LINK_SECURING  ? "it did not finish the TLS handshake in time; does it speak TLS on this port?"
                          : link->state == LINK_RESOLVING ? "its name was not resolved in time"
                                                          : "it did not accept the connection in time");
         return link->next_ns;

@@ -87,10 +87,10 @@ static unsigned choose(const struct ingest *ingest)
 {
     unsigned best = ingest->active;
     bool found = false;
-    for (unsigned i = 0; i < ingest->broker_count; i++)
+    for (unsigned i = 0; i < ingest->group_count; i++)
         if (ingest->brokers[i].breaker.state == BREAKER_CLOSED)
             return i;
-    for (unsigned i = 0; i < ingest->broker_count; i++) {
+    for (unsigned i = 0; i < ingest->group_count; i++) {
         const struct breaker *breaker = &ingest->brokers[i].breaker;
         if (breaker_is_usable(breaker, ingest->now_ns) && (!found || breaker->failures < ingest->brokers[best].breaker.failures)) {
             best = i;
@@ -106,7 +106,7 @@ static void move(struct ingest *ingest, unsigned to)
                 ingest->brokers[ingest->active].name);
     ingest->active = to;
     for (unsigned i = 0; i < ingest->link_count; i++)
-        if (ingest->links[i] != ingest->probe && ingest->links[i]->broker != to)
+        if (ingest->links[i] != ingest->probe && !ingest->links[i]->bridge && ingest->links[i]->broker != to)
             broker_link_close(ingest->links[i], true);
 }
 
@@ -116,12 +116,13 @@ static void open_links(struct ingest *ingest)
         struct link *link = ingest->links[i];
         if (link == ingest->probe || link->state != LINK_IDLE || ingest->now_ns < link->next_ns)
             continue;
-        struct broker *broker = &ingest->brokers[ingest->active];
+        unsigned target = broker_link_target(link);
+        struct broker *broker = &ingest->brokers[target];
         if (!breaker_try(&broker->breaker, ingest->now_ns))
-            break;
+            continue;
         ingest_breaker_note(broker);
-        link->broker = ingest->active;
-        link->clean = link->role == LINK_OUTFLOW && outflow_begins_clean(ingest, broker);
+        link->broker = target;
+        link->clean = link->role == LINK_OUTFLOW && outflow_begins_clean(link->outflow, broker);
         broker_link_open(link);
     }
 }
@@ -162,7 +163,7 @@ static uint64_t opening_ns(const struct ingest *ingest, const struct link *link)
         }
         return first_ns > at_ns ? first_ns : at_ns;
     }
-    const struct breaker *breaker = &ingest->brokers[ingest->active].breaker;
+    const struct breaker *breaker = &ingest->brokers[broker_link_target(link)].breaker;
     if (breaker->probing && breaker->state == BREAKER_HALF_OPEN)
         return UINT64_MAX; /* whoever is trying ends that */
     return breaker->state == BREAKER_OPEN && breaker->until_ns > at_ns ? breaker->until_ns : at_ns;
@@ -179,9 +180,10 @@ static void watch(struct ingest *ingest)
     }
     if (ingest->stopping && ingest->stop_ns < next_ns)
         next_ns = ingest->stop_ns;
-    if (ingest->outflow.active && ingest->outflow.link->state == LINK_OPEN && ingest->outflow.link->broker < ingest->broker_count &&
-        atomic_load(&ingest->outflow.lag) && next_ns > ingest->now_ns + OUTFLOW_NOTE_NS)
-        next_ns = ingest->now_ns + OUTFLOW_NOTE_NS;
+    for (unsigned i = 0; i < ingest->outflow_count; i++) {
+        uint64_t at_ns = outflow_due_ns(ingest->outflows[i]);
+        next_ns = at_ns < next_ns ? at_ns : next_ns;
+    }
     uint64_t wait_ms = next_ns <= ingest->now_ns ? 1 : (next_ns - ingest->now_ns) / 1000000u + 1;
     if (next_ns == UINT64_MAX)
         uv_timer_stop(&ingest->timer);
@@ -219,15 +221,52 @@ static int checkpoint(struct ingest *ingest)
     return error;
 }
 
-static void checkpoint_durable(struct ingest *ingest)
+/* Nothing is removed before the first checkpoint is durable. */
+static void hold(struct ingest *ingest)
 {
     struct queue *queue = ingest->options.queue;
+    struct notes_places needed = ingest->needed;
+    if (!ingest->settled)
+        return;
+    for (unsigned i = 0; i < ingest->outflow_count; i++) {
+        const struct outflow *out = ingest->outflows[i];
+        if (out->content == QUEUE_CONTENT_RESULTS)
+            queue->ops->hold(queue, QUEUE_CONTENT_RESULTS, QUEUE_HOLDER_BROKERS, out->durable.completed);
+        else if (out->durable.completed < needed.kept)
+            needed.kept = out->durable.completed;
+    }
+    queue->ops->hold(queue, QUEUE_CONTENT_CONSUMED, QUEUE_HOLDER_BROKERS, needed.consumed);
+    queue->ops->hold(queue, QUEUE_CONTENT_KEPT, QUEUE_HOLDER_BROKERS, needed.kept);
+    queue->ops->hold(queue, QUEUE_CONTENT_NOTED, QUEUE_HOLDER_BROKERS, needed.noted);
+}
+
+static void checkpoint_durable(struct ingest *ingest)
+{
     ingest->checkpointing = false;
     ingest->settled = true;
     atomic_store(&ingest->known, true);
-    queue->ops->hold(queue, QUEUE_CONTENT_CONSUMED, QUEUE_HOLDER_BROKERS, ingest->notes.from.consumed);
-    queue->ops->hold(queue, QUEUE_CONTENT_KEPT, QUEUE_HOLDER_BROKERS, ingest->notes.from.kept);
-    queue->ops->hold(queue, QUEUE_CONTENT_NOTED, QUEUE_HOLDER_BROKERS, ingest->notes.from.noted);
+    ingest->needed = ingest->notes.from;
+    hold(ingest);
+}
+
+/* One group of cursors at a time, with those of all ways out. */
+static int write_cursors(struct ingest *ingest)
+{
+    if (ingest->noting || !ingest->notes.dirty_cursors)
+        return 0;
+    int error = notes_write_cursors(&ingest->notes, ingest->producer, (uint64_t)TOKEN_CURSOR << 60);
+    ingest->noting = !error;
+    for (unsigned i = 0; !error && i < ingest->outflow_count; i++)
+        outflow_noting(ingest->outflows[i]);
+    return error;
+}
+
+static void cursors_durable(struct ingest *ingest)
+{
+    ingest->noting = false;
+    for (unsigned i = 0; i < ingest->outflow_count; i++)
+        outflow_noted(ingest->outflows[i]);
+    hold(ingest);
 }
 
 /* ---- one turn ---- */
@@ -239,7 +278,7 @@ static void on_token(struct ingest *ingest, uint64_t token)
         checkpoint_durable(ingest);
         break;
     case TOKEN_CURSOR:
-        outflow_noted(ingest);
+        cursors_durable(ingest);
         break;
     default:
         intake_durable(ingest, token);
@@ -268,7 +307,7 @@ static void write_notes(struct ingest *ingest)
 {
     int error = intake_write_notes(ingest);
     if (!error)
-        error = outflow_write_notes(ingest);
+        error = write_cursors(ingest);
     if (!error && checkpoint_is_due(ingest))
         error = checkpoint(ingest);
     if (error)
@@ -306,9 +345,9 @@ static bool end_turn(struct ingest *ingest)
     if (!ingest->stopping)
         ingest->stop_ns = ingest->now_ns + STOP_WAIT_MS * UINT64_C(1000000);
     ingest->stopping = ingest->quiet = true;
-    bool is_connected = ingest->outflow.active && ingest->outflow.link->state == LINK_OPEN;
-    if (is_connected && !outflow_is_idle(ingest) && ingest->now_ns < ingest->stop_ns)
-        return false;
+    for (unsigned i = 0; i < ingest->outflow_count && ingest->now_ns < ingest->stop_ns; i++)
+        if (ingest->outflows[i]->link->state == LINK_OPEN && !outflow_is_idle(ingest->outflows[i]))
+            return false;
     close_all(ingest);
     return true;
 }
@@ -325,8 +364,8 @@ static void on_turn_end(uv_check_t *check)
         open_links(ingest);
         open_probe(ingest);
     }
-    if (ingest->outflow.active)
-        outflow_turn(ingest);
+    for (unsigned i = 0; i < ingest->outflow_count; i++)
+        outflow_turn(ingest->outflows[i]);
     write_notes(ingest);
     ingest->producer->ops->submit(ingest->producer);
     watch(ingest);
@@ -346,7 +385,7 @@ static void on_durable(void *context)
 
 void ingest_wake(struct ingest *ingest)
 {
-    if (ingest && ingest->outflow.active)
+    if (ingest && ingest->outflow_count)
         on_durable(ingest);
 }
 
@@ -361,6 +400,8 @@ static void collect(void *owner, struct metrics_writer *writer)
         metrics_sample_u64(writer, METRIC_INGEST_CONNECTIONS, atomic_load(&broker->connected), "broker", broker->name, NULL);
         metrics_sample_u64(writer, METRIC_INGEST_CONNECTS, atomic_load(&broker->connects), "broker", broker->name, NULL);
         metrics_sample_u64(writer, METRIC_INGEST_FAILURES, atomic_load(&broker->failures), "broker", broker->name, NULL);
+        if (broker->options.tls)
+            metrics_sample_u64(writer, METRIC_INGEST_TLS_FAILURES, atomic_load(&broker->tls_failures), "broker", broker->name, NULL);
         for (int state = 0; state < 3; state++)
             metrics_sample_u64(writer, METRIC_INGEST_BREAKER, atomic_load(&broker->breaker_state) == state, "broker", broker->name, "state",
                                breaker_words[state], NULL);
@@ -373,21 +414,22 @@ static void collect(void *owner, struct metrics_writer *writer)
     metrics_sample_u64(writer, METRIC_INGEST_PAUSES, atomic_load(&ingest->counters.pauses), NULL);
     metrics_sample_u64(writer, METRIC_INGEST_BYTES_RECEIVED, atomic_load(&ingest->counters.bytes_received), NULL);
     metrics_sample_u64(writer, METRIC_INGEST_BYTES_SENT, atomic_load(&ingest->counters.bytes_sent), NULL);
+    bridge_collect(ingest, writer);
     if (!ingest->options.results)
         return;
-    metrics_sample_u64(writer, METRIC_INGEST_RESULTS, atomic_load(&ingest->outflow.acknowledged), NULL);
-    metrics_sample_u64(writer, METRIC_INGEST_RESULTS_REFUSED, atomic_load(&ingest->outflow.refused), NULL);
-    metrics_sample_u64(writer, METRIC_INGEST_RESULTS_LAG, atomic_load(&ingest->outflow.lag), NULL);
-    metrics_sample_u64(writer, METRIC_INGEST_RESULTS_INFLIGHT, atomic_load(&ingest->outflow.inflight), NULL);
+    metrics_sample_u64(writer, METRIC_INGEST_RESULTS, atomic_load(&ingest->results.acknowledged), NULL);
+    metrics_sample_u64(writer, METRIC_INGEST_RESULTS_REFUSED, atomic_load(&ingest->results.refused), NULL);
+    metrics_sample_u64(writer, METRIC_INGEST_RESULTS_LAG, atomic_load(&ingest->results.lag), NULL);
+    metrics_sample_u64(writer, METRIC_INGEST_RESULTS_INFLIGHT, atomic_load(&ingest->results.inflight), NULL);
 }
 
 bool ingest_ready(struct ingest *ingest, struct buffer *text)
 {
-    bool ready = false;
+    bool ready = ingest->group_count == 0; /* what waits for the broker of a rule waits on disk, and nothing else with it */
     for (size_t i = 0; i < ingest->broker_count; i++) {
         struct broker *broker = &ingest->brokers[i];
         uint32_t connected = atomic_load(&broker->connected);
-        ready = ready || connected;
+        ready = ready || (i < ingest->group_count && connected);
         buffer_printf(text, "%s%u connections to broker %s (circuit breaker %s)", i ? "; " : "", connected, broker->name,
                       breaker_words[atomic_load(&broker->breaker_state)]);
         pthread_mutex_lock(&ingest->lock);
@@ -414,7 +456,9 @@ int ingest_status(struct ingest *ingest, struct buffer *json)
         pthread_mutex_unlock(&ingest->lock);
         error = error ? error : buffer_append_text(json, "}");
     }
-    return error ? error : buffer_append_text(json, "]}");
+    error = error ? error : buffer_append_text(json, "]");
+    error = error ? error : bridge_status(ingest, json);
+    return error ? error : buffer_append_text(json, "}");
 }
 
 /* ---- start and stop ---- */
@@ -430,6 +474,7 @@ static int copy_options(struct ingest *ingest, const struct ingest_options *opti
 {
     ingest->options = *options;
     ingest->broker_count = options->broker_count;
+    ingest->group_count = options->group_count;
     for (size_t i = 0; i < options->broker_count; i++) {
         struct broker *broker = &ingest->brokers[i];
         broker->options = options->brokers[i];
@@ -451,21 +496,36 @@ static int make_links(struct ingest *ingest)
     struct link *link;
     char name[16];
     int error = 0;
-    for (unsigned i = 0; !error && ingest->options.filter_count && i < ingest->options.connection_count; i++) {
+    bool has_group = ingest->group_count;
+    for (unsigned i = 0; !error && has_group && ingest->options.filter_count && i < ingest->options.connection_count; i++) {
         snprintf(name, sizeof name, "%u", i);
         error = broker_link_create(ingest, LINK_INTAKE, name, &link);
     }
     if (!error && ingest->options.results)
-        error = broker_link_create(ingest, LINK_OUTFLOW, "results", &ingest->outflow.link);
-    if (!error && ingest->broker_count > 1)
+        error = broker_link_create(ingest, LINK_OUTFLOW, "results", &ingest->results.link);
+    if (!error && ingest->options.results)
+        ingest->results.link->outflow = &ingest->results;
+    if (!error && ingest->group_count > 1)
         error = broker_link_create(ingest, LINK_PROBE, "probe", &ingest->probe);
-    return error;
+    return error ? error : bridge_open_all(ingest);
+}
+
+static int open_outflows(struct ingest *ingest)
+{
+    struct outflow *results = &ingest->results;
+    results->ingest = ingest;
+    results->content = QUEUE_CONTENT_RESULTS;
+    results->what = "result";
+    results->inflight_max = ingest->options.results_inflight;
+    int error = ingest->options.results ? outflow_open(results, "results") : 0;
+    return error ? error : bridge_open_outflows(ingest);
 }
 
 static int open_loop(struct ingest *ingest)
 {
     ingest->read_buffer = malloc(INGEST_READ_SIZE);
-    if (!ingest->read_buffer || uv_loop_init(&ingest->uv))
+    ingest->plain_buffer = ingest->tls ? malloc(INGEST_READ_SIZE) : NULL;
+    if (!ingest->read_buffer || (ingest->tls && !ingest->plain_buffer) || uv_loop_init(&ingest->uv))
         return ERR_NO_MEMORY;
     ingest->initialised = true;
     uv_async_init(&ingest->uv, &ingest->wake, on_wake);
@@ -487,11 +547,34 @@ static int first_notes(struct ingest *ingest)
     return error;
 }
 
+static int open_tls(struct ingest *ingest)
+{
+    struct tls_problem problem;
+    bool wanted = false;
+    for (size_t i = 0; i < ingest->broker_count; i++)
+        wanted = wanted || ingest->brokers[i].options.tls;
+    int error = wanted ? tls_context_create(&ingest->tls, &ingest->options.tls, &problem) : 0;
+    if (error)
+        diagnostics(DIAGNOSTICS_ERROR, "ingest", "TLS to brokers: %s", error == ERR_INVALID ? problem.text : error_text(error));
+    return error;
+}
+
+void ingest_reload_tls(struct ingest *ingest, const struct tls_options *options)
+{
+    struct tls_problem problem;
+    int error = ingest->tls ? tls_context_reload(ingest->tls, options, &problem) : 0;
+    if (error)
+        diagnostics(DIAGNOSTICS_ERROR, "ingest", "TLS to brokers: %s. What was read before holds",
+                    error == ERR_INVALID ? problem.text : error_text(error));
+}
+
 static int start(struct ingest *ingest, const struct ingest_options *options)
 {
     int error = copy_options(ingest, options);
-    if (!error)
-        error = notes_load(&ingest->notes, options->queue);
+    error = error ? error : open_tls(ingest);
+    if (error)
+        return error;
+    error = notes_load(&ingest->notes, options->queue);
     if (error) {
         diagnostics(DIAGNOSTICS_ERROR, "ingest", "what is known of other brokers cannot be read: %s", error_text(error));
         return error;
@@ -500,11 +583,11 @@ static int start(struct ingest *ingest, const struct ingest_options *options)
         snprintf(ingest->group, sizeof ingest->group, "%s-%s", options->client_prefix, options->instance);
     else
         snprintf(ingest->group, sizeof ingest->group, "%s-%08x", options->client_prefix, (unsigned)(ingest->notes.instance >> 32));
+    snprintf(ingest->mark, sizeof ingest->mark, "%016llx", (unsigned long long)ingest->notes.instance);
     ingest->random.state = ingest->notes.instance ^ clock_monotonic_ns();
     error = make_links(ingest);
     error = error ? error : intake_take_held(ingest);
-    if (!error && options->results)
-        error = outflow_open(ingest);
+    error = error ? error : open_outflows(ingest);
     error = error ? error : open_loop(ingest);
     error = error ? error : options->queue->ops->producer_open(options->queue, on_durable, ingest, &ingest->producer);
     error = error ? error : first_notes(ingest);
@@ -574,8 +657,8 @@ void ingest_stop(struct ingest *ingest)
         uv_run(&ingest->uv, UV_RUN_DEFAULT);
         uv_loop_close(&ingest->uv);
     }
-    if (ingest->outflow.link)
-        outflow_close(ingest);
+    outflow_close(&ingest->results);
+    bridge_close_all(ingest);
     for (unsigned i = 0; i < ingest->link_count; i++)
         broker_link_destroy(ingest->links[i]);
     notes_fini(&ingest->notes);
@@ -584,6 +667,8 @@ void ingest_stop(struct ingest *ingest)
     free(ingest->consumed_filter);
     free(ingest->completions);
     free(ingest->read_buffer);
+    free(ingest->plain_buffer);
+    tls_context_destroy(ingest->tls);
     pthread_mutex_destroy(&ingest->lock);
     free(ingest);
 }

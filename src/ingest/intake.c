@@ -24,14 +24,14 @@ static bool may_share(const struct link *link)
 {
     const struct ingest_options *options = &link->ingest->options;
     const struct broker *broker = &link->ingest->brokers[link->broker];
-    return options->connection_count > 1 && options->sharing == INGEST_SHARED_AUTO && broker->version == MQTT_VERSION_5_0 &&
-           link->shareable;
+    return !link->bridge && options->connection_count > 1 && options->sharing == INGEST_SHARED_AUTO &&
+           broker->version == MQTT_VERSION_5_0 && link->shareable;
 }
 
 static bool is_shared(const struct link *link)
 {
     const struct ingest_options *options = &link->ingest->options;
-    if (options->sharing == INGEST_SHARED_ALWAYS)
+    if (options->sharing == INGEST_SHARED_ALWAYS && !link->bridge)
         return options->connection_count > 1;
     return may_share(link) && link->ingest->brokers[link->broker].sharing == BROKER_SHARES;
 }
@@ -69,29 +69,35 @@ static void forget_contents(struct link *link)
 
 /* ---- subscribing ---- */
 
-static struct mqtt_slice filter_slice(char text[FILTER_MAX], const struct ingest *ingest, size_t filter, bool shared)
+static size_t filter_count(const struct link *link)
 {
-    int length = shared ? snprintf(text, FILTER_MAX, shared_form, ingest->group, ingest->filters[filter])
-                        : snprintf(text, FILTER_MAX, "%s", ingest->filters[filter]);
+    return link->bridge ? link->bridge->filter_count : link->ingest->options.filter_count;
+}
+
+static struct mqtt_slice filter_slice(char text[FILTER_MAX], const struct link *link, size_t filter, bool shared)
+{
+    const char *plain = link->bridge ? link->bridge->filters[filter] : link->ingest->filters[filter];
+    int length = shared ? snprintf(text, FILTER_MAX, shared_form, link->ingest->group, plain) : snprintf(text, FILTER_MAX, "%s", plain);
     return (struct mqtt_slice){(const uint8_t *)text, (uint32_t)length};
 }
 
 static bool has_filter(const struct link *link, size_t filter, bool shared)
 {
-    return shared || filter_connection((unsigned)filter, link->ingest->options.connection_count) == link->index;
+    return shared || link->bridge || filter_connection((unsigned)filter, link->ingest->options.connection_count) == link->index;
 }
 
 static int unsubscribe_others(struct link *link, bool shared)
 {
-    const struct ingest *ingest = link->ingest;
     static char texts[2 * INGEST_FILTERS_MAX][FILTER_MAX]; /* of the one thread */
     struct mqtt_slice filters[2 * INGEST_FILTERS_MAX];
     size_t count = 0;
-    for (size_t i = 0; i < ingest->options.filter_count; i++) {
-        filters[count] = filter_slice(texts[count], ingest, i, !shared);
+    if (link->bridge)
+        return 0; /* it never shares */
+    for (size_t i = 0; i < filter_count(link); i++) {
+        filters[count] = filter_slice(texts[count], link, i, !shared);
         count++;
         if (!shared && !has_filter(link, i, false)) {
-            filters[count] = filter_slice(texts[count], ingest, i, false);
+            filters[count] = filter_slice(texts[count], link, i, false);
             count++;
         }
     }
@@ -104,11 +110,14 @@ static int subscribe(struct link *link, bool shared)
     static char texts[INGEST_FILTERS_MAX][FILTER_MAX];
     struct mqtt_subscription entries[INGEST_FILTERS_MAX];
     size_t count = 0;
-    for (size_t i = 0; i < ingest->options.filter_count; i++) {
+    for (size_t i = 0; i < filter_count(link); i++) {
         if (!has_filter(link, i, shared))
             continue;
         entries[count] = (struct mqtt_subscription){.qos = ingest->options.qos, .retain_handling = 1};
-        entries[count].filter = filter_slice(texts[count], ingest, i, shared);
+        if (link->bridge)
+            entries[count] =
+                (struct mqtt_subscription){.qos = link->bridge->filter_qos[i], .retain_as_published = true, .retain_handling = 1};
+        entries[count].filter = filter_slice(texts[count], link, i, shared);
         count++;
     }
     if (count == 0)
@@ -206,6 +215,13 @@ static void on_pong(struct link *link)
 
 void intake_connected(struct link *link, const struct mqtt_connack *connack)
 {
+    if (link->bridge && !bridge_may_take(link)) {
+        broker_link_fail(
+            link, true,
+            "it speaks only MQTT 3.1.1, in which what goes out by bridge.rules and comes in again could not be known; give both "
+            "directions remote topics that do not meet");
+        return;
+    }
     link->kept = connack->session_present;
     link->shareable = connack->properties.shared_subscription_available;
     link->asking = false;
@@ -234,8 +250,8 @@ static void on_suback(struct link *link, const struct mqtt_suback *suback)
             broker_link_fail(link, false, "it refuses shared subscriptions; each filter is given to one connection instead");
             return;
         }
-        broker_link_fail(link, true, "it refuses the subscription (code 0x%02x); see ingest.filters, and the broker's rules of access",
-                         code);
+        broker_link_fail(link, true, "it refuses the subscription (code 0x%02x); see %s, and the broker's rules of access", code,
+                         link->bridge ? "bridge.rules" : "ingest.filters");
         return;
     }
     ingest_link_in_use(link);
@@ -261,10 +277,10 @@ static void acknowledge(struct link *link, unsigned qos, uint16_t packet_id)
     answer(link, qos == 2 ? MQTT_PUBREC : MQTT_PUBACK, packet_id, 0);
 }
 
-static enum queue_destination destination(const struct ingest *ingest, const struct mqtt_publish *publish)
+static enum queue_destination destination(const struct ingest *ingest, const struct message *message)
 {
     const char *filter = ingest->consumed_filter;
-    bool consumed = filter && mqtt_topic_matches(filter, strlen(filter), (const char *)publish->topic.data, publish->topic.length);
+    bool consumed = filter && mqtt_topic_matches(filter, strlen(filter), message->topic, message->topic_length);
     return consumed ? QUEUE_CONSUMED : QUEUE_KEPT;
 }
 
@@ -278,13 +294,21 @@ static int append(struct link *link, const struct mqtt_publish *publish, const s
     if (publish->qos && !ingest->options.acknowledge_at_once)
         token = publish->qos == 2 ? token_message(TOKEN_PUBREC, link, link->session_lives[link->broker], publish->packet_id)
                                   : token_message(TOKEN_PUBACK, link, link->generation, publish->packet_id);
-    int error = ingest->producer->ops->append_from(ingest->producer, destination(ingest, publish), message, &origin, token);
+    int error = ingest->producer->ops->append_from(ingest->producer, destination(ingest, message), message, &origin, token);
     if (!error && publish->qos == 2) {
         ingest->notes.since_count++;
         ingest->notes.since_bytes += message->payload_length;
     }
     ingest->needs_submit = true;
     return error;
+}
+
+/* Whether it is what we publish ourselves, at the group's brokers. */
+static bool is_own(const struct link *link, const struct mqtt_publish *publish)
+{
+    const struct ingest_options *options = &link->ingest->options;
+    bool may_be = link->broker < options->group_count && options->skip;
+    return may_be && options->skip(options->context, (const char *)publish->topic.data, publish->topic.length);
 }
 
 /* False: the disk is behind. */
@@ -300,8 +324,17 @@ static bool on_publish(struct link *link, const struct mqtt_publish *publish)
         return true;
     }
     ingest_count(&ingest->counters.received[publish->qos], 1);
-    const char *topic = (const char *)publish->topic.data;
-    if (ingest->options.skip && ingest->options.skip(ingest->options.context, topic, publish->topic.length)) {
+    struct message message = {
+        .time_ns = clock_wall_ns(),
+        .topic = (const char *)publish->topic.data,
+        .topic_length = publish->topic.length,
+        .payload = publish->payload.data,
+        .payload_length = publish->payload.length,
+        .properties = publish->properties_raw.data,
+        .properties_length = publish->properties_raw.length,
+        .flags = publish->qos,
+    };
+    if (is_own(link, publish) || (link->bridge && !bridge_take(link->bridge, ingest, publish, &message))) {
         ingest_count(&ingest->counters.skipped, 1);
         if (publish->qos)
             acknowledge(link, publish->qos, publish->packet_id);
@@ -315,16 +348,8 @@ static bool on_publish(struct link *link, const struct mqtt_publish *publish)
         acknowledge(link, 2, publish->packet_id);
         return true;
     }
-    struct message message = {
-        .time_ns = clock_wall_ns(),
-        .topic = topic,
-        .topic_length = publish->topic.length,
-        .payload = publish->payload.data,
-        .payload_length = publish->payload.length,
-        .properties = publish->properties_raw.data,
-        .properties_length = publish->properties_raw.length,
-        .flags = publish->qos,
-    };
+    if (message.flags & MESSAGE_RETAIN && ingest->options.retain)
+        ingest->options.retain(ingest->options.context, &message);
     int error = append(link, publish, &message);
     if (error) {
         mqtt_session_forget(broker_link_session(link), publish);
@@ -461,7 +486,8 @@ int intake_take_held(struct ingest *ingest)
         struct link *link = ingest->links[i];
         for (size_t b = 0; b < ingest->broker_count; b++) {
             const char *id = link->client_id;
-            link->session_keys[b] = hash_bytes(id, strlen(id), ingest->brokers[b].key ^ ingest->notes.instance) | 1;
+            uint64_t hash = hash_bytes(id, strlen(id), ingest->brokers[b].key ^ ingest->notes.instance);
+            link->session_keys[b] = (ingest->brokers[b].key & ~(uint64_t)UINT32_MAX) | (uint32_t)hash | 1; /* see broker_sent */
             struct taking taking = {&link->sessions[b]};
             int error = link->role == LINK_INTAKE ? notes_take_session(&ingest->notes, link->session_keys[b], restore, &taking) : 0;
             if (error)

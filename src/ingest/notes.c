@@ -184,7 +184,7 @@ static int read_messages(struct notes *notes, struct queue *queue, enum queue_co
     if (error)
         return error;
     while (!(error = view->ops->next(view, &message, &origin))) {
-        if (origin.session % 2 == 0) /* none, or that of a client of ours */
+        if (!queue_origin_is_broker(&origin))
             continue;
         if (origin.sequence > notes->sequence)
             notes->sequence = origin.sequence;

@@ -8,7 +8,7 @@
 #include "ingest/ingest.h"
 #include "mqtt/topic.h"
 
-enum { PORT_MQTT = 1883 };
+enum { PORT_MQTT = 1883, PORT_MQTT_TLS = 8883 };
 
 static int refuse(char why[INGEST_WHY_MAX], const char *what)
 {
@@ -44,7 +44,7 @@ static int parse_address(const char *text, struct ingest_broker *broker, char wh
     }
     if (!copy(broker->host, sizeof broker->host, host, length))
         return refuse(why, "it names no host");
-    broker->port = PORT_MQTT;
+    broker->port = broker->tls ? PORT_MQTT_TLS : PORT_MQTT;
     if (*end == ':') {
         char *behind;
         unsigned long port = strtoul(end + 1, &behind, 10);
@@ -60,14 +60,14 @@ static int parse_address(const char *text, struct ingest_broker *broker, char wh
 
 int ingest_broker_parse(const char *url, struct ingest_broker *out, char why[INGEST_WHY_MAX])
 {
-    static const char plain[] = "mqtt://";
-    struct ingest_broker broker = {0};
-    if (strncmp(url, "mqtts://", 8) == 0)
-        return refuse(why, "connections to brokers over TLS (mqtts://) are not in this version");
-    if (strncmp(url, plain, strlen(plain)) == 0)
+    static const char plain[] = "mqtt://", secure[] = "mqtts://";
+    struct ingest_broker broker = {.tls = strncmp(url, secure, strlen(secure)) == 0};
+    if (broker.tls)
+        url += strlen(secure);
+    else if (strncmp(url, plain, strlen(plain)) == 0)
         url += strlen(plain);
     else if (strstr(url, "://"))
-        return refuse(why, "expected mqtt://[user@]host[:port]");
+        return refuse(why, "expected mqtt://[user@]host[:port], or mqtts:// for TLS");
     const char *at = strrchr(url, '@');
     if (at) {
         if (memchr(url, ':', (size_t)(at - url)))

@@ -77,6 +77,11 @@ struct queue_origin {
     uint16_t packet_id; /* 0: QoS 0 and 1 */
 };
 
+static inline bool queue_origin_is_broker(const struct queue_origin *origin)
+{
+    return origin->session % 2 == 1;
+}
+
 /* The way in. Of one thread; what it appends is sent off together and becomes durable in order. */
 struct queue_producer;
 

@@ -20,15 +20,16 @@
 
 enum { DAY_S = 86400, TICKETS = 1 };
 
-struct tls_server {
+struct tls_context {
     pthread_mutex_t lock;
-    SSL_CTX *context;        /* under lock */
+    SSL_CTX *library;        /* under lock */
     enum tls_user user_from; /* under lock */
     _Atomic int64_t ends_s[TLS_FILES];
 };
 
 struct tls_stream {
     SSL *ssl;
+    enum tls_side side;
     enum tls_user user_from;
     bool established;
     int error; /* it is over: what tls_stream_read returns */
@@ -36,6 +37,7 @@ struct tls_stream {
     size_t length;       /* of what is there to be read, during a call */
     struct buffer *wire; /* during a call */
     char user[TLS_USER_MAX];
+    char host[TLS_HOST_MAX]; /* a client's */
     char why[TLS_TEXT_MAX];
 };
 
@@ -81,12 +83,13 @@ enum tls_age tls_check_age(const struct tls_options *options, int64_t now_s, str
 {
     enum tls_age worst = TLS_AGE_GOOD;
     for (enum tls_file file = 0; file < TLS_FILES; file++) {
-        const char *path = file == TLS_FILE_KEY ? NULL : options->files[file];
+        bool is_ours = file == TLS_FILE_CERTIFICATE; /* of those whom a client trusts some may have ended, in any system */
+        const char *path = file == TLS_FILE_KEY || (options->side == TLS_CLIENT && !is_ours) ? NULL : options->files[file];
         struct age age = age_of(path);
         char ends[32], begins[32];
         date_text(age.ends_s == INT64_MAX ? 0 : age.ends_s, ends);
         date_text(age.begins_s == INT64_MIN ? 0 : age.begins_s, begins);
-        const char *whose = file == TLS_FILE_CERTIFICATE ? "clients refuse it" : "its clients are refused";
+        const char *whose = !is_ours ? "its clients are refused" : options->side == TLS_CLIENT ? "servers refuse it" : "clients refuse it";
         if (age.ends_s <= now_s && worst < TLS_AGE_NOT_VALID) {
             worst = TLS_AGE_NOT_VALID;
             problem->file = file;
@@ -155,14 +158,11 @@ static int choose_protocol(SSL *ssl, const unsigned char **chosen, unsigned char
 
 static int load_client_ca(SSL_CTX *context, const struct tls_options *options, struct tls_problem *problem)
 {
-    if (options->client_certificate == TLS_CLIENT_NONE)
-        return 0;
-    const char *path = options->files[TLS_FILE_CLIENT_CA];
+    const char *path = options->files[TLS_FILE_CA];
     STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(path);
     if (!names || !SSL_CTX_load_verify_locations(context, path, NULL)) {
         sk_X509_NAME_pop_free(names, X509_NAME_free);
-        return wrong(problem, TLS_FILE_CLIENT_CA, path,
-                     "there is no certificate in it; expected those of who signs client certificates, in PEM");
+        return wrong(problem, TLS_FILE_CA, path, "there is no certificate in it; expected those of who signs client certificates, in PEM");
     }
     SSL_CTX_set_client_CA_list(context, names);
     SSL_CTX_set_verify(
@@ -171,13 +171,34 @@ static int load_client_ca(SSL_CTX *context, const struct tls_options *options, s
     return 0;
 }
 
+static int load_server_ca(SSL_CTX *context, const struct tls_options *options, struct tls_problem *problem)
+{
+    const char *path = options->files[TLS_FILE_CA];
+    SSL_CTX_set_verify(context, options->trusts_anyone ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
+    if (!path)
+        return SSL_CTX_set_default_verify_paths(context) ? 0 : ERR_NO_MEMORY;
+    if (!SSL_CTX_load_verify_locations(context, path, NULL))
+        return wrong(problem, TLS_FILE_CA, path,
+                     "there is no certificate in it; expected those of who signs the servers' certificates, in PEM");
+    return 0;
+}
+
+static int load_ca(SSL_CTX *context, const struct tls_options *options, struct tls_problem *problem)
+{
+    if (options->side == TLS_CLIENT)
+        return load_server_ca(context, options, problem);
+    return options->client_certificate == TLS_CLIENT_NONE ? 0 : load_client_ca(context, options, problem);
+}
+
 static int load_files(SSL_CTX *context, const struct tls_options *options, struct tls_problem *problem)
 {
     const char *certificate = options->files[TLS_FILE_CERTIFICATE], *key = options->files[TLS_FILE_KEY];
     ERR_clear_error();
+    if (!certificate && options->side == TLS_CLIENT)
+        return load_ca(context, options, problem);
     if (SSL_CTX_use_certificate_chain_file(context, certificate) != 1)
         return wrong(problem, TLS_FILE_CERTIFICATE, certificate,
-                     "there is no certificate in it that can be used; expected the server's in PEM, then those that signed it");
+                     "there is no certificate in it that can be used; expected our own in PEM, then those that signed it");
     if (SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM) != 1) {
         bool mismatch = ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_VALUES_MISMATCH ||
                         ERR_GET_REASON(ERR_peek_last_error()) == X509_R_KEY_TYPE_MISMATCH;
@@ -187,13 +208,13 @@ static int load_files(SSL_CTX *context, const struct tls_options *options, struc
     }
     if (SSL_CTX_check_private_key(context) != 1)
         return wrong(problem, TLS_FILE_KEY, key, "the key does not belong to the certificate; give the one with which it was requested");
-    return load_client_ca(context, options, problem);
+    return load_ca(context, options, problem);
 }
 
 static int make_context(SSL_CTX **out, const struct tls_options *options, struct tls_problem *problem)
 {
     static const unsigned char name[] = "spindle"; /* tickets are for sessions of this program only */
-    SSL_CTX *context = SSL_CTX_new(TLS_server_method());
+    SSL_CTX *context = SSL_CTX_new(options->side == TLS_CLIENT ? TLS_client_method() : TLS_server_method());
     if (!context)
         return ERR_NO_MEMORY;
     SSL_CTX_set_options(context,
@@ -202,7 +223,8 @@ static int make_context(SSL_CTX **out, const struct tls_options *options, struct
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF); /* the tickets hold what there is to know */
     SSL_CTX_set_num_tickets(context, TICKETS);
     SSL_CTX_set_default_passwd_cb(context, no_password);
-    SSL_CTX_set_alpn_select_cb(context, choose_protocol, NULL);
+    if (options->side == TLS_SERVER)
+        SSL_CTX_set_alpn_select_cb(context, choose_protocol, NULL);
     bool made = SSL_CTX_set_min_proto_version(context, options->only_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION) &&
                 SSL_CTX_set_cipher_list(context, "ECDHE+AESGCM:ECDHE+CHACHA20") && /* of 1.2; those of 1.3 are all good */
                 SSL_CTX_set_session_id_context(context, name, sizeof name - 1);
@@ -214,51 +236,52 @@ static int make_context(SSL_CTX **out, const struct tls_options *options, struct
     return error;
 }
 
-int tls_server_reload(struct tls_server *server, const struct tls_options *options, struct tls_problem *problem)
+int tls_context_reload(struct tls_context *context, const struct tls_options *options, struct tls_problem *problem)
 {
-    SSL_CTX *context;
-    int error = make_context(&context, options, problem);
+    SSL_CTX *library;
+    int error = make_context(&library, options, problem);
     if (error)
         return error;
-    pthread_mutex_lock(&server->lock);
-    SSL_CTX *old = server->context;
-    server->context = context;
-    server->user_from = options->user_from;
-    pthread_mutex_unlock(&server->lock);
+    pthread_mutex_lock(&context->lock);
+    SSL_CTX *old = context->library;
+    context->library = library;
+    context->user_from = options->user_from;
+    pthread_mutex_unlock(&context->lock);
     SSL_CTX_free(old);
     for (enum tls_file file = 0; file < TLS_FILES; file++) {
-        bool used = file == TLS_FILE_CERTIFICATE || (file == TLS_FILE_CLIENT_CA && options->client_certificate != TLS_CLIENT_NONE);
-        atomic_store(&server->ends_s[file], used ? age_of(options->files[file]).ends_s : INT64_MAX);
+        bool used = file == TLS_FILE_CERTIFICATE ||
+                    (file == TLS_FILE_CA && options->side == TLS_SERVER && options->client_certificate != TLS_CLIENT_NONE);
+        atomic_store(&context->ends_s[file], used ? age_of(options->files[file]).ends_s : INT64_MAX);
     }
     return 0;
 }
 
-int tls_server_create(struct tls_server **out, const struct tls_options *options, struct tls_problem *problem)
+int tls_context_create(struct tls_context **out, const struct tls_options *options, struct tls_problem *problem)
 {
-    struct tls_server *server = calloc(1, sizeof *server);
-    if (!server)
+    struct tls_context *context = calloc(1, sizeof *context);
+    if (!context)
         return ERR_NO_MEMORY;
-    pthread_mutex_init(&server->lock, NULL);
-    int error = tls_server_reload(server, options, problem);
+    pthread_mutex_init(&context->lock, NULL);
+    int error = tls_context_reload(context, options, problem);
     if (error)
-        tls_server_destroy(server);
+        tls_context_destroy(context);
     else
-        *out = server;
+        *out = context;
     return error;
 }
 
-int64_t tls_server_ends_s(const struct tls_server *server, enum tls_file file)
+int64_t tls_context_ends_s(const struct tls_context *context, enum tls_file file)
 {
-    return atomic_load(&server->ends_s[file]);
+    return atomic_load(&context->ends_s[file]);
 }
 
-void tls_server_destroy(struct tls_server *server)
+void tls_context_destroy(struct tls_context *context)
 {
-    if (!server)
+    if (!context)
         return;
-    SSL_CTX_free(server->context);
-    pthread_mutex_destroy(&server->lock);
-    free(server);
+    SSL_CTX_free(context->library);
+    pthread_mutex_destroy(&context->lock);
+    free(context);
 }
 
 /* ---- the BIO ---- */
@@ -307,17 +330,29 @@ static void make_bio_method(void)
 
 /* ---- a connection ---- */
 
-int tls_stream_create(struct tls_stream **out, struct tls_server *server)
+/* The certificate has to be for `host`; a server with several is told which is wanted, by name. */
+static bool expect_host(struct tls_stream *stream, const char *host)
+{
+    X509_VERIFY_PARAM *expected = SSL_get0_param(stream->ssl);
+    snprintf(stream->host, sizeof stream->host, "%s", host);
+    SSL_set_connect_state(stream->ssl);
+    if (X509_VERIFY_PARAM_set1_ip_asc(expected, host))
+        return true;
+    ERR_clear_error();
+    return SSL_set_tlsext_host_name(stream->ssl, host) && SSL_set1_host(stream->ssl, host);
+}
+
+int tls_stream_create(struct tls_stream **out, struct tls_context *context, const char *host)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, make_bio_method);
     struct tls_stream *stream = calloc(1, sizeof *stream);
     BIO *bio = stream && bio_method ? BIO_new(bio_method) : NULL;
     if (bio) {
-        pthread_mutex_lock(&server->lock);
-        stream->ssl = SSL_new(server->context);
-        stream->user_from = server->user_from;
-        pthread_mutex_unlock(&server->lock);
+        pthread_mutex_lock(&context->lock);
+        stream->ssl = SSL_new(context->library);
+        stream->user_from = context->user_from;
+        pthread_mutex_unlock(&context->lock);
     }
     if (!bio || !stream->ssl) {
         BIO_free(bio);
@@ -327,7 +362,13 @@ int tls_stream_create(struct tls_stream **out, struct tls_server *server)
     BIO_set_data(bio, stream);
     BIO_set_init(bio, 1);
     SSL_set_bio(stream->ssl, bio, bio); /* takes it */
-    SSL_set_accept_state(stream->ssl);
+    stream->side = host ? TLS_CLIENT : TLS_SERVER;
+    if (!host)
+        SSL_set_accept_state(stream->ssl);
+    else if (!expect_host(stream, host)) {
+        tls_stream_destroy(stream);
+        return ERR_NO_MEMORY;
+    }
     *out = stream;
     return 0;
 }
@@ -381,7 +422,7 @@ static bool take_alternative_name(struct tls_stream *stream, const X509 *certifi
 
 static int take_user(struct tls_stream *stream)
 {
-    const X509 *certificate = SSL_get0_peer_certificate(stream->ssl);
+    const X509 *certificate = stream->side == TLS_SERVER ? SSL_get0_peer_certificate(stream->ssl) : NULL;
     if (!certificate)
         return 0;
     if (stream->user_from == TLS_USER_COMMON_NAME ? take_common_name(stream, certificate) : take_alternative_name(stream, certificate))
@@ -390,24 +431,94 @@ static int take_user(struct tls_stream *stream)
     return ERR_PERMISSION;
 }
 
+/* Whether the peer speaks something else. */
+static bool is_no_tls(int reason)
+{
+    return reason == SSL_R_WRONG_VERSION_NUMBER || reason == SSL_R_HTTP_REQUEST || reason == SSL_R_HTTPS_PROXY_REQUEST ||
+           reason == SSL_R_RECORD_LENGTH_MISMATCH || reason == SSL_R_PACKET_LENGTH_TOO_LONG;
+}
+
+/* Whether the peer tells by it that it wants another certificate of us. */
+static bool is_alert_of_certificate(int reason)
+{
+    switch (reason) {
+    case SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED:
+    case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
+    case SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE:
+    case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
+    case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
+    case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN:
+    case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
+    case SSL_R_TLSV1_ALERT_ACCESS_DENIED:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static int say_refused_server(struct tls_stream *stream)
+{
+    long result = SSL_get_verify_result(stream->ssl);
+    const char *text = X509_verify_cert_error_string(result);
+    size_t size = sizeof stream->why;
+    if (result == X509_V_ERR_HOSTNAME_MISMATCH || result == X509_V_ERR_IP_ADDRESS_MISMATCH)
+        snprintf(stream->why, size, "its certificate is not for \"%s\": name it as its certificate does, or give it one for that name",
+                 stream->host);
+    else if (result == X509_V_ERR_CERT_HAS_EXPIRED || result == X509_V_ERR_CERT_NOT_YET_VALID)
+        snprintf(stream->why, size, "its certificate is refused: %s; replace it there, or look at the clocks", text);
+    else
+        snprintf(stream->why, size, "its certificate is refused: %s; name a file with who signed it in ingest.tls.ca", text);
+    return ERR_PERMISSION;
+}
+
+/* What a client has to say of it. 0: nothing else than a server. */
+static int say_of_server(struct tls_stream *stream, int reason)
+{
+    bool has_certificate = SSL_get_certificate(stream->ssl) != NULL;
+    size_t size = sizeof stream->why;
+    if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED)
+        return say_refused_server(stream);
+    if (is_no_tls(reason) && !stream->established) {
+        snprintf(stream->why, size, "it does not speak TLS on this port: take its other port, or mqtt:// in place of mqtts://");
+        return ERR_PERMISSION;
+    }
+    if (is_alert_of_certificate(reason) && has_certificate) {
+        snprintf(stream->why, size, "it refuses our certificate (%s): see ingest.tls.certificate, and whom it trusts", library_reason());
+        return ERR_PERMISSION;
+    }
+    if (!has_certificate && (is_alert_of_certificate(reason) || reason == SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE)) {
+        snprintf(stream->why, size,
+                 "it refuses the handshake (%s): it may demand a certificate of us, ingest.tls.certificate and ingest.tls.key",
+                 library_reason());
+        return ERR_PERMISSION;
+    }
+    return 0;
+}
+
+static int say_of_client(struct tls_stream *stream, int reason)
+{
+    size_t size = sizeof stream->why;
+    if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED)
+        snprintf(stream->why, size, "its certificate is refused: %s", X509_verify_cert_error_string(SSL_get_verify_result(stream->ssl)));
+    else if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE)
+        snprintf(stream->why, size, "it has shown no certificate");
+    else if (is_no_tls(reason) && !stream->established)
+        snprintf(stream->why, size, "it does not speak TLS, which this port expects");
+    else
+        return 0;
+    return is_no_tls(reason) ? ERR_PROTOCOL : ERR_PERMISSION;
+}
+
 /* Notes why it is over. */
 static int fail(struct tls_stream *stream, int status)
 {
     int reason = ERR_GET_REASON(ERR_peek_last_error());
-    bool no_tls = reason == SSL_R_WRONG_VERSION_NUMBER || reason == SSL_R_HTTP_REQUEST || reason == SSL_R_HTTPS_PROXY_REQUEST ||
-                  reason == SSL_R_RECORD_LENGTH_MISMATCH || reason == SSL_R_PACKET_LENGTH_TOO_LONG;
-    bool certificate = reason == SSL_R_CERTIFICATE_VERIFY_FAILED || reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE;
-    if (certificate && reason == SSL_R_CERTIFICATE_VERIFY_FAILED)
-        snprintf(stream->why, sizeof stream->why, "its certificate is refused: %s",
-                 X509_verify_cert_error_string(SSL_get_verify_result(stream->ssl)));
-    else if (certificate)
-        snprintf(stream->why, sizeof stream->why, "it has shown no certificate");
-    else if (no_tls && !stream->established)
-        snprintf(stream->why, sizeof stream->why, "it does not speak TLS, which this port expects");
-    else
+    stream->error = stream->side == TLS_CLIENT ? say_of_server(stream, reason) : say_of_client(stream, reason);
+    if (!stream->error) {
+        stream->error = status == SSL_ERROR_SYSCALL ? ERR_NO_MEMORY : ERR_PROTOCOL;
         snprintf(stream->why, sizeof stream->why, "%s", status == SSL_ERROR_SYSCALL ? "out of memory" : library_reason());
+    }
     ERR_clear_error();
-    stream->error = certificate ? ERR_PERMISSION : status == SSL_ERROR_SYSCALL ? ERR_NO_MEMORY : ERR_PROTOCOL;
     return stream->error;
 }
 

@@ -22,7 +22,7 @@ int transport_create(struct transport **out, const struct transport_options *opt
         return ERR_NO_MEMORY;
     buffer_init(&transport->held, SIZE_MAX / 2);
     buffer_init(&transport->wire, options->wire_max);
-    int error = options->tls ? tls_stream_create(&transport->tls, options->tls) : 0;
+    int error = options->tls ? tls_stream_create(&transport->tls, options->tls, options->host) : 0;
     if (!error && options->websocket_path) {
         transport->websocket = malloc(sizeof *transport->websocket);
         error = transport->websocket ? 0 : ERR_NO_MEMORY;

@@ -2,7 +2,7 @@
  * sockets nor MQTT: bytes in, bytes out.
  *
  * A reader gives it what has arrived (transport_feed) and takes what it means in as many pieces as it likes (transport_read). When it must
- * stop between two pieces the rest is kept (transport_hold). */
+ * stop between two pieces the rest is kept (transport_hold). A client of TLS begins by reading what has not arrived yet. */
 #ifndef TRANSPORT_TRANSPORT_H
 #define TRANSPORT_TRANSPORT_H
 
@@ -16,7 +16,8 @@
 enum { TRANSPORT_ANSWERS_MAX = 64 << 10 }; /* bytes that TLS itself has to send to a peer that does not take them */
 
 struct transport_options {
-    struct tls_server *tls;     /* borrowed during transport_create; NULL: without */
+    struct tls_context *tls;    /* borrowed during transport_create; NULL: without */
+    const char *host;           /* whom a client of TLS wants to reach; borrowed during transport_create; NULL: it is a server's */
     const char *websocket_path; /* borrowed until transport_destroy; NULL: without */
     uint64_t payload_max;       /* bytes of a WebSocket frame of the peer's */
     size_t wire_max;            /* bytes to send */
@@ -32,7 +33,7 @@ void transport_feed(struct transport *transport, const uint8_t *bytes, size_t le
 
 /* Writes at most `size` bytes of what was fed to `out`. Returns how many; 0: it needs more; or an error, when it is over:
  *   ERR_CLOSED      the peer has closed in order
- *   ERR_PERMISSION  its certificate is refused
+ *   ERR_PERMISSION  a certificate is refused, or a client's server does not speak TLS
  *   ERR_PROTOCOL    the peer broke the rules of TLS or WebSocket
  *   ERR_LIMIT       TRANSPORT_ANSWERS_MAX
  *   ERR_NO_MEMORY */

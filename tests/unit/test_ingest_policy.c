@@ -1,5 +1,7 @@
 /* Back-off, the circuit breaker, and filters: what decides when and for what Spindle asks another broker. */
+#include "base/error.h"
 #include "ingest/filters.h"
+#include "ingest/ingest.h"
 #include "ingest/reconnect.h"
 #include "unit.h"
 
@@ -116,6 +118,32 @@ static void filters_are_shared_out_evenly(void **state)
         assert_in_range(counts[i], 2, 3);
 }
 
+static void addresses_say_whether_and_where_tls_is_spoken(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *host, *user;
+        uint16_t port;
+        bool tls;
+    } rows[] = {
+        {"host", "host", "", 1883, false},        {"mqtt://u@host", "host", "u", 1883, false},
+        {"mqtts://host", "host", "", 8883, true}, {"mqtts://u@host:1884/", "host", "u", 1884, true},
+        {"mqtts://[::1]", "::1", "", 8883, true},
+    };
+    static const char *const wrong[] = {"mqtts://", "mqtts://u:p@h", "mqttss://h", "ssl://h", "mqtts://h:0", "mqtts://h/x"};
+    struct ingest_broker broker;
+    char why[INGEST_WHY_MAX];
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        assert_int_equal(ingest_broker_parse(rows[i].text, &broker, why), 0);
+        assert_string_equal(broker.host, rows[i].host);
+        assert_string_equal(broker.username, rows[i].user);
+        assert_int_equal(broker.port, rows[i].port);
+        assert_int_equal(broker.tls, rows[i].tls);
+    }
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        assert_int_equal(ingest_broker_parse(wrong[i], &broker, why), ERR_CONFIG);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -125,6 +153,7 @@ int main(void)
         cmocka_unit_test(a_refusal_opens_it_at_once),
         cmocka_unit_test(filters_cover_and_overlap),
         cmocka_unit_test(filters_are_shared_out_evenly),
+        cmocka_unit_test(addresses_say_whether_and_where_tls_is_spoken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
