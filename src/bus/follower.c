@@ -321,9 +321,9 @@ int follower_start(struct follower **out, const struct follower_options *options
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&follower->wake, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    options->queue->ops->watch(options->queue, note_news, follower);
+    options->queue->ops->watch(options->queue, QUEUE_HOLDER_SESSIONS, note_news, follower);
     if (pthread_create(&follower->thread, NULL, run, follower)) {
-        options->queue->ops->watch(options->queue, NULL, NULL);
+        options->queue->ops->watch(options->queue, QUEUE_HOLDER_SESSIONS, NULL, NULL);
         pthread_cond_destroy(&follower->wake);
         pthread_mutex_destroy(&follower->lock);
         free(follower->index);
@@ -338,7 +338,7 @@ void follower_stop(struct follower *follower)
 {
     if (!follower)
         return;
-    follower->options.queue->ops->watch(follower->options.queue, NULL, NULL);
+    follower->options.queue->ops->watch(follower->options.queue, QUEUE_HOLDER_SESSIONS, NULL, NULL);
     pthread_mutex_lock(&follower->lock);
     follower->stopping = true;
     pthread_cond_signal(&follower->wake);

@@ -79,7 +79,6 @@ struct server {
     struct access *access;
     struct bus *bus;
     struct ingest *_Atomic ingest; /* NULL where there is no broker to connect to */
-    pthread_mutex_t ingest_lock;   /* for a scribe, which may outlive it */
     struct server_ingest other;    /* its options */
     struct stage *stage;
     struct pipeline *pipeline;
@@ -210,19 +209,9 @@ static int open_streams(struct server *server)
     return error;
 }
 
-/* Something in the stream `bus` is durable. */
-static void on_kept(void *context)
-{
-    struct server *server = context;
-    pthread_mutex_lock(&server->ingest_lock);
-    ingest_wake(atomic_load(&server->ingest));
-    pthread_mutex_unlock(&server->ingest_lock);
-}
-
 static void publish_result(void *context, const struct message *result)
 {
     struct server *server = context;
-    ingest_wake(atomic_load(&server->ingest));
     if (!server->bus)
         return;
     struct message published = *result;
@@ -251,8 +240,6 @@ static int open_queue(struct server *server)
         .publish_context = server,
     };
     uint64_t since_ns = clock_monotonic_ns();
-    if (server->config->bridge_rules.count)
-        journal_stream_on_durable(server->streams[STREAM_BUS], on_kept, server);
     atomic_store(&server->doing, "what became of each message is read again");
     int error = queue_embedded_open(&server->queue, &options);
     if (!error)
@@ -734,7 +721,6 @@ int server_start(struct server **out, const struct config *config, struct reload
     struct server *server = calloc(1, sizeof *server);
     if (!server)
         return ERR_NO_MEMORY;
-    pthread_mutex_init(&server->ingest_lock, NULL);
     server->config = config;
     server->reload = reload;
     server->started_ns = clock_monotonic_ns();
@@ -839,9 +825,7 @@ int server_stop(struct server *server)
     http_stop(server->http);
     observe_no_more(server);
     dead_letters_close(server->dead.letters);
-    pthread_mutex_lock(&server->ingest_lock);
     atomic_store(&server->ingest, NULL);
-    pthread_mutex_unlock(&server->ingest_lock);
     ingest_stop(ingest);
     bus_stop(server->bus);
     access_destroy(server->access);
@@ -854,7 +838,6 @@ int server_stop(struct server *server)
     journal_close(server->journal);
     if (server->stage)
         drilling_destroy(server->stage);
-    pthread_mutex_destroy(&server->ingest_lock);
     free(server);
     return undone;
 }

@@ -229,7 +229,7 @@ int bridge_name_outgoing(struct outflow *out, const struct ingest_rule *rule, st
     if (broker_link_session(out->link)->version != MQTT_VERSION_5_0)
         return 0;
     error = queue_origin_is_broker(&out->origin) ? buffer_append(&out->properties, message->properties, message->properties_length)
-                                : rule_mark(properties_of(message), out->ingest->mark, &out->properties);
+                                                 : rule_mark(properties_of(message), out->ingest->mark, &out->properties);
     count_down(&out->properties, message);
     return error;
 }

@@ -383,12 +383,6 @@ static void on_durable(void *context)
         uv_async_send(&ingest->wake);
 }
 
-void ingest_wake(struct ingest *ingest)
-{
-    if (ingest && ingest->outflow_count)
-        on_durable(ingest);
-}
-
 /* ---- metrics ---- */
 
 static void collect(void *owner, struct metrics_writer *writer)
@@ -621,6 +615,8 @@ int ingest_start(struct ingest **out, const struct ingest_options *options)
         ingest_stop(ingest);
         return error;
     }
+    if (ingest->outflow_count)
+        options->queue->ops->watch(options->queue, QUEUE_HOLDER_BROKERS, on_durable, ingest);
     wait_for(ingest, &ingest->known, START_WAIT_MS);
     *out = ingest;
     return 0;
@@ -644,6 +640,8 @@ void ingest_stop(struct ingest *ingest)
     if (!ingest)
         return;
     metrics_unregister(collect, ingest);
+    if (ingest->outflow_count)
+        ingest->options.queue->ops->watch(ingest->options.queue, QUEUE_HOLDER_BROKERS, NULL, NULL);
     if (ingest->started) {
         atomic_store(&ingest->stop, true);
         on_durable(ingest);

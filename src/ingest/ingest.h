@@ -112,9 +112,6 @@ struct ingest;
 /* Starts the thread; brokers are connected to in the background. Diagnostics say why it cannot start. */
 int ingest_start(struct ingest **ingest, const struct ingest_options *options);
 
-/* There may be more to publish. Any thread, must not block: NULL is accepted. */
-void ingest_wake(struct ingest *ingest);
-
 /* Reads the files of TLS again, for connections that begin from now on. Diagnostics say if that fails; nothing has changed then. */
 void ingest_reload_tls(struct ingest *ingest, const struct tls_options *options);
 

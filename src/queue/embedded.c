@@ -65,7 +65,7 @@ struct embedded {
     struct places places; /* of the consumed stream */
     struct holds holds;
     struct trail trails[QUEUE_CONTENT_COUNT]; /* of the views */
-    struct watch watch;
+    struct watch watches[QUEUE_HOLDERS];
 
     pthread_mutex_t ledger_lock;
     struct ledger ledger;
@@ -643,7 +643,8 @@ static void embedded_close(struct queue *base)
     }
     for (unsigned i = 0; i < QUEUE_CONTENT_COUNT; i++)
         trail_fini(&queue->trails[i]);
-    watch_fini(&queue->watch);
+    for (unsigned i = 0; i < QUEUE_HOLDERS; i++)
+        watch_fini(&queue->watches[i]);
     holds_fini(&queue->holds);
     marks_fini(&queue->marks);
     ledger_fini(&queue->ledger);
@@ -685,15 +686,16 @@ static void embedded_hold(struct queue *base, enum queue_content content, enum q
     holds_move(&queue->holds, content, holder, offset);
 }
 
-static void embedded_watch(struct queue *base, void (*notify)(void *context), void *context)
+static void embedded_watch(struct queue *base, enum queue_holder holder, void (*notify)(void *context), void *context)
 {
-    watch_set(&from(base)->watch, notify, context);
+    watch_set(&from(base)->watches[holder], notify, context);
 }
 
 static void has_grown(void *context)
 {
     struct embedded *queue = context;
-    watch_tell(&queue->watch);
+    for (unsigned i = 0; i < QUEUE_HOLDERS; i++)
+        watch_tell(&queue->watches[i]);
 }
 
 static void consumed_has_grown(void *context)
@@ -750,7 +752,8 @@ int queue_embedded_open(struct queue **out, const struct queue_embedded_options 
     pthread_cond_init(&queue->more, &monotonic);
     pthread_condattr_destroy(&monotonic);
     marks_init(&queue->marks);
-    watch_init(&queue->watch);
+    for (unsigned i = 0; i < QUEUE_HOLDERS; i++)
+        watch_init(&queue->watches[i]);
     for (unsigned i = 0; i < QUEUE_CONTENT_COUNT; i++)
         trail_init(&queue->trails[i]);
     struct buffer found; /* outcomes that a crash has cut off */

@@ -152,10 +152,10 @@ struct queue_ops {
     /* Nothing at or beyond `offset` is removed for all that this holder needs. Which holders there are is said when the queue is opened;
      * each holds everything (0) until it has called, but QUEUE_CONTENT_NOTED is the brokers' alone. Any thread. */
     void (*hold)(struct queue *queue, enum queue_content content, enum queue_holder holder, uint64_t offset);
-    /* From its return on `notify` is called on a thread of the queue whenever the durable end of what it holds of _CONSUMED, _KEPT or
-     * _RESULTS has moved, once `extent` and views show it; it must not block. NULL: nobody watches any more, and `notify` is not running
-     * when that returns. At most one watcher; any thread, but not from within `notify`. */
-    void (*watch)(struct queue *queue, void (*notify)(void *context), void *context);
+    /* From its return on this holder's `notify` is called on a thread of the queue whenever the durable end of what it holds of _CONSUMED,
+     * _KEPT or _RESULTS has moved, once `extent` and views show it; it must not block. NULL: it watches no more, and `notify` is not
+     * running when that returns. Any thread, but not from within a `notify`. */
+    void (*watch)(struct queue *queue, enum queue_holder holder, void (*notify)(void *context), void *context);
     /* Every position is counted once; any thread. */
     void (*counts)(struct queue *queue, struct queue_counts *counts);
 

@@ -691,7 +691,7 @@ static void the_watcher_is_told_of_every_end_that_moves(void **state)
     struct watching watching = {.queue = fixture.queue};
     accept_messages(&fixture, 3);
     assert_int_equal(watching.calls, 0);
-    ops->watch(fixture.queue, look_at_ends, &watching);
+    ops->watch(fixture.queue, QUEUE_HOLDER_SESSIONS, look_at_ends, &watching);
     struct message message = {.topic = "in", .topic_length = 2};
     for (uint64_t i = 0; i < 20; i++) {
         accept_messages(&fixture, 1);
@@ -704,13 +704,13 @@ static void the_watcher_is_told_of_every_end_that_moves(void **state)
     await(&watching.ends[QUEUE_CONTENT_CONSUMED], 23);
     await(&watching.ends[QUEUE_CONTENT_KEPT], 20);
     await(&watching.ends[QUEUE_CONTENT_RESULTS], 20);
-    ops->watch(fixture.queue, NULL, NULL);
+    ops->watch(fixture.queue, QUEUE_HOLDER_SESSIONS, NULL, NULL);
     uint64_t calls = watching.calls;
     assert_true(calls >= 3);
     accept_messages(&fixture, 5);
-    ops->watch(fixture.queue, look_at_ends, &watching);
-    ops->watch(fixture.queue, NULL, NULL);
-    ops->watch(fixture.queue, look_at_ends, &watching);
+    ops->watch(fixture.queue, QUEUE_HOLDER_SESSIONS, look_at_ends, &watching);
+    ops->watch(fixture.queue, QUEUE_HOLDER_SESSIONS, NULL, NULL);
+    ops->watch(fixture.queue, QUEUE_HOLDER_SESSIONS, look_at_ends, &watching);
     accept_messages(&fixture, 1);
     await(&watching.ends[QUEUE_CONTENT_CONSUMED], 29);
     assert_in_range(watching.calls, calls + 1, calls + 2); /* the one before may not have been told of when it was set again */
