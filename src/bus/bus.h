@@ -57,6 +57,7 @@ struct bus_options {
     struct journal_stream *retained;                    /* of the journal, for them (retained.h) */
     struct journal_stream *sessions;                    /* of the journal, behind the streams of publishes (sessions.h); NULL: not kept */
     uint32_t sessions_max;                              /* 0: SESSIONS_MAX_DEFAULT */
+    size_t sessions_size_max;                           /* bytes of memory for them; 0: SESSIONS_BYTES_MAX_DEFAULT */
     uint32_t session_expiry_max_s; /* how long a session may outlast its connection; 0: none does; UINT32_MAX: for ever */
     int (*result_properties)(const struct message *result, struct buffer *properties); /* as it is published; NULL: as it is stored */
     uint64_t sys_interval_ns;         /* how often the topics below $SYS are published; 0: never */

@@ -47,7 +47,7 @@ int clients_claim(struct connection *connection, const struct mqtt_connect *conn
     if (id == made)
         *assigned = (struct mqtt_slice){(const uint8_t *)client->id, (uint32_t)length};
     connection->client = client;
-    struct will *will = will_find(bus, client->id, length);
+    struct will *will = will_find(bus, client->id, length, user);
     pthread_mutex_unlock(&bus->clients_lock);
     will_settle(connection->loop, will, connect->clean_start);
     return 0;

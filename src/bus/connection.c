@@ -17,7 +17,7 @@ enum {
 /* What the socket has not taken. */
 static size_t unwritten(const struct connection *connection)
 {
-    return connection->out.length + connection->sending.length;
+    return connection->out.length + connection->sending.length + connection->held_back;
 }
 
 /* The same with the acknowledgements that will be there when the journal is done with what was read. They are held against the client's own
@@ -168,7 +168,7 @@ static struct mqtt_slice text(const char *zero_terminated)
 static int connack_properties(struct connection *connection, const struct mqtt_connect *connect, struct mqtt_slice assigned,
                               uint16_t keep_alive_s, struct buffer *out)
 {
-    uint32_t expiry_s = connection->session.session_expiry_interval_s;
+    uint32_t expiry_s = persistent_expiry_s(connection);
     const struct bus_options *options = &connection->loop->bus->options;
     int error = mqtt_property_u16(out, MQTT_PROPERTY_RECEIVE_MAXIMUM, connection->session.limits.receive_maximum);
     error = error ? error : mqtt_property_u32(out, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE, options->packet_size_max);
@@ -480,7 +480,7 @@ static void take(struct connection *connection, const uint8_t *bytes, size_t len
     if (connection->closing)
         return;
     keep_rest(connection, bytes, length, done, needed);
-    if (connection->paused && connection->pause == PAUSE_LOGIN && bytes != connection->in.data)
+    if (connection->paused && (connection->pause == PAUSE_LOGIN || connection->pause == PAUSE_SESSION) && bytes != connection->in.data)
         explicit_bzero((void *)(uintptr_t)bytes, length); /* its password is in `in` now, and wiped there */
     const struct bus *bus = connection->loop->bus;
     if (unwritten(connection) > memory_queue_max(bus) || owed(connection) > bus->options.outgoing_soft_max)

@@ -533,8 +533,9 @@ bool clients_is_replaced(const struct connection *connection, bool *resumed);
 /* will.c */
 int will_keep(struct connection *connection, const struct mqtt_connect *connect); /* 0, or why the CONNECT is to be refused */
 void will_forget(struct connection *connection);
-void will_leave(struct connection *connection);                             /* when the connection ends: publishes it, or lets it wait */
-struct will *will_find(struct bus *bus, const char *id, size_t length);     /* under clients_lock: takes the one that waits, or NULL */
+void will_leave(struct connection *connection); /* when the connection ends: publishes it, or lets it wait */
+/* Under clients_lock: takes the one of that user that waits, or NULL. */
+struct will *will_find(struct bus *bus, const char *id, size_t length, const char *user);
 void will_settle(struct loop *loop, struct will *will, bool session_ended); /* takes one that was found; accepts NULL */
 void will_fini(struct loop *loop);                                          /* when all loops have ended */
 

@@ -182,9 +182,12 @@ static void read_deliver(struct loop *loop, const struct mail_head *head, const 
     publish.payload = (struct mqtt_slice){at, head->deliver.payload_length};
     for (uint32_t i = 0; i < head->deliver.target_count; i++) {
         struct connection *to = connection_find(loop, targets[i].connection, targets[i].generation);
-        if (to && handed && to->persistent)
-            persistent_receive(to, &publish, &targets[i], identifiers, handed);
-        else if (to && !handed && !(targets[i].options & ROUTER_OWN_ONLY))
+        if (handed) { /* where it is twice, the second is for what the client has published itself */
+            bool twice = i + 1 < head->deliver.target_count && targets[i + 1].connection == targets[i].connection;
+            if (to && to->persistent)
+                persistent_receive(to, &publish, &targets[i + (twice && persistent_is_own(to, handed))], identifiers, handed);
+            i += twice;
+        } else if (to && !(targets[i].options & ROUTER_OWN_ONLY))
             deliver_local(loop, to, &publish, &targets[i], identifiers);
     }
 }

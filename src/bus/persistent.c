@@ -65,6 +65,8 @@ int persistent_start(struct bus *bus)
     if (!options->session_expiry_max_s)
         return 0;
     struct sessions_options sessions = {.sessions_max = options->sessions_max,
+                                        .expiry_max_s = options->session_expiry_max_s,
+                                        .bytes_max = options->sessions_size_max,
                                         .queue = options->queue,
                                         .journal = options->journal,
                                         .stream = options->sessions,
@@ -135,12 +137,9 @@ void persistent_durable(struct loop *loop)
 
 /* ---- coming ---- */
 
-static uint32_t outlasts_s(const struct connection *connection, const struct mqtt_connect *connect)
+uint32_t persistent_expiry_s(const struct connection *connection)
 {
-    uint32_t most = connection->loop->bus->options.session_expiry_max_s;
-    uint32_t wanted = connect->version == MQTT_VERSION_5_0 ? connect->properties.session_expiry_interval
-                      : connect->clean_start               ? 0
-                                                           : SESSIONS_NEVER;
+    uint32_t most = connection->loop->bus->options.session_expiry_max_s, wanted = connection->session.session_expiry_interval_s;
     return wanted < most ? wanted : most;
 }
 
@@ -157,7 +156,7 @@ static int find_or_create(struct connection *connection, const struct mqtt_conne
     case SESSIONS_NONE:
         persistent_noted(loop); /* one may have ended */
         *session = NULL;
-        return connection->session.session_expiry_interval_s ? sessions_create(sessions, id, strlen(id), user, &owner, session) : 0;
+        return persistent_expiry_s(connection) ? sessions_create(sessions, id, strlen(id), user, &owner, session) : 0;
     case SESSIONS_IN_USE:
     case SESSIONS_LEAVING:
         return ERR_BUSY; /* clients_claim has told its owner to let go of it */
@@ -232,7 +231,8 @@ int persistent_attach(struct connection *connection, const struct mqtt_connect *
 {
     struct loop *loop = connection->loop;
     *present = false;
-    connection->session.session_expiry_interval_s = outlasts_s(connection, connect);
+    if (connect->version != MQTT_VERSION_5_0 && !connect->clean_start)
+        connection->session.session_expiry_interval_s = SESSIONS_NEVER;
     if (!loop->bus->sessions)
         return 0;
     struct persistent *persistent = calloc(1, sizeof *persistent);
@@ -252,7 +252,7 @@ int persistent_attach(struct connection *connection, const struct mqtt_connect *
     connection->persistent = persistent;
     error = load(connection);
     if (!error)
-        error = sessions_set_expiry(loop->bus->sessions, persistent->session, connection->session.session_expiry_interval_s);
+        error = sessions_set_expiry(loop->bus->sessions, persistent->session, persistent_expiry_s(connection));
     if (error) {
         connection->persistent = NULL;
         sessions_detach(loop->bus->sessions, persistent->session, NULL);
@@ -331,20 +331,16 @@ void persistent_leave(struct connection *connection)
     struct loop *loop = connection->loop;
     if (!persistent)
         return;
-    uint32_t expiry_s = connection->session.session_expiry_interval_s, most = loop->bus->options.session_expiry_max_s;
-    struct sessions_leave leave = {.expiry_s = expiry_s < most ? expiry_s : most, .wall_ns = loop_wall_ns(loop)};
-    bool joined = persistent->member; /* or else it is as it was */
-    if (joined) {
+    struct sessions_leave leave = {.expiry_s = persistent_expiry_s(connection), .wall_ns = loop_wall_ns(loop)};
+    if (persistent->member) { /* or else, and without memory for what was sent, it is as it was */
         leave.position = persistent_position(connection);
         leave.cursor = persistent_cursor(connection);
         leave.next_id = connection->session.next_packet_id;
         leave.sent = persistent_sent_list(persistent, &leave.position, &leave.sent_count);
-        if (!leave.sent)
-            leave.position = leave.cursor; /* all of it comes again, as if it were new */
         follower_leave(persistent->member);
     }
     loop_submit(loop); /* what came under identifiers of the session is on its way before the session is let go */
-    sessions_detach(loop->bus->sessions, persistent->session, joined ? &leave : NULL);
+    sessions_detach(loop->bus->sessions, persistent->session, leave.sent || leave.expiry_s == 0 ? &leave : NULL);
     free((void *)(uintptr_t)leave.sent);
     persistent_noted(loop);
     persistent_unlist(connection);

@@ -25,9 +25,12 @@ struct persistent_handed {
 
 /* ---- coming and going ---- */
 
-/* Of a CONNECT that has its client identifier. How long the session is to outlast the connection is left in
- * session.session_expiry_interval_s. Returns 0 (connection->persistent is set if there is a session that outlives it, *present says whether
- * it was there before), ERR_BUSY (it has to wait, and is paused; to be called again), ERR_CLIENT_ID, ERR_LIMIT or ERR_NO_MEMORY. */
+/* How long the session is to outlast the connection: what its client wants, as far as it may. */
+uint32_t persistent_expiry_s(const struct connection *connection);
+
+/* Of a CONNECT that has its client identifier. Returns 0 (connection->persistent is set if there is a session that outlives it, *present
+ * says whether it was there before), ERR_BUSY (it has to wait, and is paused; to be called again), ERR_CLIENT_ID, ERR_LIMIT or
+ * ERR_NO_MEMORY. */
 int persistent_attach(struct connection *connection, const struct mqtt_connect *connect, bool *present);
 
 /* Behind the CONNACK: goes on where the session was left. */
@@ -38,7 +41,10 @@ void persistent_leave(struct connection *connection);
 
 /* ---- what it is sent ---- */
 
-/* Takes what the follower hands to it. */
+/* Whether what the follower hands over is the client's own. */
+bool persistent_is_own(const struct connection *connection, const struct persistent_handed *handed);
+
+/* Takes what the follower hands to it: once, however many targets of one message are this connection's. */
 void persistent_receive(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
                         const uint32_t *identifiers, const struct persistent_handed *handed);
 

@@ -44,9 +44,17 @@ int persistent_put_sent(struct persistent *persistent, const struct session_sent
 {
     if (persistent->sent_count == persistent->sent_capacity && grow(persistent))
         return ERR_NO_MEMORY;
-    *sent_at(persistent, persistent->sent_count++) = (struct persistent_sent){*sent, unsent};
+    *sent_at(persistent, persistent->sent_count++) = (struct persistent_sent){*sent, unsent, unsent};
     persistent->unsent += unsent;
+    persistent->mqtt->outbound_unsent = persistent->unsent;
     return 0;
+}
+
+static void set_sent(struct persistent *persistent, struct persistent_sent *sent)
+{
+    persistent->unsent -= sent->unsent;
+    persistent->mqtt->outbound_unsent = persistent->unsent;
+    sent->unsent = false;
 }
 
 static uint32_t id_distance(uint16_t from, uint16_t to)
@@ -72,8 +80,7 @@ static struct persistent_sent *find_sent(const struct persistent *persistent, ui
 
 static void finish(struct persistent *persistent, struct persistent_sent *done)
 {
-    persistent->unsent -= done->unsent;
-    done->unsent = false;
+    set_sent(persistent, done);
     done->sent.state = SESSION_DONE;
     while (persistent->sent_count && sent_at(persistent, 0)->sent.state == SESSION_DONE) {
         persistent->sent_first = (persistent->sent_first + 1) & (persistent->sent_capacity - 1);
@@ -86,6 +93,10 @@ int persistent_carry_sent(struct connection *connection)
 {
     struct persistent *persistent = connection->persistent;
     struct mqtt_session *session = &connection->session;
+    uint16_t newest = persistent->sent_count ? sent_at(persistent, persistent->sent_count - 1)->sent.packet_id : 0;
+    /* After a crash: an identifier is given out only when all those before the window are free. */
+    while (persistent->sent_count && id_distance(sent_at(persistent, 0)->sent.packet_id, newest) >= MQTT_SEND_WINDOW)
+        finish(persistent, sent_at(persistent, 0));
     for (uint32_t i = 0; i < persistent->sent_count; i++) {
         const struct session_sent *sent = &sent_at(persistent, i)->sent;
         if (!mqtt_session_carry_sent(session, sent->packet_id, sent->qos, sent->state == SESSION_RECEIVED))
@@ -173,10 +184,10 @@ void persistent_settled(struct connection *connection, uint16_t packet_id)
     loop_mark_dirty(connection); /* there is room for another */
     if (!found)                  /* a retained message, or one of a shared subscription */
         return;
-    bool exactly_once = found->sent.qos == 2;
+    bool noted = found->sent.qos == 2 || found->carried; /* the session remembers it */
     persistent->answered = true;
     finish(persistent, found);
-    if (exactly_once)
+    if (noted)
         note_completed(connection, packet_id);
 }
 
@@ -195,8 +206,7 @@ void persistent_recorded(struct connection *connection, const struct mqtt_event 
     int error = 0;
     if (found && !event->reason) {
         found->sent.state = SESSION_RECEIVED;
-        persistent->unsent -= found->unsent;
-        found->unsent = false;
+        set_sent(persistent, found);
         error = sessions_received(connection->loop->bus->sessions, persistent->session, event->ack.packet_id, &place);
         persistent_noted(connection->loop);
     }
@@ -224,6 +234,11 @@ static bool is_known(struct persistent *persistent, const struct persistent_hand
     return true;
 }
 
+bool persistent_is_own(const struct connection *connection, const struct persistent_handed *handed)
+{
+    return handed->origin_session == session_number(connection->persistent->session);
+}
+
 /* A message that is new to it; `sent` gets the QoS. */
 static bool is_wanted(const struct persistent *persistent, const struct mqtt_publish *publish, const struct router_subscription *how,
                       const struct persistent_handed *handed, struct session_sent *sent)
@@ -248,9 +263,8 @@ void persistent_receive(struct connection *to, const struct mqtt_publish *publis
     bool known = persistent->known && is_known(persistent, handed, &packet_id), passed = handed->offset < *position;
     struct persistent_sent *again = packet_id ? find_sent(persistent, packet_id) : NULL;
     struct session_sent sent = {.offset = handed->offset, .content = handed->content};
-    if (again && again->unsent) {
-        again->unsent = false;
-        persistent->unsent--;
+    if (again && again->unsent && again->sent.offset == handed->offset && again->sent.content == handed->content) {
+        set_sent(persistent, again);
         sent = again->sent;
         (void)deliver_from_journal(to, publish, how, identifiers, &sent, handed->time_ns); /* it is among what was sent in any case */
     }
@@ -407,6 +421,7 @@ void persistent_hold_back(struct connection *connection, size_t mark, uint64_t p
     held->length += sizeof head + head.size;
     out->length = mark;
     connection->held_back = held->length;
+    connection_note_queue(connection);
     list(connection);
     persistent_await(loop);
     if (sessions_durable(loop->bus->sessions) >= place)

@@ -6,7 +6,8 @@
 
 struct persistent_sent {
     struct session_sent sent;
-    bool unsent; /* it was sent on an earlier connection, and not on this one yet */
+    bool unsent;  /* it was sent on an earlier connection, and not on this one yet */
+    bool carried; /* it was unsent at first */
 };
 
 /* What was sent on an earlier connection, by its place in the journal: it is not new when the follower comes by. */

@@ -34,6 +34,7 @@ int sessions_open(const struct sessions_options *options, struct sessions **out)
     own->slack = own->slack ? own->slack : SESSIONS_SLACK_DEFAULT;
     own->mark_bytes = own->mark_bytes ? own->mark_bytes : SESSIONS_MARK_BYTES;
     own->notify = own->notify ? own->notify : ignore_notice;
+    own->expiry_max_s = own->expiry_max_s ? own->expiry_max_s : SESSIONS_NEVER;
     sessions->store.sessions_max = own->sessions_max ? own->sessions_max : SESSIONS_MAX_DEFAULT;
     sessions->store.bytes_max = own->bytes_max ? own->bytes_max : SESSIONS_BYTES_MAX_DEFAULT;
     buffer_init(&sessions->note, SESSION_RECORD_MAX);
@@ -132,10 +133,11 @@ static int note_attached(struct sessions *sessions, struct session *session, uin
     return error ? error : sessions_note_end(sessions, session);
 }
 
-static bool is_over(const struct session *session, uint64_t wall_ns)
+static bool is_over(const struct session *session, uint32_t most_s, uint64_t wall_ns)
 {
-    return !session->attached && !session->leaving && session->expiry_s != SESSIONS_NEVER && session->left_ns <= wall_ns &&
-           (wall_ns - session->left_ns) / 1000000000u >= session->expiry_s;
+    uint32_t lasts_s = session->expiry_s < most_s ? session->expiry_s : most_s;
+    return !session->attached && !session->leaving && lasts_s != SESSIONS_NEVER && session->left_ns <= wall_ns &&
+           (wall_ns - session->left_ns) / 1000000000u >= lasts_s;
 }
 
 static enum sessions_found attach(struct sessions *sessions, struct session *found, const char *user, bool fresh, uint64_t wall_ns,
@@ -149,9 +151,9 @@ static enum sessions_found attach(struct sessions *sessions, struct session *fou
         *owner = found->owner;
         return SESSIONS_IN_USE;
     }
-    if (!has_left(sessions, found))
+    if (!fresh && !has_left(sessions, found)) /* who begins anew waits for nothing */
         return SESSIONS_LEAVING;
-    bool over = is_over(found, wall_ns);
+    bool over = is_over(found, sessions->options.expiry_max_s, wall_ns);
     sessions->expired += over;
     if (fresh || over) {
         if (end(sessions, found))
@@ -288,7 +290,7 @@ static uint32_t sweep_one(struct sessions *sessions, struct session *session, ui
 {
     if (!session->attached)
         has_left(sessions, session);
-    if (is_over(session, wall_ns) && end(sessions, session) == 0)
+    if (is_over(session, sessions->options.expiry_max_s, wall_ns) && end(sessions, session) == 0)
         return 1;
     if (sessions->noting)
         note_taken(sessions, session);

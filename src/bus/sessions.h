@@ -19,7 +19,7 @@
  * that this is enough). sessions_sweep writes such places down when nothing else has for long. The numbers of our sessions are even, those
  * of ingest/ odd.
  *
- * Memory. A session takes about 280 bytes besides its identifier and its user's name, a subscription 120 besides its filter, a message that
+ * Memory. A session takes about 330 bytes besides its identifier and its user's name, a subscription 120 besides its filter, a message that
  * is under way 16, and as many an identifier that is taken. bytes_max counts them.
  *
  * Who may call. Every function takes the lock and may be called from any thread; none waits for the disk but sessions_open. What a session
@@ -49,12 +49,13 @@ enum {
 
 struct sessions_options {
     uint32_t sessions_max;         /* 0: SESSIONS_MAX_DEFAULT */
+    uint32_t expiry_max_s;         /* however long a session was to last; 0: SESSIONS_NEVER */
     size_t bytes_max;              /* of memory for all of them; 0: SESSIONS_BYTES_MAX_DEFAULT */
     size_t slack;                  /* bytes that the stream may hold in vain at least; 0: SESSIONS_SLACK_DEFAULT */
     uint64_t mark_bytes;           /* of messages between two marks; 0: SESSIONS_MARK_BYTES */
     struct queue *queue;           /* that keeps the messages */
     struct journal *journal;       /* started; NULL: in memory only */
-    struct journal_stream *stream; /* guarded, of the same scribe as the streams of publishes and before them */
+    struct journal_stream *stream; /* guarded, of the same scribe as the streams of publishes, behind them */
     void (*notify)(void *context); /* called whenever sessions_durable may have moved; on a thread of the journal, must not block. May be
                                     * NULL, and is called before sessions_open has returned */
     void *context;
@@ -117,7 +118,7 @@ enum sessions_found {
 };
 
 /* Attaches the session of a client identifier to *owner, or says why not. `fresh`: what there is ends first (it counts as SESSIONS_NONE
- * then), unless it is IN_USE, LEAVING or FOREIGN; so does one whose time is over by wall_ns. */
+ * then), unless it is IN_USE or FOREIGN; so does one whose time is over by wall_ns. */
 enum sessions_found sessions_attach(struct sessions *sessions, const char *id, size_t length, const char *user, bool fresh,
                                     uint64_t wall_ns, struct session_owner *owner, struct session **session);
 

@@ -4,7 +4,7 @@
  * loop of its connection a timer waits for it, but no longer than the session lasts. A client that comes back before takes it out of the
  * table: when it goes on with its session nobody hears of the will, when it begins a new one the old session has ended, and the will is
  * published at once. Wills that wait are lost with the server, as are those of clients that are connected when it stops. */
-#include "bus/loop.h"
+#include "bus/persistent.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +30,7 @@ struct delayed_will {
     uint64_t due_ns;                    /* monotonic */
     struct will *will;
     size_t bytes;
+    const char *user; /* behind `id` */
     char id[];
 };
 
@@ -151,12 +152,14 @@ static bool delay(struct connection *connection, uint32_t delay_s)
     struct bus *bus = loop->bus;
     struct will *will = connection->will;
     size_t id_length = strlen(connection->client->id);
-    struct delayed_will *delayed = malloc(sizeof *delayed + id_length + 1), *older;
+    size_t user_size = strlen(connection->client->user) + 1;
+    struct delayed_will *delayed = malloc(sizeof *delayed + id_length + 1 + user_size), *older;
     if (!delayed)
         return false;
     *delayed = (struct delayed_will){.loop = loop, .due_ns = (uv_now(&loop->uv) + (uint64_t)delay_s * 1000) * 1000000u, .will = will};
     delayed->bytes = sizeof *delayed + sizeof *will + will->topic_length + will->properties_length + will->payload_length + id_length;
     memcpy(delayed->id, connection->client->id, id_length + 1);
+    delayed->user = memcpy(delayed->id + id_length + 1, connection->client->user, user_size);
     HASH_FIND(hh, bus->wills, delayed->id, id_length, older);
     if (older || bus->wills_bytes + delayed->bytes > WILL_DELAYED_BYTES_MAX) {
         free(delayed);
@@ -176,11 +179,15 @@ void will_leave(struct connection *connection)
     struct bus *bus = loop->bus;
     if (!will)
         return;
+    if (!connection->session.accepted) { /* it was never let in */
+        will_forget(connection);
+        return;
+    }
     if (connection->door.bound && !door_will(connection, (struct mqtt_slice){will->bytes, will->topic_length})) {
         will_forget(connection);
         return;
     }
-    uint32_t expiry_s = connection->session.session_expiry_interval_s, delay_s = will->delay_s < expiry_s ? will->delay_s : expiry_s;
+    uint32_t expiry_s = persistent_expiry_s(connection), delay_s = will->delay_s < expiry_s ? will->delay_s : expiry_s;
     bool resumed = false, delayed = false;
     if (delay_s && connection->client && !loop->stopping) {
         pthread_mutex_lock(&bus->clients_lock);
@@ -195,11 +202,11 @@ void will_leave(struct connection *connection)
         publish(loop, will);
 }
 
-struct will *will_find(struct bus *bus, const char *id, size_t length)
+struct will *will_find(struct bus *bus, const char *id, size_t length, const char *user)
 {
     struct delayed_will *delayed;
     HASH_FIND(hh, bus->wills, id, length, delayed);
-    return delayed ? take(bus, delayed) : NULL;
+    return delayed && strcmp(delayed->user, user) == 0 ? take(bus, delayed) : NULL;
 }
 
 void will_settle(struct loop *loop, struct will *will, bool session_ended)

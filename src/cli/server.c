@@ -304,6 +304,7 @@ static int start_bus(struct server *server)
         .retained = server->streams[STREAM_RETAINED],
         .sessions = server->streams[STREAM_SESSIONS],
         .sessions_max = (uint32_t)config->bus_sessions_max,
+        .sessions_size_max = config->bus_sessions_size_max,
         .session_expiry_max_s = (uint32_t)config->bus_session_expiry_max_s,
         .result_properties = result_properties_write,
         .sys_interval_ns = config_ns(config->bus_sys_interval_s),

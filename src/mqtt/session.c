@@ -59,7 +59,7 @@ static uint32_t window_bit(const struct mqtt_session *session, uint32_t distance
 uint16_t mqtt_session_take_id(struct mqtt_session *session, unsigned qos)
 {
     uint32_t span = id_distance(session->oldest_packet_id, session->next_packet_id);
-    if (session->outbound_unacknowledged >= session->send_maximum || span == MQTT_SEND_WINDOW)
+    if (session->outbound_unacknowledged - session->outbound_unsent >= session->send_maximum || span == MQTT_SEND_WINDOW)
         return 0;
     uint16_t id = session->next_packet_id;
     if (qos == 2 && mqtt_id_map_put(&session->outbound, id, MQTT_OUTBOUND_WAITS_PUBREC))

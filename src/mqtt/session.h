@@ -110,6 +110,7 @@ struct mqtt_session {
     struct mqtt_id_map outbound;         /* QoS 2: identifier -> enum mqtt_outbound; its bit in `outstanding` is set too */
     uint16_t send_maximum;               /* min(peer's receive maximum, MQTT_SEND_WINDOW) */
     uint32_t outbound_unacknowledged;
+    uint32_t outbound_unsent;    /* the owner's: of these, what was carried over and not sent on this connection yet; it takes no room */
     struct mqtt_slice *aliases;  /* [limits.topic_alias_max] topics that the peer has given aliases, owned; NULL: none yet */
     uint64_t unexpected_answers; /* that answered nothing; they were ignored */
     uint16_t oldest_packet_id;   /* identifiers are handed out in turn, 1..65535; the window starts here */
@@ -181,7 +182,7 @@ void mqtt_session_forget(struct mqtt_session *session, const struct mqtt_publish
  * owner queues. */
 uint16_t mqtt_session_take_id(struct mqtt_session *session, unsigned qos);
 
-/* For a server who has kept the session of an earlier connection, after mqtt_session_accept and before anything is sent: what was sent and
+/* For a server who has kept the session of an earlier connection, before anything is sent: what was sent and
  * not answered, in the order of sending; `received`: its PUBREC has come. The window may be larger than what the peer takes at a time: it
  * is the owner who sends no more again than that. False, with nothing changed, when it does not fit into the window, or without memory. */
 bool mqtt_session_carry_sent(struct mqtt_session *session, uint16_t id, unsigned qos, bool received);

@@ -36,7 +36,6 @@ static void sessions_come_and_go(void **state)
         assert_int_equal(status_of(&f).attached, 0);
         if (!in_memory) {
             assert_int_equal(attach_as(&f, "a", "", false, &session), SESSIONS_LEAVING);
-            assert_int_equal(attach_as(&f, "a", "", true, &session), SESSIONS_LEAVING);
             unsigned notices = f.notices;
             settle(&f);
             assert_true(f.notices > notices);

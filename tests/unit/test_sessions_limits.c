@@ -188,7 +188,7 @@ static void memory_is_what_is_said(void **state)
     struct fixture f = {0};
     start(&f);
     struct session *session = create(&f, "ten--bytes");
-    assert_in_range(status_of(&f).bytes, 270, 310);
+    assert_in_range(status_of(&f).bytes, 320, 350);
     size_t before = status_of(&f).bytes;
     subscribe(&f, session, "twenty bytes of text", 1);
     assert_in_range(status_of(&f).bytes - before, 130, 150);
