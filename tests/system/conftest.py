@@ -27,6 +27,8 @@ def pytest_sessionfinish(session, exitstatus):
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config):
     """A thread that a test left behind would keep the interpreter from ending; when everything is reported, nothing waits for it."""
+    if hasattr(config, 'workerinput'):
+        return  # of several processes: the first one ends them
     left = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
     if left:
         print('threads that tests left behind: ' + ', '.join(left), flush=True)

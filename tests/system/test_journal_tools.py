@@ -14,9 +14,10 @@ import pytest
 
 from client import Client
 from holes import Hole, stack_curve
+from sessions import Visit
 from spindle import BINARY, DEADLINE_S, Spindle, json_lines, run_cli, wait_until
 
-STREAMS = ['ingest', 'bus', 'results', 'dead-letters', 'outcomes', 'retained', 'brokers']
+STREAMS = ['ingest', 'bus', 'results', 'dead-letters', 'outcomes', 'retained', 'brokers', 'sessions']
 HEADER = 8192
 SETTINGS = {'journal.segment_size': '1MiB', 'drilling.estimator': 'gradient', 'pipeline.grace_s': 0.2}
 
@@ -361,7 +362,7 @@ def test_salvage_of_a_damaged_folder_gives_up_what_is_lost_and_nothing_else(copy
     server.stop()
 
 
-@pytest.mark.parametrize('stream', STREAMS[:-1])  # nothing is written to the last where there is no other broker
+@pytest.mark.parametrize('stream', STREAMS[:-2])  # nothing is written to the last two where there is no other broker, nor a session
 def test_salvage_when_the_end_is_lost_never_gives_an_offset_twice(copy, tmp_path, spindle, connect, stream):
     end = tool('journal ls', copy, '--stream', stream)[1][0]['next_offset']
     segments(copy, stream)[-1].unlink()
@@ -679,3 +680,16 @@ def test_prove_where_nothing_can_be_written(tmp_path):
     assert (status, lines) == (1, []) and 'the folder above it does not exist' in stderr
     status, lines, stderr = tool('journal prove', tmp_path / 'file')
     assert (status, lines) == (1, []) and 'no folder can be made' in stderr
+
+
+def test_verify_finds_no_damage_in_what_sessions_have_published(spindle):
+    """A record of a message from a session says where it came from; that is no offset of another stream."""
+    server = spindle().start()
+    with Visit(server, b'p', expiry=1000) as visit:
+        for qos in (1, 2):
+            visit.put(b'bus/x', b'x', qos)
+            visit.put(b'OPCPUBSUB/nobody/knows/this', b'x', qos)
+        visit.leave()
+    server.stop()
+    done = run_cli('journal', 'verify', '--data-dir', server.data_dir, check=False)
+    assert done.returncode == 0, done.stdout
