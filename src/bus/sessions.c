@@ -212,11 +212,14 @@ static int create(struct sessions *sessions, const char *id, size_t length, cons
     error = sessions_note_begin(sessions, made);
     if (!error)
         error = sessions_note_end(sessions, made);
-    if (error)
+    if (error) {
         session_end(store, made);
-    else
-        *session = made;
-    return error;
+        return error;
+    }
+    if (store->count == 1)
+        sessions_hold(sessions, &made->cursor); /* until now nothing was held */
+    *session = made;
+    return 0;
 }
 
 int sessions_create(struct sessions *sessions, const char *id, size_t length, const char *user, const struct session_owner *owner,

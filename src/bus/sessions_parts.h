@@ -73,7 +73,7 @@ void sessions_submit(struct sessions *sessions);
 void sessions_move_guard(struct sessions *sessions);
 bool sessions_backlog_is_full(const struct sessions *sessions);
 
-/* Nothing of the messages from `least` on, or of what a start would read, is removed. */
+/* Nothing of the messages from `least` on, or of what a start would read, is removed; without any session everything may be. */
 void sessions_hold(struct sessions *sessions, const struct follower_places *least);
 
 #endif

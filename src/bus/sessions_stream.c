@@ -257,8 +257,8 @@ void sessions_hold(struct sessions *sessions, const struct follower_places *leas
         note_quiet(sessions);
     }
     for (unsigned i = 0; i < FOLLOWER_CONTENTS; i++) {
-        uint64_t offset = least->at[i];
-        if (sessions->producer && i < SESSION_ORIGINS && sessions->held.ends[i] < offset)
+        uint64_t offset = sessions->store.count ? least->at[i] : UINT64_MAX;
+        if (sessions->producer && sessions->store.count && i < SESSION_ORIGINS && sessions->held.ends[i] < offset)
             offset = sessions->held.ends[i];
         hold_messages(sessions->options.queue, i, offset);
     }

@@ -633,6 +633,7 @@ def test_passwd_asks_twice_on_a_terminal_and_shows_nothing(tmp_path):
         except OSError:
             pass
         os.close(master)
+        shown = shown.replace(str(users).encode(), b'')
         assert first.encode() not in shown and second.encode() not in shown
         assert (b'differ' in shown) == bool(status)
 

@@ -140,7 +140,7 @@ def test_paho_goes_on_by_itself(spindle, connect, version):
         wait_until(lambda: subscriber.inbox.qsize() >= len(tokens) - 250, 'some are there')
         server.kill()
         server.start()
-        wait_until(publisher.paho.is_connected, 'it has connected again')
+        wait_until(lambda: publisher.paho.is_connected() and subscriber.paho.is_connected(), 'they have connected again')
     for token in tokens:
         wait_until(token.is_published, 'PUBCOMP')
     got = [int(message.payload) for message in subscriber.take(len(tokens)) + subscriber.take_rest(qos=2)]
