@@ -72,7 +72,9 @@ def test_members_come_and_go(server, connect):
     first, second, publisher = connect(server), connect(server), connect(server)
     first.subscribe('$share/g/t')
     second.subscribe('$share/g/t')
+    connections = server.metrics().get_sum('spindle_bus_connections')
     second.close()
+    wait_until(lambda: server.metrics().get_sum('spindle_bus_connections') < connections, 'it has left')
     for i in range(10):
         publisher.publish('t', b'%d' % i)
     await_messages([first], 10)
