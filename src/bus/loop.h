@@ -320,11 +320,11 @@ void sys_stop(struct bus *bus); /* once; bus->sys is freed when the loop has end
 /* mail.c: what other threads ask of a loop */
 /* To `count` subscribers of the match from the one at `first` on, all of them on that loop. 0, or ERR_LIMIT / ERR_NO_MEMORY when the
  * message was not sent. */
+int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct router_match *match, uint32_t first, uint32_t count);
 /* The same from the journal. */
 struct persistent_handed;
 int mail_hand(struct loop *to, const struct mqtt_publish *publish, const struct router_match *match,
               const struct persistent_handed *handed);
-int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct router_match *match, uint32_t first, uint32_t count);
 void mail_socket(struct loop *to, int socket, enum bus_transport kind);
 void mail_close(struct loop *to, uint32_t slot, uint32_t generation, enum close_reason reason);
 void mail_resume_all(struct bus *bus, enum pause_reason reason, uint64_t awaited);

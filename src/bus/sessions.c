@@ -1,8 +1,8 @@
 /* The lock around the sessions, their coming and going, and what their owners note.
  *
  * LEAVING. What the last owner has noted is durable when the stream is at the place of its detaching. His publishes were sent off before
- * that, so they are in the same group of the journal or in an earlier one; but the stream of sessions is told durable before the streams of
- * messages of the same group are. So where an identifier is taken whose message may not be durable, a second record is sent off when the
+ * that, so they are in the same group of the journal or in an earlier one; but which stream of a group is told durable first is the
+ * journal's affair. So where an identifier is taken whose message may not be durable, a second record is sent off when the
  * first is told, the fence: it is in a later group, and groups are told in order. */
 #include "bus/sessions.h"
 
