@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
-#include "bus/table.h"
+#include "base/table.h"
 
 struct alias {
     uint16_t number;

@@ -35,13 +35,13 @@
 #include <uv.h>
 
 #include "access/access.h"
+#include "base/lists.h"
 #include "base/metrics.h"
 #include "bus/aliases.h"
 #include "bus/bus.h"
-#include "bus/lists.h"
 #include "bus/retained.h"
-#include "bus/router.h"
 #include "mqtt/session.h"
+#include "router/router.h"
 #include "transport/transport.h"
 
 enum {

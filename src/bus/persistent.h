@@ -12,7 +12,7 @@
 #define BUS_PERSISTENT_H
 
 #include "bus/loop.h"
-#include "bus/sessions.h"
+#include "sessions/sessions.h"
 
 /* What the follower hands to a loop, besides the message. */
 struct persistent_handed {

@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
-#include "bus/table.h"
+#include "base/table.h"
 #include "mqtt/packet.h"
 #include "mqtt/topic.h"
 

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "bus/router.h"
+#include "router/router.h"
 
 /* Resolving is measured over more topics than fit the processor's caches. */
 enum { SUBSCRIPTIONS = 100000, TOPICS_CACHED = 1000, TOPICS_RESOLVED = 20000, MATCHES = 200000 };

@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "base/text.h"
-#include "bus/router.h"
 #include "fuzz.h"
 #include "mqtt/topic.h"
+#include "router/router.h"
 
 struct level {
     const char *text;

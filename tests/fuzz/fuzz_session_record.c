@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "bus/session.h"
 #include "fuzz.h"
+#include "sessions/session.h"
 
 static void check_whole(const struct session *session)
 {

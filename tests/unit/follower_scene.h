@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "bus/follower.h"
+#include "sessions/follower.h"
 
 enum { MEMBERS_MAX = 160, HANDED_MAX = 60000, PLENTY = 1 << 30, DEADLINE_S = 240, CONSUMED = 0, KEPT = 1, RESULTS = 2 };
 

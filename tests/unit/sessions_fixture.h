@@ -10,8 +10,8 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "bus/sessions.h"
 #include "queue/embedded.h"
+#include "sessions/sessions.h"
 #include "simulated_disk.h"
 
 enum { STREAM_SESSIONS, STREAM_INGEST, STREAM_BUS, STREAM_RESULTS, STREAM_DEAD, STREAM_OUTCOMES, STREAM_COUNT };

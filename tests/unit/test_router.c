@@ -12,8 +12,8 @@
 #include <stdatomic.h>
 
 #include "base/error.h"
-#include "bus/router.h"
 #include "mqtt/topic.h"
+#include "router/router.h"
 
 struct fixture {
     struct router *router;

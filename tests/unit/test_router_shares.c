@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "bus/router.h"
+#include "router/router.h"
 
 struct fixture {
     struct router *router;

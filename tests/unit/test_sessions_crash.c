@@ -5,8 +5,8 @@
  * start finds must be one of these, not older than what was durable. SPINDLE_FAULT_SEED and SPINDLE_FAULT_RUNS as in journal_trial.h. */
 #include "sessions_fixture.h"
 
-#include "bus/sessions_parts.h"
 #include "journal_trial.h"
+#include "sessions/sessions_parts.h"
 
 enum { NAMES = 5, FILTERS = 6, SENT_MAX = 24, IDS = 12, TAKES_MAX = 4000, STATES_MAX = 2000, TURNS = 60 };
 

@@ -5,8 +5,8 @@
 
 #include "base/clock.h"
 #include "base/random.h"
-#include "bus/session.h"
 #include "folder.h"
+#include "sessions/session.h"
 
 /* ---- the stream ---- */
 

@@ -1,6 +1,6 @@
 /* What a member wants again: single messages, each found by its offset. */
 #include "base/error.h"
-#include "bus/follower_parts.h"
+#include "sessions/follower_parts.h"
 
 enum { AGAIN_MESSAGES_MAX = 1024 }; /* handed in one turn */
 

@@ -4,8 +4,8 @@
  * is to get, a few of these sessions at a time are members of the follower, without room: a scout comes as far as the first message for its
  * session, and all before that is behind the cursor. It comes back when it has not moved between two looks, or is at the end, and goes
  * again after a while. */
-#include "bus/sessions_parts.h"
 #include "mqtt/topic.h"
+#include "sessions/sessions_parts.h"
 
 enum { SCOUTS_MAX = 256 };
 

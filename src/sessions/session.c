@@ -1,6 +1,6 @@
 /* The table of sessions and what belongs to each. Bytes are counted by what is there, not by what was allocated for it, so that a start
  * needs no more than there was. */
-#include "bus/session.h"
+#include "sessions/session.h"
 
 #include <assert.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
  *
  * A cache is two blocks taken at its creation: slots, and an arena in which the answers are laid one behind the other. To empty it
  * is to begin the arena again and to count the epoch up, which makes every slot look free. */
-#include "bus/router.h"
+#include "router/router.h"
 
 #include <stdalign.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
-#include "bus/router_tree.h"
+#include "router/router_tree.h"
 
 /* Behind it in the arena: the subscribers, the members, the shares, the identifiers, then the topic. */
 struct cached {

@@ -1,6 +1,6 @@
 /* Changes to the subscription tree. Nodes, records and connections come and go with the subscriptions that need them, so the
  * tree is never larger than what is subscribed. */
-#include "bus/router.h"
+#include "router/router.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
-#include "bus/router_tree.h"
+#include "router/router_tree.h"
 
 /* Removing a connection with very many subscriptions lets others in between batches of this size. */
 enum { REMOVE_BATCH = 1024 };

@@ -10,8 +10,8 @@
  * 100 connections share each filter. A cached topic takes 40 bytes, 16 for each subscriber and its own length. Resolving
  * visits every node that the topic reaches, which a subscriber can drive up by subscribing to many combinations of '+': limit the
  * subscriptions of a connection where strangers connect. */
-#ifndef BUS_ROUTER_H
-#define BUS_ROUTER_H
+#ifndef ROUTER_H
+#define ROUTER_H
 
 #include <stdbool.h>
 #include <stddef.h>

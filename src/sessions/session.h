@@ -1,11 +1,11 @@
-/* Private to bus/sessions*.c: the sessions in memory (session.c), and what a record of their stream says of one (session_items.c). Nothing
+/* Private to sessions/: the sessions in memory (session.c), and what a record of their stream says of one (session_items.c). Nothing
  * here knows of the lock, the journal or the queue. */
-#ifndef BUS_SESSION_H
-#define BUS_SESSION_H
+#ifndef SESSIONS_SESSION_H
+#define SESSIONS_SESSION_H
 
 #include "base/buffer.h"
-#include "bus/sessions.h"
-#include "bus/table.h"
+#include "base/table.h"
+#include "sessions/sessions.h"
 
 enum { SESSION_ORIGINS = 2 }; /* streams of messages that may come from a client; the first two of follower_contents */
 

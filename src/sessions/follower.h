@@ -12,16 +12,16 @@
  *
  * Whoever opens a follower calls its functions from any thread; a member is one thread's at a time. None of them blocks. What they ask
  * for takes effect in order, soon. */
-#ifndef BUS_FOLLOWER_H
-#define BUS_FOLLOWER_H
+#ifndef SESSIONS_FOLLOWER_H
+#define SESSIONS_FOLLOWER_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/message.h"
-#include "bus/router.h"
 #include "queue/queue.h"
+#include "router/router.h"
 
 enum {
     FOLLOWER_CONTENTS = 3,          /* streams of messages */

@@ -1,12 +1,12 @@
-/* Private to bus/sessions.c and bus/sessions_stream.c: the lock around the sessions, and the stream behind them. All functions are called
- * under the lock, but sessions_load, before anybody else knows of the sessions. */
-#ifndef BUS_SESSIONS_PARTS_H
-#define BUS_SESSIONS_PARTS_H
+/* Private to sessions/sessions.c and sessions/sessions_stream.c: the lock around the sessions, and the stream behind them. All functions
+ * are called under the lock, but sessions_load, before anybody else knows of the sessions. */
+#ifndef SESSIONS_SESSIONS_PARTS_H
+#define SESSIONS_SESSIONS_PARTS_H
 
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "bus/session.h"
+#include "sessions/session.h"
 
 /* Where messages may come from a client of which the stream does not tell, and the place at which a record that says so is durable. */
 struct sessions_reach {

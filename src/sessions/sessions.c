@@ -4,7 +4,7 @@
  * that, so they are in the same group of the journal or in an earlier one; but which stream of a group is told durable first is the
  * journal's affair. So where an identifier is taken whose message may not be durable, a second record is sent off when the
  * first is told, the fence: it is in a later group, and groups are told in order. */
-#include "bus/sessions.h"
+#include "sessions/sessions.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -14,7 +14,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/hash.h"
-#include "bus/sessions_parts.h"
+#include "sessions/sessions_parts.h"
 
 enum { SWEEP_SLOTS = 8192 }; /* sessions that one sweep looks at */
 

@@ -1,13 +1,13 @@
-/* Private to bus/: the tree of router.h as its two halves see it, changing (router.c) and matching (router_match.c). */
-#ifndef BUS_ROUTER_TREE_H
-#define BUS_ROUTER_TREE_H
+/* Private to router/: the tree of router.h as its two halves see it, changing (router.c) and matching (router_match.c). */
+#ifndef ROUTER_TREE_H
+#define ROUTER_TREE_H
 
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "bus/router.h"
-#include "bus/table.h"
+#include "base/table.h"
 #include "mqtt/topic.h"
+#include "router/router.h"
 
 struct router_record;
 

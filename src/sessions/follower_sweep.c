@@ -3,7 +3,7 @@
 
 #include "base/diagnostics.h"
 #include "base/error.h"
-#include "bus/follower_parts.h"
+#include "sessions/follower_parts.h"
 
 /* What a message counts in a turn besides its bytes. */
 enum { TURN_MESSAGE_BYTES = 64 };

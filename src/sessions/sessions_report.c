@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
-#include "bus/sessions_parts.h"
+#include "sessions/sessions_parts.h"
 
 struct held {
     const struct session *session;

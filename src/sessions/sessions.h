@@ -24,18 +24,18 @@
  *
  * Who may call. Every function takes the lock and may be called from any thread; none waits for the disk but sessions_open. What a session
  * holds belongs to whoever has attached it; he reads it through sessions_visit. */
-#ifndef BUS_SESSIONS_H
-#define BUS_SESSIONS_H
+#ifndef SESSIONS_SESSIONS_H
+#define SESSIONS_SESSIONS_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/buffer.h"
-#include "bus/follower.h"
-#include "bus/router.h"
 #include "journal/journal.h"
 #include "queue/queue.h"
+#include "router/router.h"
+#include "sessions/follower.h"
 
 #define SESSIONS_NEVER UINT32_MAX /* seconds: it does not expire */
 

@@ -1,5 +1,5 @@
 /* Growing, filling and emptying of the pointer table. */
-#include "bus/table.h"
+#include "base/table.h"
 
 #include <stdlib.h>
 

@@ -6,14 +6,14 @@
  *
  * A seat may sit in a sweep that has not reached it: its subscriptions take part from its place on, as each does from the place where it
  * begins. */
-#ifndef BUS_FOLLOWER_PARTS_H
-#define BUS_FOLLOWER_PARTS_H
+#ifndef SESSIONS_FOLLOWER_PARTS_H
+#define SESSIONS_FOLLOWER_PARTS_H
 
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "bus/follower.h"
-#include "bus/lists.h"
+#include "base/lists.h"
+#include "sessions/follower.h"
 
 enum {
     FOLLOWER_SWEEPS = FOLLOWER_SWEEPS_MAX + 1,

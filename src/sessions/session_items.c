@@ -35,7 +35,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "bus/session.h"
+#include "sessions/session.h"
 
 enum { RECORD_VERSION = 1 };
 

@@ -6,7 +6,7 @@
 #include "base/diagnostics.h"
 #include "base/error.h"
 #include "base/hash.h"
-#include "bus/follower_parts.h"
+#include "sessions/follower_parts.h"
 
 void follower_seat_set(struct follower_seat *seat, const struct follower_sweep *passes, uint64_t place)
 {

@@ -1,7 +1,7 @@
-/* Private to bus/: a hash table of pointers, open addressing with linear probing. It knows nothing of its items but their hashes;
+/* A hash table of pointers, open addressing with linear probing. It knows nothing of its items but their hashes;
  * the caller says which one is meant. */
-#ifndef BUS_TABLE_H
-#define BUS_TABLE_H
+#ifndef BASE_TABLE_H
+#define BASE_TABLE_H
 
 #include <stdbool.h>
 #include <stddef.h>

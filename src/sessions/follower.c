@@ -2,7 +2,7 @@
  *
  * A round: how far the streams are durable, what was asked, a turn for each sweep. What becomes durable after something was asked is read
  * in a later round than that is taken up in: so a subscription misses nothing that was appended after it was made. */
-#include "bus/follower.h"
+#include "sessions/follower.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "bus/follower_parts.h"
+#include "sessions/follower_parts.h"
 
 enum { FOLLOWER_INDEX_FIRST = 64 };
 

@@ -22,9 +22,9 @@
 #include "base/clock.h"
 #include "base/diagnostics.h"
 #include "base/error.h"
-#include "bus/sessions_parts.h"
 #include "journal/format.h"
 #include "journal/reader.h"
+#include "sessions/sessions_parts.h"
 
 enum {
     REWRITE_STEP = 4096,    /* bytes that are written again with each change, at least */
