@@ -108,9 +108,11 @@ static const struct access_limits *find_limits(const struct access_policy *polic
 /* Takes the policy and the account over. */
 static struct access_client *make(struct access_policy *policy, struct account *account, const char *id, size_t id_length)
 {
-    char *id_text = strndup(id, id_length); /* patterns want an end */
+    char *id_text = malloc(id_length + 1); /* patterns want an end */
     if (!id_text)
         return NULL;
+    memcpy(id_text, id, id_length);
+    id_text[id_length] = '\0';
     struct making making = {.user = account->name, .id = id_text, .user_length = strlen(account->name), .id_length = id_length};
     making.user_plain = is_plain(making.user, making.user_length);
     making.id_plain = is_plain(id_text, id_length);

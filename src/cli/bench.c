@@ -70,6 +70,7 @@ static int measure_connects(const struct bench_options *options, const struct be
                                      .count = options->connects,
                                      .at_once = options->connects_at_once,
                                      .timeout_s = CONNECT_TIMEOUT_S,
+                                     .hold_s = options->hold_s,
                                      .server_pid = target->server_pid};
     int error = load_connects_run(&connects, outcome->connects);
     if (error && !outcome->connects->problem[0])
@@ -205,6 +206,7 @@ int command_bench(const struct bench_arguments *arguments)
         .spin = arguments->spin,
         .warmup_s = arguments->warmup,
         .duration_s = arguments->duration,
+        .hold_s = arguments->duration_given ? arguments->duration : 0,
         .connects = arguments->connects,
         .connects_at_once = arguments->at_once,
         .json = arguments->json,

@@ -34,6 +34,7 @@ struct bench_options {
     double rate; /* BENCH_RATE */
     bool spin;
     double warmup_s, duration_s;
+    double hold_s;                       /* scenario connect: as in struct load_connects */
     unsigned connects, connects_at_once; /* BENCH_CONNECT */
     bool json;
 };

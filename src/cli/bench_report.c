@@ -99,6 +99,7 @@ static void print_connects(const struct load_connects_result *connects)
     print_cell(9, 2, cost_us(connects->server_cpu_s, connects->connected));
     print_cell(9, 2, cost_us(connects->client_cpu_s, connects->connected));
     print_cell(8, 1, connects->server_resident_bytes && connects->connected ? each / 1024 / (double)connects->connected : -1);
+    print_cell(9, 3, connects->idle_cpu_share);
     if (connects->problem[0])
         printf("  (%s)", connects->problem);
 }
@@ -125,7 +126,8 @@ static void print_table(const struct bench_options *options, const struct bench_
 {
     print_title(options);
     if (options->scenario == BENCH_CONNECT)
-        printf("  %-16s %12s %9s %9s %8s %9s %9s %8s\n", "", "connects/s", "p50 ms", "p99 ms", "failed", "CPU us", "client us", "KiB each");
+        printf("  %-16s %12s %9s %9s %8s %9s %9s %8s %9s\n", "", "connects/s", "p50 ms", "p99 ms", "failed", "CPU us", "client us",
+               "KiB each", "idle CPU");
     else
         printf("  %-16s %12s %12s %9s %9s %9s %9s %9s %8s %9s %9s %8s\n", "", "delivered/s", "PUBACK/s", "p50 ms", "p99 ms", "p99.9 ms",
                "ack p50", "ack p99", "lost", "CPU us", "client us", "MiB");
@@ -183,6 +185,7 @@ static void json_connects(struct buffer *out, const struct load_connects_result 
     json_number(out, "client_cpu_us_per_connect", cost_us(connects->client_cpu_s, connects->connected));
     json_number(out, "server_resident_before_bytes",
                 connects->server_resident_before_bytes ? (double)connects->server_resident_before_bytes : -1);
+    json_number(out, "server_idle_cpu_share", connects->idle_cpu_share);
     json_number(out, "server_resident_bytes", connects->server_resident_bytes ? (double)connects->server_resident_bytes : -1);
 }
 

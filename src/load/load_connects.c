@@ -87,6 +87,23 @@ static int open_all(struct crowd *crowd, const struct load_connects *connects)
     return 0;
 }
 
+/* Nothing is to happen meanwhile. */
+static int hold(struct crowd *crowd, const struct load_connects *connects)
+{
+    struct load_process_usage before, after;
+    load_process_read_if_known(connects->server_pid, &before);
+    uint64_t until_ns = load_client_now_ns(crowd->client) + (uint64_t)(connects->hold_s * 1e9);
+    while (load_client_now_ns(crowd->client) < until_ns) {
+        int error = load_client_turn(crowd->client, until_ns);
+        if (error)
+            return error;
+    }
+    load_process_read_if_known(connects->server_pid, &after);
+    double cpu_s = load_process_cpu_between(&before, &after);
+    crowd->result->idle_cpu_share = cpu_s < 0 ? -1 : cpu_s / connects->hold_s;
+    return 0;
+}
+
 /* How many connections the limit of open files allows, raised as far as it goes. */
 static unsigned connections_that_fit(void)
 {
@@ -100,7 +117,7 @@ static unsigned connections_that_fit(void)
 int load_connects_run(const struct load_connects *connects, struct load_connects_result *result)
 {
     static const struct load_handlers handlers = {.connected = on_connected, .disconnected = on_disconnected};
-    *result = (struct load_connects_result){.server_cpu_s = -1};
+    *result = (struct load_connects_result){.server_cpu_s = -1, .idle_cpu_share = -1};
     unsigned fit = connections_that_fit();
     if (connects->count < 1 || connects->count > fit || connects->at_once < 1) {
         snprintf(result->problem, sizeof result->problem, "the number of connections must be 1 to %u (the limit of open files)", fit);
@@ -121,6 +138,8 @@ int load_connects_run(const struct load_connects *connects, struct load_connects
         result->server_cpu_s = load_process_cpu_between(&before, &after);
         result->server_resident_before_bytes = before.resident_bytes;
         result->server_resident_bytes = after.resident_bytes;
+        if (!error && connects->hold_s > 0)
+            error = hold(&crowd, connects);
     }
     load_client_destroy(crowd.client);
     free(crowd.attempts);

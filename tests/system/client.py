@@ -38,23 +38,21 @@ class Client:
     transport 'unix' the host is the path of the socket."""
 
     def __init__(self, port, client_id=None, version=V311, keepalive=60, host='127.0.0.1', transport='tcp', tls=None, user=None, password=None,
-                 will=None, session_s=None, retry=False):
-        """`will`: (topic, payload, QoS). `session_s`: go on with a session, and have it kept for so long. `retry`: connect again by itself.
-        `present` says whether there was a session."""
+                 will=None, session_s=None):
+        """`will`: (topic, payload, QoS). `session_s`: go on with a session, and have it kept for so long. `present` says whether there was one."""
         self.id = 'test-' + uuid.uuid4().hex[:12] if client_id is None else client_id
         self.inbox = queue.Queue()
         self._answers = {}  # message identifier -> (event, codes)
         self._lock = threading.Lock()
         self._connected = queue.Queue()
         self.disconnected = threading.Event()
-        self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=self.id, protocol=version, reconnect_on_failure=retry,
+        self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=self.id, protocol=version, reconnect_on_failure=False,
                                 transport=transport, clean_session=None if version == V5 else session_s is None)
         if tls is not None:
             self.paho.tls_set_context(tls)
         self.paho.max_inflight_messages_set(1000)
         self.paho.max_queued_messages_set(0)
         self.paho.on_connect = self._on_connect
-        self.paho.reconnect_delay_set(1, 1)
         self.present = False
         asked = None
         if version == V5 and session_s is not None:
@@ -136,6 +134,18 @@ class Client:
                 self.unsubscribe(marker)
                 return messages
             messages.append(message)
+
+    def connect_again(self):
+        """After the end of the connection, when the server is there: paho 2.1 takes a PUBREC for not received after an attempt that fails,
+        and publishes again."""
+        self.wait_disconnected()
+        self.paho.loop_stop()
+        self.disconnected.clear()
+        self._connected = queue.Queue()
+        self.paho.reconnect()
+        self.paho.loop_start()
+        reason = self._connected.get(timeout=DEADLINE_S)
+        assert not reason.is_failure, reason
 
     def wait_disconnected(self):
         assert self.disconnected.wait(DEADLINE_S), 'the server did not close the connection'

@@ -186,7 +186,7 @@ def test_messages_wait_while_the_broker_is_away(spindle, broker, connect):  # no
     mosquitto = broker()
     server = spindle(settings=rules(('out {} a/# qos 2', mosquitto))).start()
     connect(server).publish_all([('a/x', 'first%d' % number) for number in range(500)])
-    assert metric(server, 'lag') == 500
+    wait_until(lambda: metric(server, 'lag') == 500, 'they are counted')
     assert server.http('/readyz')[0] == 200
     server.kill()
     server.start()
@@ -201,7 +201,7 @@ def test_messages_wait_while_the_broker_is_away(spindle, broker, connect):  # no
     watch.close()
     mosquitto.stop()
     connect(server).publish_all([('a/x', 'last%d' % number) for number in range(50)])
-    assert metric(server, 'lag') == 50
+    wait_until(lambda: metric(server, 'lag') == 50, 'they are counted')
     mosquitto.start()
     wait_sent(server, 650)
 

@@ -129,10 +129,10 @@ def test_paho_finds_what_came_while_it_was_away(server, connect, own, version, q
 
 
 @VERSIONS
-def test_paho_goes_on_by_itself(spindle, connect, version):
+def test_paho_goes_on_with_its_session(spindle, connect, version):
     """The server is killed while it publishes and subscribes: each message of QoS 2 is there once."""
     server = spindle().start()
-    subscriber, publisher = [connect(server, name, version, session_s=1000, retry=True) for name in ('subscriber', 'publisher')]
+    subscriber, publisher = [connect(server, name, version, session_s=1000) for name in ('subscriber', 'publisher')]
     subscriber.subscribe('t', qos=2)
     tokens = []
     for _ in range(3):
@@ -140,7 +140,9 @@ def test_paho_goes_on_by_itself(spindle, connect, version):
         wait_until(lambda: subscriber.inbox.qsize() >= len(tokens) - 250, 'some are there')
         server.kill()
         server.start()
-        wait_until(lambda: publisher.paho.is_connected() and subscriber.paho.is_connected(), 'they have connected again')
+        for client in (publisher, subscriber):
+            client.connect_again()
+            assert client.present
     for token in tokens:
         wait_until(token.is_published, 'PUBCOMP')
     got = [int(message.payload) for message in subscriber.take(len(tokens)) + subscriber.take_rest(qos=2)]
