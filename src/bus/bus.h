@@ -74,12 +74,12 @@ uint16_t bus_port(const struct bus *bus, enum bus_transport transport); /* the p
 /* Reads the certificates again, for connections that begin from now on. What cannot be used is told, and the old ones stay. */
 void bus_reload_tls(struct bus *bus, const struct tls_options *options);
 
-/* Publishes to live subscribers; any thread, never blocks. The message is copied. */
-void bus_publish(struct bus *bus, const struct message *message);
+/* Publishes to live subscribers; any thread, never blocks. The message is copied. retained: what bus_retain returned for it; 0: nothing. */
+void bus_publish(struct bus *bus, const struct message *message, uint64_t retained);
 
 /* Keeps the message for who subscribes later, or with no payload takes away the one that is kept for its topic; any thread. It is on its
- * way to the disk when this returns. What cannot be kept is told. */
-void bus_retain(struct bus *bus, const struct message *message);
+ * way to the disk when this returns. What cannot be kept is told, and 0 is returned. */
+uint64_t bus_retain(struct bus *bus, const struct message *message);
 
 /* What is written down about access has changed: clients go by it from now on, and subscriptions that are not allowed any more end. */
 void bus_renew_access(struct bus *bus);

@@ -348,8 +348,9 @@ static bool on_publish(struct link *link, const struct mqtt_publish *publish)
         acknowledge(link, 2, publish->packet_id);
         return true;
     }
+    uint64_t retained = 0;
     if (message.flags & MESSAGE_RETAIN && ingest->options.retain)
-        ingest->options.retain(ingest->options.context, &message);
+        retained = ingest->options.retain(ingest->options.context, &message);
     int error = append(link, publish, &message);
     if (error) {
         mqtt_session_forget(broker_link_session(link), publish);
@@ -361,7 +362,7 @@ static bool on_publish(struct link *link, const struct mqtt_publish *publish)
     if (publish->qos && ingest->options.acknowledge_at_once)
         acknowledge(link, publish->qos, publish->packet_id);
     if (ingest->options.deliver)
-        ingest->options.deliver(ingest->options.context, &message);
+        ingest->options.deliver(ingest->options.context, &message, retained);
     return true;
 }
 
