@@ -45,7 +45,8 @@ struct bus_options {
     uint64_t stall_timeout_ns;  /* a client beyond that limit which makes no progress for so long is disconnected */
     size_t memory_max;          /* bytes of unfinished packets and outgoing queues of all connections */
     size_t journal_backlog_max; /* bytes on their way to the disk, beyond which publishes wait; those of QoS 0 are dropped */
-    size_t mail_soft_max;       /* bytes on their way from one loop to another, beyond which senders wait; 0: LOOP_MAIL_SOFT_MAX */
+    size_t mail_soft_max;       /* bytes on their way from one loop to another, beyond which senders wait; 0: LOOP_MAIL_SOFT_MAX,
+                                 * or outgoing_soft_max if that is less */
     size_t mail_hard_max;       /* beyond which deliveries are dropped; 0: LOOP_MAIL_HARD_MAX */
     struct queue *queue;        /* gets publishes of QoS 1 and 2; to be consumed, of any QoS, those that match one of ingest_filters */
     const char *ingest_filters[BUS_INGEST_FILTERS_MAX]; /* topic filters, for example "OPCPUBSUB/#"; NULL: none; copied */
