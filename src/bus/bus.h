@@ -78,6 +78,10 @@ void bus_reload_tls(struct bus *bus, const struct tls_options *options);
 /* Publishes to live subscribers; any thread, never blocks. The message is copied. retained: what bus_retain returned for it; 0: nothing. */
 void bus_publish(struct bus *bus, const struct message *message, uint64_t retained);
 
+/* Whether a message of QoS 1 or 2 on that topic should wait, as that of a client would: for a live subscriber who is slow, and not longer
+ * than stall_timeout_ns for each. Any thread, never blocks. */
+bool bus_is_held(struct bus *bus, const char *topic, size_t length);
+
 /* Keeps the message for who subscribes later, or with no payload takes away the one that is kept for its topic; any thread. It is on its
  * way to the disk when this returns. What cannot be kept is told, and 0 is returned. */
 uint64_t bus_retain(struct bus *bus, const struct message *message);

@@ -187,38 +187,49 @@ static bool share_is_congested(const struct bus *bus, const struct router_match 
     return true;
 }
 
-/* Whether a publish of QoS 1 or 2 has to wait; pauses its sender then. */
-static bool must_wait(struct connection *from, const struct router_match *match)
+/* Who is in the way of a publish of QoS 1 or 2, for loop_pause. */
+struct obstacle {
+    enum pause_reason reason;
+    uint64_t awaited;
+};
+
+/* Whether there is anybody. The mail of loop `here`, its own, is not looked at; owes: it owes acknowledgements. */
+static bool find_obstacle(const struct bus *bus, unsigned here, const struct router_match *match, bool owes, struct obstacle *found)
 {
-    const struct loop *loop = from->loop;
-    const struct bus *bus = loop->bus;
-    if (journal_is_full(loop)) {
-        loop_pause(from, PAUSE_JOURNAL, 0);
-        return true;
-    }
-    bool owes = from->waiting.length > 0;
     bool full = memory_level(bus) > (owes ? MEMORY_FULL : MEMORY_PRESSED);
-    for (uint32_t i = 0; match && i < match->count; i++) {
+    for (uint32_t i = 0; i < match->count; i++) {
         const struct router_subscription *subscriber = &match->subscribers[i];
         if (!subscriber->qos || subscriber->options & ROUTER_FROM_JOURNAL)
             continue;
-        if (subscriber->loop != loop->index &&
+        if (subscriber->loop != here &&
             atomic_load_explicit(&bus->loops[subscriber->loop].mail_bytes, memory_order_relaxed) > bus->options.mail_soft_max) {
-            loop_pause(from, PAUSE_MAIL, subscriber->loop);
+            *found = (struct obstacle){PAUSE_MAIL, subscriber->loop};
             return true;
         }
         if (full || congestion(bus, subscriber) > owes) {
-            loop_pause(from, full ? PAUSE_MEMORY : PAUSE_SUBSCRIBER, full ? 0 : connection_key(subscriber->loop, subscriber->connection));
+            *found = full ? (struct obstacle){PAUSE_MEMORY, 0}
+                          : (struct obstacle){PAUSE_SUBSCRIBER, connection_key(subscriber->loop, subscriber->connection)};
             return true;
         }
     }
-    for (uint32_t i = 0; match && i < match->share_count; i++) {
+    for (uint32_t i = 0; i < match->share_count; i++) {
         if (full || share_is_congested(bus, match, &match->shares[i], owes)) {
-            loop_pause(from, full ? PAUSE_MEMORY : PAUSE_SUBSCRIBER, full ? 0 : LOOP_AWAIT_ANY);
+            *found = full ? (struct obstacle){PAUSE_MEMORY, 0} : (struct obstacle){PAUSE_SUBSCRIBER, LOOP_AWAIT_ANY};
             return true;
         }
     }
     return false;
+}
+
+/* Whether a publish of QoS 1 or 2 has to wait; pauses its sender then. */
+static bool must_wait(struct connection *from, const struct router_match *match)
+{
+    const struct loop *loop = from->loop;
+    struct obstacle obstacle = {PAUSE_JOURNAL, 0};
+    bool waits = journal_is_full(loop) || (match && find_obstacle(loop->bus, loop->index, match, from->waiting.length > 0, &obstacle));
+    if (waits)
+        loop_pause(from, obstacle.reason, obstacle.awaited);
+    return waits;
 }
 
 /* To its stream and its subscribers. A message without a sender is a will. */
@@ -369,6 +380,16 @@ void deliver_from_server(struct bus *bus, const struct mqtt_publish *publish, ui
     if (match && match->share_count)
         deliver_shares(bus, NULL, match, publish);
     pthread_mutex_unlock(&bus->publish_lock);
+}
+
+bool bus_is_held(struct bus *bus, const char *topic, size_t length)
+{
+    struct obstacle obstacle;
+    pthread_mutex_lock(&bus->publish_lock);
+    const struct router_match *match = router_match(bus->router, bus->publish_cache, topic, length);
+    bool held = match && find_obstacle(bus, NO_LOOP, match, false, &obstacle);
+    pthread_mutex_unlock(&bus->publish_lock);
+    return held;
 }
 
 void bus_publish(struct bus *bus, const struct message *message, uint64_t retained)

@@ -327,6 +327,12 @@ static uint64_t retain_ingested(void *context, const struct message *message)
     return bus_retain(server->bus, message);
 }
 
+static bool is_held(void *context, const struct message *message)
+{
+    const struct server *server = context;
+    return bus_is_held(server->bus, message->topic, message->topic_length);
+}
+
 static void deliver_ingested(void *context, const struct message *message, uint64_t retained)
 {
     const struct server *server = context;
@@ -345,6 +351,7 @@ static int start_ingest(struct server *server)
     options->queue = server->queue;
     options->skip = skip_answers;
     options->retain = retain_ingested;
+    options->is_held = is_held;
     options->deliver = deliver_ingested;
     options->result_properties = result_properties_write;
     options->context = server;
