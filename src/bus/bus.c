@@ -96,7 +96,9 @@ int bus_start(struct bus **out, const struct bus_options *options)
     if (!bus)
         return ERR_NO_MEMORY;
     bus->options = *options;
-    bus->options.mail_soft_max = options->mail_soft_max ? options->mail_soft_max : LOOP_MAIL_SOFT_MAX;
+    /* What is on its way to a subscriber comes on top of its queue, which must not reach its hard limit by that. */
+    size_t mail_soft_max = options->outgoing_soft_max < LOOP_MAIL_SOFT_MAX ? options->outgoing_soft_max : LOOP_MAIL_SOFT_MAX;
+    bus->options.mail_soft_max = options->mail_soft_max ? options->mail_soft_max : mail_soft_max;
     bus->options.mail_hard_max = options->mail_hard_max ? options->mail_hard_max : LOOP_MAIL_HARD_MAX;
     bus->options.retained_max = options->retained_max ? options->retained_max : RETAINED_MESSAGES_MAX_DEFAULT;
     bus->loops = calloc(options->loop_count, sizeof *bus->loops);

@@ -45,7 +45,8 @@ struct bus_options {
     uint64_t stall_timeout_ns;  /* a client beyond that limit which makes no progress for so long is disconnected */
     size_t memory_max;          /* bytes of unfinished packets and outgoing queues of all connections */
     size_t journal_backlog_max; /* bytes on their way to the disk, beyond which publishes wait; those of QoS 0 are dropped */
-    size_t mail_soft_max;       /* bytes on their way from one loop to another, beyond which senders wait; 0: LOOP_MAIL_SOFT_MAX */
+    size_t mail_soft_max;       /* bytes on their way from one loop to another, beyond which senders wait; 0: LOOP_MAIL_SOFT_MAX,
+                                 * or outgoing_soft_max if that is less */
     size_t mail_hard_max;       /* beyond which deliveries are dropped; 0: LOOP_MAIL_HARD_MAX */
     struct queue *queue;        /* gets publishes of QoS 1 and 2; to be consumed, of any QoS, those that match one of ingest_filters */
     const char *ingest_filters[BUS_INGEST_FILTERS_MAX]; /* topic filters, for example "OPCPUBSUB/#"; NULL: none; copied */
@@ -74,12 +75,16 @@ uint16_t bus_port(const struct bus *bus, enum bus_transport transport); /* the p
 /* Reads the certificates again, for connections that begin from now on. What cannot be used is told, and the old ones stay. */
 void bus_reload_tls(struct bus *bus, const struct tls_options *options);
 
-/* Publishes to live subscribers; any thread, never blocks. The message is copied. */
-void bus_publish(struct bus *bus, const struct message *message);
+/* Publishes to live subscribers; any thread, never blocks. The message is copied. retained: what bus_retain returned for it; 0: nothing. */
+void bus_publish(struct bus *bus, const struct message *message, uint64_t retained);
+
+/* Whether a message of QoS 1 or 2 on that topic should wait, as that of a client would: for a live subscriber who is slow, and not longer
+ * than stall_timeout_ns for each. Any thread, never blocks. */
+bool bus_is_held(struct bus *bus, const char *topic, size_t length);
 
 /* Keeps the message for who subscribes later, or with no payload takes away the one that is kept for its topic; any thread. It is on its
- * way to the disk when this returns. What cannot be kept is told. */
-void bus_retain(struct bus *bus, const struct message *message);
+ * way to the disk when this returns. What cannot be kept is told, and 0 is returned. */
+uint64_t bus_retain(struct bus *bus, const struct message *message);
 
 /* What is written down about access has changed: clients go by it from now on, and subscriptions that are not allowed any more end. */
 void bus_renew_access(struct bus *bus);

@@ -1,8 +1,9 @@
 /* Where a publish goes: into the queue, to the retained messages, and to the subscribers that live on this loop and on others.
  *
  * A retained message is put before its subscribers are looked up, and a subscription is made before it looks for retained messages
- * (subscribe.c): so whoever subscribes meanwhile gets it one way or the other. It goes to the disk before the publish itself does, and so
- * is there when that is acknowledged. */
+ * (subscribe.c): so whoever subscribes meanwhile gets it one way or the other. Puts are numbered, and a new subscription remembers how many
+ * there were: up to that number messages come to it as retained, and from there on live, so none comes both ways. It goes to the disk
+ * before the publish itself does, and so is there when that is acknowledged. */
 #include "bus/persistent.h"
 
 #include <string.h>
@@ -110,7 +111,8 @@ static bool is_live(const struct router_subscription *subscriber, const struct m
 
 /* Sends the message to the subscribers of `match` that live on other loops, one piece of mail a loop. Returns a loop whose mail is full, or
  * NO_LOOP. The subscribers of a loop follow each other. */
-static unsigned deliver_remote(struct bus *bus, const struct router_match *match, const struct mqtt_publish *publish, unsigned except)
+static unsigned deliver_remote(struct bus *bus, const struct router_match *match, const struct mqtt_publish *publish, uint64_t retained,
+                               unsigned except)
 {
     unsigned full = NO_LOOP;
     for (uint32_t s = 0, next; s < match->count; s = next) {
@@ -121,7 +123,7 @@ static unsigned deliver_remote(struct bus *bus, const struct router_match *match
         if (loop == except || !live)
             continue;
         struct loop *to = &bus->loops[loop];
-        int error = mail_deliver(to, publish, match, s, next - s);
+        int error = mail_deliver(to, publish, retained, match, s, next - s);
         if (atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > bus->options.mail_soft_max)
             full = loop;
         if (error)
@@ -165,9 +167,9 @@ static unsigned deliver_shares(struct bus *bus, struct loop *loop, const struct 
     for (uint32_t i = 0; i < match->share_count; i++) {
         const struct router_subscription *member = choose_member(bus, loop, match, &match->shares[i]);
         if (member && loop && member->loop == loop->index) {
-            deliver_local(loop, connection_find(loop, member->connection, member->generation), publish, member, NULL);
+            deliver_local(loop, connection_find(loop, member->connection, member->generation), publish, 0, member, NULL);
         } else if (member) {
-            unsigned remote = deliver_remote(bus, &(struct router_match){.subscribers = member, .count = 1}, publish, NO_LOOP);
+            unsigned remote = deliver_remote(bus, &(struct router_match){.subscribers = member, .count = 1}, publish, 0, NO_LOOP);
             full = remote != NO_LOOP ? remote : full;
         }
     }
@@ -185,42 +187,54 @@ static bool share_is_congested(const struct bus *bus, const struct router_match 
     return true;
 }
 
-/* Whether a publish of QoS 1 or 2 has to wait; pauses its sender then. */
-static bool must_wait(struct connection *from, const struct router_match *match)
+/* Who is in the way of a publish of QoS 1 or 2, for loop_pause. */
+struct obstacle {
+    enum pause_reason reason;
+    uint64_t awaited;
+};
+
+/* Whether there is anybody. The mail of loop `here`, its own, is not looked at; owes: it owes acknowledgements. */
+static bool find_obstacle(const struct bus *bus, unsigned here, const struct router_match *match, bool owes, struct obstacle *found)
 {
-    const struct loop *loop = from->loop;
-    const struct bus *bus = loop->bus;
-    if (journal_is_full(loop)) {
-        loop_pause(from, PAUSE_JOURNAL, 0);
-        return true;
-    }
-    bool owes = from->waiting.length > 0;
     bool full = memory_level(bus) > (owes ? MEMORY_FULL : MEMORY_PRESSED);
-    for (uint32_t i = 0; match && i < match->count; i++) {
+    for (uint32_t i = 0; i < match->count; i++) {
         const struct router_subscription *subscriber = &match->subscribers[i];
         if (!subscriber->qos || subscriber->options & ROUTER_FROM_JOURNAL)
             continue;
-        if (subscriber->loop != loop->index &&
+        if (subscriber->loop != here &&
             atomic_load_explicit(&bus->loops[subscriber->loop].mail_bytes, memory_order_relaxed) > bus->options.mail_soft_max) {
-            loop_pause(from, PAUSE_MAIL, subscriber->loop);
+            *found = (struct obstacle){PAUSE_MAIL, subscriber->loop};
             return true;
         }
         if (full || congestion(bus, subscriber) > owes) {
-            loop_pause(from, full ? PAUSE_MEMORY : PAUSE_SUBSCRIBER, full ? 0 : connection_key(subscriber->loop, subscriber->connection));
+            *found = full ? (struct obstacle){PAUSE_MEMORY, 0}
+                          : (struct obstacle){PAUSE_SUBSCRIBER, connection_key(subscriber->loop, subscriber->connection)};
             return true;
         }
     }
-    for (uint32_t i = 0; match && i < match->share_count; i++) {
+    for (uint32_t i = 0; i < match->share_count; i++) {
         if (full || share_is_congested(bus, match, &match->shares[i], owes)) {
-            loop_pause(from, full ? PAUSE_MEMORY : PAUSE_SUBSCRIBER, full ? 0 : LOOP_AWAIT_ANY);
+            *found = full ? (struct obstacle){PAUSE_MEMORY, 0} : (struct obstacle){PAUSE_SUBSCRIBER, LOOP_AWAIT_ANY};
             return true;
         }
     }
     return false;
 }
 
+/* Whether a publish of QoS 1 or 2 has to wait; pauses its sender then. */
+static bool must_wait(struct connection *from, const struct router_match *match)
+{
+    const struct loop *loop = from->loop;
+    struct obstacle obstacle = {PAUSE_JOURNAL, 0};
+    bool waits = journal_is_full(loop) || (match && find_obstacle(loop->bus, loop->index, match, from->waiting.length > 0, &obstacle));
+    if (waits)
+        loop_pause(from, obstacle.reason, obstacle.awaited);
+    return waits;
+}
+
 /* To its stream and its subscribers. A message without a sender is a will. */
-static void distribute(struct loop *loop, struct connection *from, const struct mqtt_publish *publish, struct router_match *match)
+static void distribute(struct loop *loop, struct connection *from, const struct mqtt_publish *publish, uint64_t retained,
+                       struct router_match *match)
 {
     struct bus *bus = loop->bus;
     enum queue_destination destination =
@@ -241,9 +255,9 @@ static void distribute(struct loop *loop, struct connection *from, const struct 
         local++;
         struct connection *to = connection_find(loop, subscriber->connection, subscriber->generation);
         if (to && !(subscriber->options & (to == from ? ROUTER_NO_LOCAL : ROUTER_OWN_ONLY)))
-            deliver_local(loop, to, publish, subscriber, match->identifiers);
+            deliver_local(loop, to, publish, retained, subscriber, match->identifiers);
     }
-    unsigned full = local < match->count ? deliver_remote(bus, match, publish, loop->index) : NO_LOOP;
+    unsigned full = local < match->count ? deliver_remote(bus, match, publish, retained, loop->index) : NO_LOOP;
     if (match->share_count) {
         unsigned also = deliver_shares(bus, loop, match, publish);
         full = also != NO_LOOP ? also : full;
@@ -253,10 +267,10 @@ static void distribute(struct loop *loop, struct connection *from, const struct 
 }
 
 /* Puts a message among the retained ones, or takes it from there. False when it was refused or its sender was. */
-static bool retain(struct loop *loop, struct connection *from, const struct mqtt_publish *publish)
+static bool retain(struct loop *loop, struct connection *from, const struct mqtt_publish *publish, uint64_t *retained)
 {
     struct message message = message_of(loop, publish);
-    int error = retained_put(loop->bus->retained, &message);
+    int error = retained_put(loop->bus->retained, &message, retained);
     if (error == 0) {
         loop->retains = loop->needs_submit = true;
         return true;
@@ -277,7 +291,8 @@ static bool retain(struct loop *loop, struct connection *from, const struct mqtt
     /* Nobody can be told. Others get it now; so the one before it is no more what the topic says. */
     message.payload_length = 0;
     message.flags = (uint8_t)((message.flags & ~MESSAGE_QOS_MASK) | 1);
-    if (retained_put(loop->bus->retained, &message) == 0)
+    uint64_t removed;
+    if (retained_put(loop->bus->retained, &message, &removed) == 0)
         loop->retains = loop->needs_submit = true;
     return true;
 }
@@ -335,36 +350,49 @@ bool deliver_publish(struct connection *from, const struct mqtt_publish *publish
         publish = &plain;
     }
     counter_add(&loop->counters.received[publish->qos], 1);
+    uint64_t retained = 0;
     if (publish->retain) {
-        if (!retain(loop, from, publish))
+        if (!retain(loop, from, publish, &retained))
             return true;
         match = router_match(bus->router, loop->cache, topic, publish->topic.length);
     }
-    distribute(loop, from, publish, match);
+    distribute(loop, from, publish, retained, match);
     return true;
 }
 
 void deliver_will(struct loop *loop, const struct mqtt_publish *will)
 {
     counter_add(&loop->counters.received[will->qos], 1);
+    uint64_t retained = 0;
     if (will->retain)
-        retain(loop, NULL, will);
-    distribute(loop, NULL, will, router_match(loop->bus->router, loop->cache, (const char *)will->topic.data, will->topic.length));
+        retain(loop, NULL, will, &retained);
+    distribute(loop, NULL, will, retained,
+               router_match(loop->bus->router, loop->cache, (const char *)will->topic.data, will->topic.length));
 }
 
-void deliver_from_server(struct bus *bus, const struct mqtt_publish *publish)
+void deliver_from_server(struct bus *bus, const struct mqtt_publish *publish, uint64_t retained)
 {
     pthread_mutex_lock(&bus->publish_lock);
     const struct router_match *match =
         router_match(bus->router, bus->publish_cache, (const char *)publish->topic.data, publish->topic.length);
     if (match && match->count)
-        deliver_remote(bus, match, publish, NO_LOOP);
+        deliver_remote(bus, match, publish, retained, NO_LOOP);
     if (match && match->share_count)
         deliver_shares(bus, NULL, match, publish);
     pthread_mutex_unlock(&bus->publish_lock);
 }
 
-void bus_publish(struct bus *bus, const struct message *message)
+bool bus_is_held(struct bus *bus, const char *topic, size_t length)
+{
+    struct obstacle obstacle;
+    pthread_mutex_lock(&bus->publish_lock);
+    const struct router_match *match = router_match(bus->router, bus->publish_cache, topic, length);
+    bool held = match && find_obstacle(bus, NO_LOOP, match, false, &obstacle);
+    pthread_mutex_unlock(&bus->publish_lock);
+    return held;
+}
+
+void bus_publish(struct bus *bus, const struct message *message, uint64_t retained)
 {
     struct mqtt_publish publish = {
         .retain = message->flags & MESSAGE_RETAIN,
@@ -376,19 +404,21 @@ void bus_publish(struct bus *bus, const struct message *message)
     publish.has_message_expiry =
         publish.properties_raw.length &&
         mqtt_properties_expiry(publish.properties_raw, &publish.message_expiry_interval, &publish.message_expiry_at);
-    deliver_from_server(bus, &publish);
+    deliver_from_server(bus, &publish, retained);
 }
 
-void bus_retain(struct bus *bus, const struct message *message)
+uint64_t bus_retain(struct bus *bus, const struct message *message)
 {
-    int error = retained_put(bus->retained, message);
+    uint64_t number = 0, removed;
+    int error = retained_put(bus->retained, message, &number);
     if (error) { /* others get it now, so the one before it is no more what the topic says */
         struct message nothing = *message;
         nothing.payload_length = 0;
         nothing.flags = MESSAGE_RETAIN | 1;
-        retained_put(bus->retained, &nothing);
+        retained_put(bus->retained, &nothing, &removed);
         DIAG_LIMITED(DIAGNOSTICS_WARNING, "bus", "a message on %.*s was not retained: %s", (int)message->topic_length, message->topic,
                      error == ERR_LIMIT ? "bus.retained_max or bus.retained_size_max is reached" : error_text(error));
     }
     retained_flush(bus->retained);
+    return number;
 }

@@ -216,11 +216,13 @@ static void wake_at(struct loop *loop, uint64_t due_ms)
         uv_timer_start(&loop->quota_due, door_on_quota_due, wait_ms, 0);
 }
 
-/* 3.1.1 has no receive maximum to announce: who has as much on the way as allowed is not read from until something is acknowledged. */
+/* 3.1.1 has no receive maximum to announce: who has as much on the way as allowed is not read from until something is acknowledged. What
+ * is written down now counts, not what it was when the client came. */
 static bool has_too_many(const struct connection *connection, const struct mqtt_publish *publish)
 {
-    return publish->qos && connection->session.version != MQTT_VERSION_5_0 && access_client_limits(connection->door.client)->inflight &&
-           connection->session.inbound_unacknowledged > connection->session.limits.receive_maximum; /* it counts already */
+    uint32_t inflight = access_client_limits(connection->door.client)->inflight, most = connection->loop->bus->options.receive_maximum;
+    return publish->qos && connection->session.version != MQTT_VERSION_5_0 && inflight &&
+           connection->session.inbound_unacknowledged > (inflight < most ? inflight : most); /* it counts already */
 }
 
 enum door_answer door_publish(struct connection *connection, const struct mqtt_publish *publish)

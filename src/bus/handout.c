@@ -3,7 +3,7 @@
  * A subscription asks once which messages its filter matches and keeps their handles, eight bytes each. They are handed out as the client's
  * queue has room: while less than HANDOUT_QUEUE_MAX waits for it, and QoS 1 and 2 while its send window is open. So a subscriber of "#"
  * among a million of them holds up nobody, and is not slow for what it did not ask to have at once. A handle whose message was replaced or
- * removed meanwhile is passed over: the live one has been sent.
+ * removed meanwhile is passed over: the live one has been sent. So is a message that was put between the subscription and its question.
  *
  * A connection that can go on stands in the loop's list, and has one turn in each of the loop's; one that cannot comes back when its client
  * has taken or acknowledged something. */
@@ -23,6 +23,7 @@ struct handout {
     uint64_t filter;     /* hash */
     uint32_t identifier; /* of the subscription; 0: none */
     uint8_t qos;
+    uint64_t since;
     struct retained_list list;
     size_t at; /* of the list's */
 };
@@ -48,7 +49,7 @@ static void unlist(struct connection *connection)
     connection->handing = false;
 }
 
-int handout_begin(struct connection *connection, const struct mqtt_subscription *wanted, uint32_t identifier)
+int handout_begin(struct connection *connection, const struct mqtt_subscription *wanted, uint32_t identifier, uint64_t since)
 {
     struct bus *bus = connection->loop->bus;
     struct retained_list list;
@@ -66,8 +67,8 @@ int handout_begin(struct connection *connection, const struct mqtt_subscription 
         retained_list_fini(&list);
         return fits ? ERR_NO_MEMORY : ERR_LIMIT;
     }
-    *handout =
-        (struct handout){.filter = filter_hash(connection, wanted->filter), .identifier = identifier, .qos = wanted->qos, .list = list};
+    *handout = (struct handout){
+        .filter = filter_hash(connection, wanted->filter), .identifier = identifier, .qos = wanted->qos, .since = since, .list = list};
     struct handout **last = &connection->handouts;
     while (*last)
         last = &(*last)->next;
@@ -116,10 +117,19 @@ static bool has_room(const struct connection *connection)
     return queued == 0 || queued <= (most < HANDOUT_QUEUE_MAX ? most : HANDOUT_QUEUE_MAX);
 }
 
+/* Whether it comes live too. What comes from the journal does so from a place there, which says nothing of numbers. */
+static bool comes_live(const struct connection *to, const struct handout *handout, const struct retained_message *message)
+{
+    bool from_journal = to->persistent && handout->qos && message->qos;
+    return message->number > handout->since && !from_journal;
+}
+
 /* False: the send window is closed. */
 static bool send_one(struct connection *to, const struct handout *handout, const struct retained_message *message)
 {
     struct loop *loop = to->loop;
+    if (comes_live(to, handout, message))
+        return true;
     struct message view = retained_message_view(message);
     struct mqtt_publish outgoing = {
         .retain = true,

@@ -320,7 +320,8 @@ void sys_stop(struct bus *bus); /* once; bus->sys is freed when the loop has end
 /* mail.c: what other threads ask of a loop */
 /* To `count` subscribers of the match from the one at `first` on, all of them on that loop. 0, or ERR_LIMIT / ERR_NO_MEMORY when the
  * message was not sent. */
-int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct router_match *match, uint32_t first, uint32_t count);
+int mail_deliver(struct loop *to, const struct mqtt_publish *publish, uint64_t retained, const struct router_match *match, uint32_t first,
+                 uint32_t count);
 /* The same from the journal. */
 struct persistent_handed;
 int mail_hand(struct loop *to, const struct mqtt_publish *publish, const struct router_match *match,
@@ -449,19 +450,20 @@ bool memory_in_short(const struct bus *bus);                  /* unfinished pack
 int memory_admit(struct connection *connection, size_t size); /* room for `size` bytes in `in`; ERR_LIMIT: it has to wait, and is paused */
 void memory_resume(struct loop *loop);                        /* goes on with those for whom there is room now */
 
-/* deliver.c */
+/* deliver.c. Of what was put among the retained messages `retained` is the number of its put; 0: it was not. */
 /* Takes a publish: to its stream and its subscribers. False when it has to wait: nothing was done but to pause the connection, and the
  * message is to be offered again. */
 bool deliver_publish(struct connection *from, const struct mqtt_publish *publish);
-void deliver_will(struct loop *loop, const struct mqtt_publish *will);         /* takes it in any case */
-bool deliver_is_reserved(struct mqtt_slice topic);                             /* it is the server's own */
-void deliver_from_server(struct bus *bus, const struct mqtt_publish *publish); /* to live subscribers; any thread */
+void deliver_will(struct loop *loop, const struct mqtt_publish *will); /* takes it in any case */
+bool deliver_is_reserved(struct mqtt_slice topic);                     /* it is the server's own */
+/* To live subscribers; any thread. */
+void deliver_from_server(struct bus *bus, const struct mqtt_publish *publish, uint64_t retained);
 
 /* send.c */
 void deliver_note_drop(struct loop *loop, enum drop_reason reason);
 /* `how` and `identifiers` are the router's. */
-void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
-                   const uint32_t *identifiers);
+void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_publish *publish, uint64_t retained,
+                   const struct router_subscription *how, const uint32_t *identifiers);
 /* Sends what was retained, as it is. False: the send window is closed. */
 bool deliver_retained(struct loop *loop, struct connection *to, struct mqtt_publish *outgoing, uint32_t identifier);
 struct session_sent;
@@ -490,8 +492,8 @@ bool subscribe_end(struct connection *connection, struct mqtt_slice filter, uint
 int subscribe_carry(struct connection *connection, struct mqtt_slice filter, const struct router_subscription *how);
 
 /* handout.c: retained messages for new subscriptions */
-int handout_begin(struct connection *connection, const struct mqtt_subscription *wanted,
-                  uint32_t identifier);                                       /* 0, ERR_LIMIT, ERR_NO_MEMORY */
+/* What was put behind number `since` comes live, and is not handed out but where it may not. 0, ERR_LIMIT, ERR_NO_MEMORY. */
+int handout_begin(struct connection *connection, const struct mqtt_subscription *wanted, uint32_t identifier, uint64_t since);
 void handout_forget(struct connection *connection, struct mqtt_slice filter); /* what is left for this filter */
 void handout_end(struct connection *connection);                              /* all that is left */
 void handout_resume(struct connection *connection);                           /* it may be able to go on */

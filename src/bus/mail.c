@@ -17,6 +17,7 @@ struct mail_head {
         struct {
             uint32_t topic_length, payload_length, properties_length, target_count, identifier_count;
             uint32_t expiry_interval, expiry_at;
+            uint64_t retained;
             uint8_t qos;
             bool retain, expires;
         } deliver; /* and of MAIL_HAND, then followed by struct persistent_handed; followed by struct router_subscription of each target,
@@ -75,8 +76,8 @@ static uint8_t *put(uint8_t *at, const void *bytes, size_t size)
     return at + size;
 }
 
-static int send_message(struct loop *to, const struct mqtt_publish *publish, const struct router_match *match, uint32_t first,
-                        uint32_t count, const struct persistent_handed *handed)
+static int send_message(struct loop *to, const struct mqtt_publish *publish, uint64_t retained, const struct router_match *match,
+                        uint32_t first, uint32_t count, const struct persistent_handed *handed)
 {
     size_t targets_size = count * sizeof *match->subscribers, identifiers_size = match->identifier_count * sizeof *match->identifiers;
     size_t handed_size = handed ? sizeof *handed : 0;
@@ -94,6 +95,7 @@ static int send_message(struct loop *to, const struct mqtt_publish *publish, con
     head.deliver.identifier_count = match->identifier_count;
     head.deliver.expiry_interval = publish->message_expiry_interval;
     head.deliver.expiry_at = publish->message_expiry_at;
+    head.deliver.retained = retained;
     head.deliver.qos = publish->qos;
     head.deliver.retain = publish->retain;
     head.deliver.expires = publish->has_message_expiry;
@@ -108,16 +110,17 @@ static int send_message(struct loop *to, const struct mqtt_publish *publish, con
     return 0;
 }
 
-int mail_deliver(struct loop *to, const struct mqtt_publish *publish, const struct router_match *match, uint32_t first, uint32_t count)
+int mail_deliver(struct loop *to, const struct mqtt_publish *publish, uint64_t retained, const struct router_match *match, uint32_t first,
+                 uint32_t count)
 {
     if (atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > to->bus->options.mail_hard_max)
         return ERR_LIMIT;
-    return send_message(to, publish, match, first, count, NULL);
+    return send_message(to, publish, retained, match, first, count, NULL);
 }
 
 int mail_hand(struct loop *to, const struct mqtt_publish *publish, const struct router_match *match, const struct persistent_handed *handed)
 {
-    return send_message(to, publish, match, 0, match->count, handed);
+    return send_message(to, publish, 0, match, 0, match->count, handed);
 }
 
 void mail_socket(struct loop *to, int socket, enum bus_transport kind)
@@ -188,7 +191,7 @@ static void read_deliver(struct loop *loop, const struct mail_head *head, const 
                 persistent_receive(to, &publish, &targets[i + (twice && persistent_is_own(to, handed))], identifiers, handed);
             i += twice;
         } else if (to && !(targets[i].options & ROUTER_OWN_ONLY))
-            deliver_local(loop, to, &publish, &targets[i], identifiers);
+            deliver_local(loop, to, &publish, head->deliver.retained, &targets[i], identifiers);
     }
 }
 

@@ -16,6 +16,7 @@ struct retained {
     struct retained_options options;
     pthread_mutex_t lock; /* guards all that follows */
     struct retained_tree *tree;
+    uint64_t puts;                     /* since the start */
     uint32_t passing, swept;           /* messages that are passing; the slot at which retained_expire goes on */
     struct journal_producer *producer; /* NULL: in memory only */
     uint64_t next_offset;              /* of the next record of the stream */
@@ -193,7 +194,15 @@ static void move_guard(struct retained *retained)
     retained->guard = 0;
 }
 
-static int put(struct retained *retained, const struct message *message)
+static uint64_t count_put(struct retained *retained, struct retained_message *made)
+{
+    retained->puts++;
+    if (made)
+        made->number = retained->puts;
+    return retained->puts;
+}
+
+static int put(struct retained *retained, const struct message *message, uint64_t *number)
 {
     if (!fits(retained, message))
         return ERR_LIMIT;
@@ -202,28 +211,34 @@ static int put(struct retained *retained, const struct message *message)
         return ERR_BUSY;
     struct retained_message *made;
     int changed = retained_tree_put(retained->tree, message, &made);
-    if (changed <= 0 || !retained->producer)
-        return changed < 0 ? changed : 0;
-    int error = append(retained, message, made);
-    if (!error)
+    if (changed < 0)
+        return changed;
+    uint64_t counted = count_put(retained, made);
+    int error = changed && retained->producer ? append(retained, message, made) : 0;
+    if (error)
+        return error;
+    if (changed && retained->producer)
         rewrite_some(retained, record_size(message));
-    return error;
+    *number = counted;
+    return 0;
 }
 
-int retained_put(struct retained *retained, const struct message *message)
+int retained_put(struct retained *retained, const struct message *message, uint64_t *number)
 {
     pthread_mutex_lock(&retained->lock);
-    int error = put(retained, message);
+    int error = put(retained, message, number);
     pthread_mutex_unlock(&retained->lock);
     return error;
 }
 
-int retained_put_passing(struct retained *retained, const struct message *message)
+int retained_put_passing(struct retained *retained, const struct message *message, uint64_t *number)
 {
     pthread_mutex_lock(&retained->lock);
     bool there = retained_tree_holds(retained->tree, message);
     struct retained_message *made = NULL;
     int changed = !there && retained->passing == RETAINED_PASSING_MAX ? ERR_LIMIT : retained_tree_put(retained->tree, message, &made);
+    if (changed >= 0)
+        *number = count_put(retained, made);
     if (changed >= 0 && made) {
         made->passing = true;
         retained->passing += !there;
@@ -263,6 +278,17 @@ uint32_t retained_expire(struct retained *retained, uint64_t wall_ns)
 }
 
 /* ---- asking ---- */
+
+uint64_t retained_hold(struct retained *retained)
+{
+    pthread_mutex_lock(&retained->lock);
+    return retained->puts;
+}
+
+void retained_let_go(struct retained *retained)
+{
+    pthread_mutex_unlock(&retained->lock);
+}
 
 int retained_find(struct retained *retained, const char *filter, size_t length, struct retained_list *list)
 {

@@ -36,16 +36,20 @@ struct retained;
 int retained_open(const struct retained_options *options, struct retained **out);
 void retained_close(struct retained *retained); /* before the journal; accepts NULL */
 
-/* Puts a copy of the message in the place of the topic's former one; one without payload removes that. It goes to the stream with the next
- * retained_flush, which is to come before the publish itself is sent off. Returns 0, ERR_LIMIT (the topic's message is what it was: no
- * room), ERR_BUSY (the same: QoS 0, and too much is on its way to the disk) or ERR_NO_MEMORY (a start may find another than there is
- * now). */
-int retained_put(struct retained *retained, const struct message *message);
+/* Puts a copy of the message in the place of the topic's former one; one without payload removes that. *number gets which put it was, from
+ * 1 on. It goes to the stream with the next retained_flush, which is to come before the publish itself is sent off. Returns 0, ERR_LIMIT
+ * (the topic's message is what it was: no room), ERR_BUSY (the same: QoS 0, and too much is on its way to the disk) or ERR_NO_MEMORY (a
+ * start may find another than there is now). */
+int retained_put(struct retained *retained, const struct message *message, uint64_t *number);
 
 /* The same for what the next start need not find: it is not written, and has a limit of its own in place of messages_max. */
-int retained_put_passing(struct retained *retained, const struct message *message);
+int retained_put_passing(struct retained *retained, const struct message *message, uint64_t *number);
 
 void retained_flush(struct retained *retained); /* sends off what was put */
+
+/* Between the two nothing is put. Returns the number of the last put before. */
+uint64_t retained_hold(struct retained *retained);
+void retained_let_go(struct retained *retained);
 
 /* As retained_tree_find. */
 int retained_find(struct retained *retained, const char *filter, size_t length, struct retained_list *list);

@@ -20,6 +20,7 @@ struct retained_message {
     uint64_t time_ns;    /* wall clock at arrival */
     uint64_t expires_ns; /* wall clock; UINT64_MAX: never */
     uint64_t offset;     /* of its newest record in the stream */
+    uint64_t number;     /* of its put, counted since the start; 0: it was there before */
     uint32_t topic_length, properties_length, payload_length;
     uint8_t bytes[]; /* topic, properties, payload */
 };

@@ -188,11 +188,13 @@ static void queue(struct loop *loop, struct connection *to, struct mqtt_publish 
     loop_mark_dirty(to);
 }
 
-void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
-                   const uint32_t *identifiers)
+void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_publish *publish, uint64_t retained,
+                   const struct router_subscription *how, const uint32_t *identifiers)
 {
     if (to->closing || to->session.state != MQTT_SESSION_ACTIVE)
         return;
+    if (retained && retained <= how->since)
+        return; /* it was retained when the subscription was made, and comes as such */
     struct mqtt_publish outgoing = *publish;
     outgoing.dup = false;
     outgoing.retain = publish->retain && (how->options & ROUTER_RETAIN_AS_PUBLISHED);

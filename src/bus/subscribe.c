@@ -66,6 +66,18 @@ static bool wants_retained(const struct mqtt_subscription *wanted, bool is_new)
     return wanted->retain_handling == 0 || (wanted->retain_handling == 1 && is_new);
 }
 
+/* As `enter`, while nothing is retained: what was before comes to a new subscription as retained, what follows comes live. */
+static int enter_between(struct connection *connection, const struct mqtt_subscription *wanted, struct router_subscription *subscription)
+{
+    struct retained *retained = connection->loop->bus->retained;
+    if (!wants_retained(wanted, true))
+        return enter(connection, wanted->filter, subscription);
+    subscription->since = retained_hold(retained);
+    int added = enter(connection, wanted->filter, subscription);
+    retained_let_go(retained);
+    return added;
+}
+
 /* Returns 0, or why there is no such subscription. It is made before its retained messages are looked for (deliver.c). */
 static int add_subscription(struct connection *connection, const struct mqtt_subscription *wanted, uint32_t identifier, uint64_t *place)
 {
@@ -78,13 +90,13 @@ static int add_subscription(struct connection *connection, const struct mqtt_sub
     int denied = connection->door.bound ? door_subscribe(connection, wanted->filter) : 0;
     if (denied)
         return denied;
-    int added = enter(connection, wanted->filter, &subscription), error = added < 0 ? added : 0;
+    int added = enter_between(connection, wanted, &subscription), error = added < 0 ? added : 0;
     if (added >= 0 && connection->persistent)
         error = persistent_subscribe(connection, wanted->filter, &subscription, place);
     if (added < 0)
         return added;
     if (!error && wants_retained(wanted, added == 0))
-        error = handout_begin(connection, wanted, identifier);
+        error = handout_begin(connection, wanted, identifier, added == 0 ? subscription.since : UINT64_MAX);
     if (error && added == 0) /* one that was there before stays */
         subscribe_end(connection, wanted->filter, NULL);
     return error;

@@ -131,11 +131,12 @@ static void publish(const struct sys *sys, const char *topic, char *before, cons
                               .payload = (const uint8_t *)text,
                               .payload_length = (uint32_t)strlen(text),
                               .flags = MESSAGE_RETAIN};
-    (void)retained_put_passing(sys->bus->retained, &message); /* without room the next value is tried */
+    uint64_t retained = 0;
+    (void)retained_put_passing(sys->bus->retained, &message, &retained); /* without room the next value is tried */
     struct mqtt_publish live = {.retain = true,
                                 .topic = {(const uint8_t *)message.topic, message.topic_length},
                                 .payload = {message.payload, message.payload_length}};
-    deliver_from_server(sys->bus, &live);
+    deliver_from_server(sys->bus, &live, retained);
 }
 
 static void publish_value(struct sys *sys, enum value value, uint64_t number, char *before)

@@ -220,7 +220,7 @@ static void publish_result(void *context, const struct message *result)
     bool known = result_properties_write(result, &properties) == 0 && properties.length;
     published.properties = known ? properties.data : NULL;
     published.properties_length = known ? (uint32_t)properties.length : 0;
-    bus_publish(server->bus, &published);
+    bus_publish(server->bus, &published, 0);
     buffer_fini(&properties);
 }
 
@@ -321,16 +321,22 @@ static bool skip_answers(void *context, const char *topic, size_t length)
     return server_ingest_skip(&server->other.topics, topic, length);
 }
 
-static void retain_ingested(void *context, const struct message *message)
+static uint64_t retain_ingested(void *context, const struct message *message)
 {
     const struct server *server = context;
-    bus_retain(server->bus, message);
+    return bus_retain(server->bus, message);
 }
 
-static void deliver_ingested(void *context, const struct message *message)
+static bool is_held(void *context, const struct message *message)
 {
     const struct server *server = context;
-    bus_publish(server->bus, message);
+    return bus_is_held(server->bus, message->topic, message->topic_length);
+}
+
+static void deliver_ingested(void *context, const struct message *message, uint64_t retained)
+{
+    const struct server *server = context;
+    bus_publish(server->bus, message, retained);
 }
 
 /* Behind the bus, which is told of what arrives, and before the pipeline, whose results are published. */
@@ -345,6 +351,7 @@ static int start_ingest(struct server *server)
     options->queue = server->queue;
     options->skip = skip_answers;
     options->retain = retain_ingested;
+    options->is_held = is_held;
     options->deliver = deliver_ingested;
     options->result_properties = result_properties_write;
     options->context = server;

@@ -162,7 +162,6 @@ bool bridge_take(struct bridge *bridge, const struct ingest *ingest, const struc
     }
     if (enter(bridge, ingest, rule, publish))
         return false;
-    ingest_count(&bridge->received, 1);
     message->topic = (const char *)bridge->topic.data;
     message->topic_length = (uint32_t)bridge->topic.length;
     message->properties = bridge->properties.data;

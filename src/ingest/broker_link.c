@@ -295,7 +295,7 @@ static size_t process(struct link *link, const uint8_t *bytes, size_t length)
         if (!act(link, &event)) {
             link->paused = true;
             ingest->holding = true;
-            ingest_count(&ingest->counters.pauses, 1);
+            ingest_count(&ingest->counters.pauses, !link->retried || done > 0);
             return done;
         }
         if (link->generation != generation)
@@ -437,7 +437,9 @@ void broker_link_resume(struct link *link)
     uint32_t generation = link->generation;
     link->paused = false;
     mqtt_session_heard(broker_link_session(link), link->ingest->now_ns);
+    link->retried = true;
     size_t done = process(link, link->in.data, link->in.length);
+    link->retried = false;
     if (link->generation != generation)
         return;
     buffer_consume(&link->in, done);

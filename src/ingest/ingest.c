@@ -169,6 +169,12 @@ static uint64_t opening_ns(const struct ingest *ingest, const struct link *link)
     return breaker->state == BREAKER_OPEN && breaker->until_ns > at_ns ? breaker->until_ns : at_ns;
 }
 
+/* Who is held back is not resumed yet. */
+static bool disk_is_behind(const struct ingest *ingest)
+{
+    return ingest->producer->ops->backlog(ingest->producer) > ingest->options.backlog_max / 2;
+}
+
 static void watch(struct ingest *ingest)
 {
     uint64_t next_ns = ingest->checkpointing ? UINT64_MAX : ingest->checkpoint_ns + CHECKPOINT_S * UINT64_C(1000000000);
@@ -178,6 +184,8 @@ static void watch(struct ingest *ingest)
         uint64_t at_ns = link->state != LINK_IDLE ? broker_link_check(link) : may_open ? opening_ns(ingest, link) : UINT64_MAX;
         next_ns = at_ns < next_ns ? at_ns : next_ns;
     }
+    if (ingest->retry_ns && !ingest->quiet && !disk_is_behind(ingest) && ingest->retry_ns < next_ns)
+        next_ns = ingest->retry_ns;
     if (ingest->stopping && ingest->stop_ns < next_ns)
         next_ns = ingest->stop_ns;
     for (unsigned i = 0; i < ingest->outflow_count; i++) {
@@ -291,16 +299,21 @@ static void on_tokens(void *context, const uint64_t *tokens, size_t count)
         on_token(context, tokens[i]);
 }
 
+static void resume(struct ingest *ingest)
+{
+    ingest->holding = false;
+    ingest->retry_ns = 0;
+    for (unsigned i = 0; i < ingest->link_count; i++)
+        broker_link_resume(ingest->links[i]);
+}
+
 static void on_wake(uv_async_t *async)
 {
     struct ingest *ingest = async->data;
     ingest->now_ns = uv_now(&ingest->uv) * 1000000u;
     ingest->producer->ops->poll(ingest->producer, on_tokens, ingest);
-    if (!ingest->holding || ingest->producer->ops->backlog(ingest->producer) > ingest->options.backlog_max / 2)
-        return;
-    ingest->holding = false;
-    for (unsigned i = 0; i < ingest->link_count; i++)
-        broker_link_resume(ingest->links[i]);
+    if (ingest->holding && !disk_is_behind(ingest))
+        resume(ingest);
 }
 
 static void write_notes(struct ingest *ingest)
@@ -364,6 +377,8 @@ static void on_turn_end(uv_check_t *check)
         open_links(ingest);
         open_probe(ingest);
     }
+    if (ingest->retry_ns && ingest->now_ns >= ingest->retry_ns && !ingest->quiet && !disk_is_behind(ingest))
+        resume(ingest);
     for (unsigned i = 0; i < ingest->outflow_count; i++)
         outflow_turn(ingest->outflows[i]);
     write_notes(ingest);

@@ -95,9 +95,11 @@ struct ingest_options {
     /* Whether a topic is of no use here (what we have published ourselves): acknowledged, counted, and not stored. */
     bool (*skip)(void *context, const char *topic, size_t length);
     /* Called for each message that comes by a rule and is retained, before it is sent off to the disk. */
-    void (*retain)(void *context, const struct message *message);
-    /* Called for each message that arrives: it may go to whoever listens now. */
-    void (*deliver)(void *context, const struct message *message);
+    uint64_t (*retain)(void *context, const struct message *message);
+    /* Whether a message of QoS 1 or 2 is to wait for who listens now; its connection is not read from then, and it is asked again soon. */
+    bool (*is_held)(void *context, const struct message *message);
+    /* Called for each message that arrives: it may go to whoever listens now. retained: what `retain` returned for it, or 0. */
+    void (*deliver)(void *context, const struct message *message, uint64_t retained);
 
     bool results; /* publish them */
     uint8_t results_qos;

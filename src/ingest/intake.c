@@ -311,7 +311,7 @@ static bool is_own(const struct link *link, const struct mqtt_publish *publish)
     return may_be && options->skip(options->context, (const char *)publish->topic.data, publish->topic.length);
 }
 
-/* False: the disk is behind. */
+/* False: the disk is behind, or who listens is. */
 static bool on_publish(struct link *link, const struct mqtt_publish *publish)
 {
     struct ingest *ingest = link->ingest;
@@ -323,7 +323,6 @@ static bool on_publish(struct link *link, const struct mqtt_publish *publish)
         on_answer(link, publish);
         return true;
     }
-    ingest_count(&ingest->counters.received[publish->qos], 1);
     struct message message = {
         .time_ns = clock_wall_ns(),
         .topic = (const char *)publish->topic.data,
@@ -334,7 +333,16 @@ static bool on_publish(struct link *link, const struct mqtt_publish *publish)
         .properties_length = publish->properties_raw.length,
         .flags = publish->qos,
     };
-    if (is_own(link, publish) || (link->bridge && !bridge_take(link->bridge, ingest, publish, &message))) {
+    bool wanted = !is_own(link, publish) && (!link->bridge || bridge_take(link->bridge, ingest, publish, &message));
+    if (wanted && publish->qos && ingest->options.is_held && ingest->options.is_held(ingest->options.context, &message)) {
+        mqtt_session_forget(broker_link_session(link), publish);
+        ingest->retry_ns = ingest->now_ns + INTAKE_RETRY_NS;
+        return false;
+    }
+    ingest_count(&ingest->counters.received[publish->qos], 1);
+    if (link->bridge && wanted)
+        ingest_count(&link->bridge->received, 1);
+    if (!wanted) {
         ingest_count(&ingest->counters.skipped, 1);
         if (publish->qos)
             acknowledge(link, publish->qos, publish->packet_id);
@@ -348,8 +356,9 @@ static bool on_publish(struct link *link, const struct mqtt_publish *publish)
         acknowledge(link, 2, publish->packet_id);
         return true;
     }
+    uint64_t retained = 0;
     if (message.flags & MESSAGE_RETAIN && ingest->options.retain)
-        ingest->options.retain(ingest->options.context, &message);
+        retained = ingest->options.retain(ingest->options.context, &message);
     int error = append(link, publish, &message);
     if (error) {
         mqtt_session_forget(broker_link_session(link), publish);
@@ -361,7 +370,7 @@ static bool on_publish(struct link *link, const struct mqtt_publish *publish)
     if (publish->qos && ingest->options.acknowledge_at_once)
         acknowledge(link, publish->qos, publish->packet_id);
     if (ingest->options.deliver)
-        ingest->options.deliver(ingest->options.context, &message);
+        ingest->options.deliver(ingest->options.context, &message, retained);
     return true;
 }
 

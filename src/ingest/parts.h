@@ -30,6 +30,7 @@ enum {
     INGEST_TEXT_MAX = 640,
     LINK_ADDRESSES_MAX = 8,
     LINK_OUT_MAX = 1 << 20,     /* bytes waiting to be written beyond which nothing more is published */
+    INTAKE_RETRY_NS = 20000000, /* what has to wait for who listens is tried again so often */
     OUTFLOW_TURN_MAX = 512,     /* messages of a turn */
     OUTFLOW_NOTE_NS = 200000000 /* QoS 1: the cursor is noted so often while it moves */
 };
@@ -90,7 +91,8 @@ struct link {
     bool shared;
     bool kept, shareable; /* the broker has kept the session; it says that it has shared subscriptions */
     bool asking;          /* what broker it is */
-    bool paused;          /* not read from: the disk is behind */
+    bool paused;          /* not read from: the disk is behind, or who listens is */
+    bool retried;         /* it is resumed, and looks whether it may go on */
     bool dirty;
     uint64_t next_ns; /* IDLE: not before; on the way to OPEN: not later */
     uint64_t opened_ns;
@@ -178,6 +180,7 @@ struct ingest {
     uint64_t now_ns;         /* of this turn */
     struct random_source random;
     bool needs_submit, holding;                   /* something was appended; links are paused */
+    uint64_t retry_ns;                            /* when those that wait for who listens are resumed; 0: none does */
     uint64_t completions_first, completions_next; /* of `completions` */
     struct completion *completions;               /* ring: what waits until identifiers are given back on disk */
     size_t completion_size;                       /* a power of two */

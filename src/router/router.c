@@ -487,7 +487,9 @@ static void replace(struct router *router, struct router_record *record, const s
 {
     struct router_subscription *old = &list_of(record)->entries[record->index].subscription;
     bool same = old->qos == subscription->qos && old->options == subscription->options && old->identifier == subscription->identifier;
+    uint64_t since = old->since;
     *old = *subscription;
+    old->since = since;
     if (!same)
         changed(router);
 }

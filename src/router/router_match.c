@@ -256,6 +256,8 @@ static void merge_into(struct router_subscription *kept, const struct router_sub
     kept->options = (uint8_t)((all & ROUTER_NO_LOCAL) | (any & (ROUTER_RETAIN_AS_PUBLISHED | ROUTER_FROM_JOURNAL)));
     if (other->qos > kept->qos)
         kept->qos = other->qos;
+    if (other->since < kept->since)
+        kept->since = other->since;
 }
 
 static bool reserve_identifiers(struct router_cache *cache, size_t more)

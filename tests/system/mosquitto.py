@@ -1,5 +1,6 @@
 """A real Mosquitto as the broker that a user has already: started, stopped and killed on the same port and folder."""
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -56,6 +57,12 @@ class Mosquitto:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(DEADLINE_S)
             self.process = None
+
+    def saved(self, pattern):
+        """What of the bytes of the state that it would find at a start matches; it was killed or stopped. Payloads stand there as they are."""
+        assert self.process is None
+        path = self.folder / 'mosquitto.db'
+        return set(re.findall(pattern, path.read_bytes())) if path.exists() else set()
 
     def log(self):
         return self.log_path.read_text(errors='replace') if self.log_path.exists() else ''

@@ -487,6 +487,18 @@ def test_what_may_be_on_the_way_is_announced(make, connect):
     assert server.metrics().get_sum('spindle_bus_pauses_total', reason='quota') > 0
 
 
+def test_what_may_be_on_the_way_is_changed_under_connected_clients(make, connect):
+    """3.1.1, whose clients were not told a number."""
+    server = make(rules='quotas:\n  - {user: "tool-*", inflight: 1000}\n')
+    tool = connect(server, user='tool-7', password='seven')
+    tool.publish_all([('t', b'%d' % i) for i in range(300)])
+    assert server.metrics().get_sum('spindle_bus_pauses_total', reason='quota') == 0
+    server.rules.write_text('quotas:\n  - {user: "tool-*", inflight: 2}\n')
+    assert reload(server)[0] == 200
+    tool.publish_all([('t', b'%d' % i) for i in range(300)])
+    assert server.metrics().get_sum('spindle_bus_pauses_total', reason='quota') > 0
+
+
 def test_subscriptions_and_levels_are_limited(make, connect):
     server = make(rules='quotas:\n  - {user: "tool-*", subscriptions: 3, topic_levels: 4}\n')
     client = connect(server, version=V5, user='tool-7', password='seven')

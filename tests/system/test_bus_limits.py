@@ -259,6 +259,20 @@ def test_publishers_wait_for_their_own_subscriber_only(spindle, raw):
 
 # ---- memory of all ----
 
+def test_what_comes_from_other_threads_does_not_overrun_a_short_queue(spindle, raw):
+    """Many publish at once to a subscriber that takes what it gets: its limit holds for what is on the way from thread to thread too."""
+    server = spindle(settings={'bus.threads': 2, 'bus.outgoing_size_max': '64KiB'}).start()
+    subscriber, publishers = raw(server, b's'), [raw(server, b'p%d' % i) for i in range(16)]
+    subscriber.send(subscribe(b't'))
+    reader, count = Reader(subscriber), 300
+    assert reader.next()[0] == 0x90
+    senders = [Sender(each, [b''.join(publish(b't', bytes(1000), 1 + i) for i in range(count))]) for each in publishers]
+    reader.take(3, count * len(publishers))
+    for sender in senders:
+        sender.finish()
+    assert closed(server, 'slow') == 0
+
+
 def test_packets_that_are_never_finished_hold_neither_memory_nor_others(spindle, connect, raw):
     """40 clients leave 4 MiB packets unfinished. A few are begun; the others wait for their memory, and those that end the wait are cut."""
     server = spindle(settings={'bus.memory_max': '64MiB', 'bus.packet_size_max': '4MiB', 'bus.stall_timeout_s': 1}).start()

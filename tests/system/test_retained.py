@@ -1,6 +1,8 @@
 """Retained messages: who gets them, how, and that they survive whatever ends the server."""
 import signal
+import socket
 import struct
+import threading
 import time
 
 import pytest
@@ -292,6 +294,35 @@ def test_what_waits_for_one_client_has_a_limit(spindle):
         for _ in range(10):
             assert peer.message().retain
         peer.quiet()
+
+
+def test_what_is_published_meanwhile_comes_once_to_a_new_subscription(server):
+    """As retained or live, and none is left out in between, though the publisher, on the other thread for every second subscriber, never
+    pauses."""
+    ended = threading.Event()
+
+    def publish():
+        with Packets(server, b'p') as publisher:
+            publisher.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            number = 0
+            while not ended.is_set():
+                for _ in range(20):
+                    publisher.publish(b't', b'%d' % number, retain=True)
+                    number += 1
+                publisher.quiet()
+    thread = threading.Thread(target=publish, daemon=True)
+    thread.start()
+    try:
+        for _ in range(2000):
+            with Packets(server, b's') as subscriber:
+                subscriber.subscribe(b't')
+                messages = [subscriber.message() for _ in range(3)]
+            numbers = [int(message.payload) for message in messages]
+            assert numbers == list(range(numbers[0], numbers[0] + 3)), messages
+            assert not any(message.retain for message in messages[1:])
+    finally:
+        ended.set()
+        thread.join()
 
 
 # ---- many ----

@@ -192,7 +192,7 @@ static void mail_beyond_the_hard_limit_is_dropped_and_counted(void **state)
     uint64_t sent = 0;
     do {
         for (unsigned i = 0; i < 1000; i++, sent++)
-            bus_publish(fixture->bus, &message);
+            bus_publish(fixture->bus, &message, 0);
     } while (counted(DROPPED_OVERLOADED) == 0 && sent < 10000000);
     assert_true(counted(DROPPED_OVERLOADED) > 0);
     wait_for(DELIVERED_0, sent - counted(DROPPED_OVERLOADED));
@@ -392,7 +392,7 @@ static void answers_can_be_of_qos_2(void **state)
     subscribe(lower, 1);
     uint8_t payload = 'x', packet[8];
     struct message message = make_message(&payload, 1, 2);
-    bus_publish(fixture->bus, &message);
+    bus_publish(fixture->bus, &message, 0);
     receive(subscriber, packet, sizeof packet);
     assert_memory_equal(packet, "\x34\x06\x00\x01t\x00\x01x", 8);
     receive(lower, packet, sizeof packet);
@@ -413,7 +413,7 @@ static uint64_t publish_until_closed(struct fixture *fixture, const char *closed
     struct message message = make_message(payload, sizeof payload, 1);
     uint64_t sent = 0;
     while (counted(closed) == 0) {
-        bus_publish(fixture->bus, &message);
+        bus_publish(fixture->bus, &message, 0);
         sent++;
         uint64_t end_ns = clock_monotonic_ns() + DEADLINE_S * 1000000000ull;
         while (counted(DELIVERED_1) + counted(closed) < sent && clock_monotonic_ns() < end_ns)

@@ -33,7 +33,8 @@ static struct retained *open_store(uint32_t messages_max, size_t bytes_max)
 static int put(struct retained *retained, const char *topic, const char *payload)
 {
     struct message message = make(topic, payload);
-    int error = retained_put(retained, &message);
+    uint64_t number;
+    int error = retained_put(retained, &message, &number);
     retained_flush(retained);
     return error;
 }
@@ -99,7 +100,8 @@ static void properties_and_times_are_kept(void **state)
     message.properties_length = 2;
     message.time_ns = 77;
     message.flags = 2;
-    assert_int_equal(retained_put(retained, &message), 0);
+    uint64_t number;
+    assert_int_equal(retained_put(retained, &message, &number), 0);
     struct retained_list list;
     assert_int_equal(retained_find(retained, "t", 1, &list), 0);
     struct retained_message *taken = take(retained, list.handles[0], 0);
@@ -226,11 +228,12 @@ static void what_is_passing_has_a_limit_of_its_own(void **state)
     struct retained *retained = open_store(1, 0);
     assert_int_equal(put(retained, "a", "1"), 0);
     char topic[16];
+    uint64_t number = 0;
     for (int i = 0; i < RETAINED_PASSING_MAX + 1; i++) {
         snprintf(topic, sizeof topic, "$SYS/%d", i);
         struct message message = make(topic, "value");
-        assert_int_equal(retained_put_passing(retained, &message), i < RETAINED_PASSING_MAX ? 0 : ERR_LIMIT);
-        assert_int_equal(retained_put_passing(retained, &message), i < RETAINED_PASSING_MAX ? 0 : ERR_LIMIT);
+        assert_int_equal(retained_put_passing(retained, &message, &number), i < RETAINED_PASSING_MAX ? 0 : ERR_LIMIT);
+        assert_int_equal(retained_put_passing(retained, &message, &number), i < RETAINED_PASSING_MAX ? 0 : ERR_LIMIT);
     }
     assert_int_equal(status_of(retained).count, 1);
     assert_int_equal(put(retained, "b", "1"), ERR_LIMIT);
@@ -246,7 +249,8 @@ static void what_has_expired_goes(void **state)
     message.properties = (const uint8_t *)"\x01\x01\x02\x00\x00\x00\x05";
     message.properties_length = 7;
     message.time_ns = 1000000000;
-    assert_int_equal(retained_put(retained, &message), 0);
+    uint64_t number;
+    assert_int_equal(retained_put(retained, &message, &number), 0);
     assert_int_equal(put(retained, "u", "x"), 0);
     struct retained_list list;
     assert_int_equal(retained_find(retained, "t", 1, &list), 0);
