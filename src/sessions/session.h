@@ -37,10 +37,11 @@ struct session {
     bool attached;
     bool behind;  /* a note of it is missing in the stream: before the next one it is written as a whole */
     bool leaving; /* SESSIONS_LEAVING */
-    bool fenced;  /* `leave_place` is that of a fence (sessions.c) */
+    bool fenced;  /* `fence` was sent off */
     uint16_t next_id;
     uint32_t expiry_s;
     struct session_owner owner; /* while attached */
+    uint32_t fence;             /* while leaving: of sessions_parts.h */
     uint64_t left_ns;           /* while not */
     uint64_t leave_place;       /* while leaving: it ends when this place is durable */
     uint64_t whole_at;          /* offset of the newest record that holds all of it */

@@ -11,7 +11,8 @@
  *
  * When a note is durable. Each change returns a place in the stream; what it permits may happen when sessions_durable has reached that
  * place: a SUBACK, the PUBLISH of QoS 2 (sessions_sent), its PUBREL (sessions_received), the PUBCOMP of the client's own
- * (sessions_released). What the standard does not need to have on disk waits for nothing.
+ * (sessions_released). What the standard does not need to have on disk waits for nothing. While the disk is short notes are written and
+ * publishes wait: what a session notes is what lets its messages go.
  *
  * QoS 2 from the client. A message and the note that its identifier is taken lie in two streams, of which either may reach the disk first.
  * So the message's own record says from which session it came, under which identifier and as the how manieth (struct queue_origin), and
@@ -55,7 +56,7 @@ struct sessions_options {
     uint64_t mark_bytes;           /* of messages between two marks; 0: SESSIONS_MARK_BYTES */
     struct queue *queue;           /* that keeps the messages */
     struct journal *journal;       /* started; NULL: in memory only */
-    struct journal_stream *stream; /* guarded, of the same scribe as the streams of publishes, behind them */
+    struct journal_stream *stream; /* guarded, pressing, of the same scribe as the streams of publishes */
     void (*notify)(void *context); /* called whenever sessions_durable may have moved; on a thread of the journal, must not block. May be
                                     * NULL, and is called before sessions_open has returned */
     void *context;
