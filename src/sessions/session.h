@@ -57,7 +57,7 @@ struct session {
     uint32_t taken_count, taken_capacity;
     uint32_t pending; /* of `taken`, SESSION_PENDING */
     uint32_t filter_count;
-    struct session_taken *taken; /* in order of packet identifier */
+    struct session_taken *taken; /* in no order */
     char text[];                 /* client identifier and user, each with a zero behind it */
 };
 

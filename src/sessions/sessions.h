@@ -21,7 +21,8 @@
  * of ingest/ odd.
  *
  * Memory. A session takes about 330 bytes besides its identifier and its user's name, a subscription 120 besides its filter, a message that
- * is under way 16, and as many an identifier that is taken. bytes_max counts them.
+ * is under way 16, and as many an identifier that is taken. bytes_max counts them. Where there are more than 64 of the latter two, an index
+ * of up to 8 bytes for each comes to that, which it does not count.
  *
  * Who may call. Every function takes the lock and may be called from any thread; none waits for the disk but sessions_open. What a session
  * holds belongs to whoever has attached it; he reads it through sessions_visit. */

@@ -284,11 +284,17 @@ static inline int see_taken(void *context, uint16_t packet_id)
     return 0;
 }
 
+static inline int by_id(const void *one, const void *other)
+{
+    return *(const uint16_t *)one - *(const uint16_t *)other;
+}
+
 static inline struct seen look(struct fixture *f, struct session *session)
 {
     struct seen seen = {0};
     struct session_visitor visitor = {&seen, see_filter, see_sent, see_taken};
     assert_int_equal(sessions_visit(f->sessions, session, &visitor, &seen.cursor, &seen.position, &seen.next_id), 0);
+    qsort(seen.taken, seen.taken_count, sizeof *seen.taken, by_id);
     return seen;
 }
 
