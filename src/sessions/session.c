@@ -17,7 +17,8 @@ enum {
     /* Besides the struct and its text: two places in each table that has it, since a table is never more than half empty for long, and what
      * an allocator adds. */
     SESSION_OVERHEAD = 2 * 2 * sizeof(struct table_slot) + sizeof(struct session *) + 16,
-    FILTER_OVERHEAD = 2 * sizeof(struct table_slot) + 16
+    FILTER_OVERHEAD = 2 * sizeof(struct table_slot) + 16,
+    USER_OVERHEAD = 2 * sizeof(struct table_slot) + 16
 };
 
 /* Stands before the subscription in memory. */
@@ -83,6 +84,58 @@ struct session *session_find_number(const struct session_store *store, uint64_t 
     return table_find(&store->numbers, number_hash(number), has_number, &number);
 }
 
+struct session_user_row {
+    uint32_t sessions, length;
+    char text[];
+};
+
+static bool is_user(const void *item, const void *key)
+{
+    const struct session_user_row *row = item;
+    const struct text_key *user = key;
+    return row->length == user->length && memcmp(row->text, user->text, user->length) == 0;
+}
+
+static struct session_user_row *find_user(const struct session_store *store, const char *user, size_t length)
+{
+    struct text_key key = {.text = user, .length = length};
+    return table_find(&store->users, name_hash(user, length), is_user, &key);
+}
+
+uint32_t session_count_of(const struct session_store *store, const char *user, size_t length)
+{
+    const struct session_user_row *row = find_user(store, user, length);
+    return row ? row->sessions : 0;
+}
+
+static size_t user_bytes(size_t length)
+{
+    return sizeof(struct session_user_row) + length + USER_OVERHEAD;
+}
+
+/* The user's row, made where there is none. NULL: there is no memory. */
+static struct session_user_row *make_user(struct session_store *store, const char *user, size_t length)
+{
+    struct session_user_row *row = find_user(store, user, length);
+    if (row || table_reserve(&store->users, SIZE_MAX) || !(row = malloc(sizeof *row + length)))
+        return row;
+    *row = (struct session_user_row){.length = (uint32_t)length};
+    memcpy(row->text, user, length);
+    table_insert(&store->users, name_hash(user, length), row);
+    store->bytes += user_bytes(length);
+    return row;
+}
+
+/* One session less. */
+static void leave_user(struct session_store *store, struct session_user_row *row)
+{
+    if (--row->sessions)
+        return;
+    table_remove(&store->users, name_hash(row->text, row->length), row);
+    store->bytes -= user_bytes(row->length);
+    free(row);
+}
+
 /* The slot of the next session; there is room for it. */
 static int find_slot(struct session_store *store, uint32_t *slot)
 {
@@ -110,14 +163,18 @@ int session_make(struct session_store *store, uint64_t number, const char *id, s
                  struct session **made)
 {
     size_t text = id_length + user_length + 2;
-    if ((!store->loading && store->count >= store->sessions_max) || take_bytes(store, sizeof **made + text + SESSION_OVERHEAD))
+    if ((!store->loading && store->count >= store->sessions_max) ||
+        take_bytes(store, sizeof **made + text + SESSION_OVERHEAD + user_bytes(user_length)))
         return ERR_LIMIT;
     uint32_t slot;
     struct session *session = calloc(1, sizeof *session + text);
-    if (!session || find_slot(store, &slot) || table_reserve(&store->names, SIZE_MAX) || table_reserve(&store->numbers, SIZE_MAX)) {
+    struct session_user_row *row = NULL;
+    if (!session || find_slot(store, &slot) || table_reserve(&store->names, SIZE_MAX) || table_reserve(&store->numbers, SIZE_MAX) ||
+        !(row = make_user(store, user, user_length))) {
         free(session);
         return ERR_NO_MEMORY;
     }
+    row->sessions++;
     session->number = number;
     session->slot = slot;
     session->next_id = 1;
@@ -149,6 +206,7 @@ void session_end(struct session_store *store, struct session *session)
     store->bytes -= session_bytes(session);
     table_remove(&store->names, name_hash(session->text, session->id_length), session);
     table_remove(&store->numbers, number_hash(session->number), session);
+    leave_user(store, find_user(store, session_user(session), session->user_length));
     store->slots[session->slot] = NULL;
     if (session->slot < store->free_from)
         store->free_from = session->slot;
@@ -166,6 +224,7 @@ void session_store_fini(struct session_store *store)
     table_fini(&store->names);
     table_fini(&store->numbers);
     table_fini(&store->filters);
+    table_fini(&store->users);
 }
 
 void session_attach(struct session_store *store, struct session *session, const struct session_owner *owner)

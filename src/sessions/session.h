@@ -70,6 +70,7 @@ struct session_generation {
 
 struct session_store {
     struct table names, numbers, filters;
+    struct table users;     /* those that have sessions */
     struct session **slots; /* [slot_count]; a session keeps its own. NULL: free */
     uint32_t slot_count, slot_capacity;
     uint32_t free_from; /* no slot before it is free */
@@ -95,6 +96,8 @@ void session_store_fini(struct session_store *store);
 
 struct session *session_find(const struct session_store *store, const char *id, size_t length);
 struct session *session_find_number(const struct session_store *store, uint64_t number);
+
+uint32_t session_count_of(const struct session_store *store, const char *user, size_t length); /* how many the user has */
 
 /* A session that is not attached, all zero but for its names. ERR_LIMIT, ERR_NO_MEMORY. */
 int session_make(struct session_store *store, uint64_t number, const char *id, size_t id_length, const char *user, size_t user_length,

@@ -223,6 +223,14 @@ int sessions_create(struct sessions *sessions, const char *id, size_t length, co
     return unlock(sessions, create(sessions, id, length, user, owner, session), NULL);
 }
 
+uint32_t sessions_of(struct sessions *sessions, const char *user)
+{
+    lock(sessions);
+    uint32_t count = session_count_of(&sessions->store, user, strlen(user));
+    unlock(sessions, 0, NULL);
+    return count;
+}
+
 int sessions_set_expiry(struct sessions *sessions, struct session *session, uint32_t expiry_s)
 {
     lock(sessions);

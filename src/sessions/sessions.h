@@ -20,9 +20,9 @@
  * that this is enough). sessions_sweep writes such places down when nothing else has for long. The numbers of our sessions are even, those
  * of ingest/ odd.
  *
- * Memory. A session takes about 330 bytes besides its identifier and its user's name, a subscription 120 besides its filter, a message that
- * is under way 16, and as many an identifier that is taken. bytes_max counts them. Where there are more than 64 of the latter two, an index
- * of up to 8 bytes for each comes to that, which it does not count.
+ * Memory. A session takes about 330 bytes besides its identifier and its user's name, a user who has any 60, a subscription 120 besides its
+ * filter, a message that is under way 16, and as many an identifier that is taken. bytes_max counts them. Where there are more than 64 of
+ * the latter two, an index of up to 8 bytes for each comes to that, which it does not count.
  *
  * Who may call. Every function takes the lock and may be called from any thread; none waits for the disk but sessions_open. What a session
  * holds belongs to whoever has attached it; he reads it through sessions_visit. */
@@ -128,6 +128,9 @@ enum sessions_found sessions_attach(struct sessions *sessions, const char *id, s
  * ERR_NO_MEMORY. */
 int sessions_create(struct sessions *sessions, const char *id, size_t length, const char *user, const struct session_owner *owner,
                     struct session **session);
+
+/* How many sessions a user has; two that begin at the same moment may both find that there is room for one. */
+uint32_t sessions_of(struct sessions *sessions, const char *user);
 
 /* When it ends if its client never comes back and there is no sessions_detach that says so: after a crash. SESSIONS_NEVER for a new one,
  * and else what it was. A lazy note; ERR_NO_MEMORY. */

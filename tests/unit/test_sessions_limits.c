@@ -181,15 +181,45 @@ static void the_way_to_the_disk_is_bounded(void **state)
     finish(&f);
 }
 
+static void sessions_of_a_user_are_counted(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    char id[8];
+    start(&f);
+    for (unsigned turn = 0; turn < 3; turn++) {
+        for (unsigned i = 0; i < 200 && turn == 0; i++) {
+            struct session *session;
+            snprintf(id, sizeof id, "c%u", i);
+            assert_int_equal(sessions_create(f.sessions, id, strlen(id), i % 2 ? "odd" : "even", &somebody, &session), 0);
+        }
+        assert_int_equal(sessions_of(f.sessions, "odd"), 100);
+        assert_int_equal(sessions_of(f.sessions, "even"), 100);
+        assert_int_equal(sessions_of(f.sessions, ""), 0);
+        again(&f);
+    }
+    struct session *session;
+    for (unsigned i = 1; i < 200; i += 2) {
+        assert_int_equal(sessions_of(f.sessions, "odd"), 100 - i / 2);
+        snprintf(id, sizeof id, "c%u", i);
+        assert_int_equal(attach_as(&f, id, "odd", true, &session), SESSIONS_NONE);
+    }
+    assert_int_equal(sessions_of(f.sessions, "odd"), 0);
+    assert_int_equal(sessions_of(f.sessions, "even"), 100);
+    finish(&f);
+}
+
 /* What sessions.h says of it. */
 static void memory_is_what_is_said(void **state)
 {
     (void)state;
     struct fixture f = {0};
     start(&f);
-    struct session *session = create(&f, "ten--bytes");
-    assert_in_range(status_of(&f).bytes, 320, 350);
+    create(&f, "first of its user");
     size_t before = status_of(&f).bytes;
+    struct session *session = create(&f, "ten--bytes");
+    assert_in_range(status_of(&f).bytes - before, 320, 350);
+    before = status_of(&f).bytes;
     subscribe(&f, session, "twenty bytes of text", 1);
     assert_in_range(status_of(&f).bytes - before, 130, 150);
     before = status_of(&f).bytes;
@@ -495,6 +525,7 @@ int main(void)
         cmocka_unit_test(so_many_messages_are_under_way_at_most),
         cmocka_unit_test(who_leaves_with_too_much_stands_where_he_stood),
         cmocka_unit_test(the_way_to_the_disk_is_bounded),
+        cmocka_unit_test(sessions_of_a_user_are_counted),
         cmocka_unit_test(memory_is_what_is_said),
         cmocka_unit_test_setup_teardown(threads_have_sessions_side_by_side, test_folder_make, test_folder_remove),
         cmocka_unit_test(names_may_be_as_long_as_they_can),
