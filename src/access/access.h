@@ -32,9 +32,11 @@ enum {
     ACCESS_CACHE_SLOTS = 16384 /* logins that are remembered */
 };
 
-/* What the clients of one user may use together (connections, subscriptions, rates), and each of them (inflight, levels). 0: no limit. */
+/* What the clients of one user may use together (connections, sessions, subscriptions, rates), and each of them (inflight, levels). 0: no
+ * limit. */
 struct access_limits {
     uint32_t connections;
+    uint32_t sessions; /* persistent ones; whoever keeps them counts them */
     uint32_t subscriptions;
     double messages_per_s;
     uint64_t bytes_per_s; /* topic, properties and payload */

@@ -159,9 +159,9 @@ static bool read_number(struct reading *reading, const struct yaml_tree_node *no
 
 static void read_limit(struct reading *reading, const struct yaml_tree_node *node, struct access_limits *limits)
 {
-    enum { CONNECTIONS, SUBSCRIPTIONS, MESSAGES, BYTES, INFLIGHT, LEVELS, LIMITS, KEYS = LIMITS + 2 };
-    static const char *const keys[KEYS] = {"connections", "subscriptions", "messages_per_s", "bytes_per_s",
-                                           "inflight",    "topic_levels",  "user",           "client"};
+    enum { CONNECTIONS, SESSIONS, SUBSCRIPTIONS, MESSAGES, BYTES, INFLIGHT, LEVELS, LIMITS, KEYS = LIMITS + 2 };
+    static const char *const keys[KEYS] = {"connections", "sessions",     "subscriptions", "messages_per_s", "bytes_per_s",
+                                           "inflight",    "topic_levels", "user",          "client"};
     union value value;
     unsigned which = 0;
     while (which < LIMITS && strcmp(node->key, keys[which]) != 0)
@@ -169,6 +169,9 @@ static void read_limit(struct reading *reading, const struct yaml_tree_node *nod
     switch (which) {
     case CONNECTIONS:
         limits->connections = read_number(reading, node, VALUE_INT, 1e6, &value) ? value.integer : 0;
+        break;
+    case SESSIONS:
+        limits->sessions = read_number(reading, node, VALUE_INT, 1e6, &value) ? value.integer : 0;
         break;
     case SUBSCRIPTIONS:
         limits->subscriptions = read_number(reading, node, VALUE_INT, 1e6, &value) ? value.integer : 0;

@@ -316,6 +316,15 @@ int door_subscribed(struct connection *connection, struct mqtt_slice filter)
     return ERR_LIMIT;
 }
 
+bool door_begins_session(struct connection *connection, uint32_t count)
+{
+    uint32_t most = connection->door.client ? access_client_limits(connection->door.client)->sessions : 0;
+    if (!most || count < most)
+        return true;
+    deny(connection, ACCESS_DENIAL_SESSIONS, NULL, 0);
+    return false;
+}
+
 void door_unsubscribed(struct connection *connection, uint32_t count)
 {
     if (connection->door.client)

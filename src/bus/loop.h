@@ -423,6 +423,7 @@ void door_logged_in(struct connection *connection, enum door_login login); /* th
 void door_check(struct connection *connection, uint64_t now_ns);           /* gives up waiting for it after its time */
 void door_renew(struct loop *loop);                                        /* after bus_renew_access */
 void door_on_quota_due(uv_timer_t *timer);
+bool door_begins_session(struct connection *connection, uint32_t count); /* its user, who has `count`, may begin another; it is told */
 void door_deny_identifier(struct connection *connection, const struct mqtt_connect *connect); /* it is another user's */
 void door_close(struct connection *connection);                                               /* the connection is gone */
 

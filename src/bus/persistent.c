@@ -156,7 +156,11 @@ static int find_or_create(struct connection *connection, const struct mqtt_conne
     case SESSIONS_NONE:
         persistent_noted(loop); /* one may have ended */
         *session = NULL;
-        return persistent_expiry_s(connection) ? sessions_create(sessions, id, strlen(id), user, &owner, session) : 0;
+        if (!persistent_expiry_s(connection))
+            return 0;
+        return door_begins_session(connection, sessions_of(sessions, user))
+                   ? sessions_create(sessions, id, strlen(id), user, &owner, session)
+                   : ERR_LIMIT;
     case SESSIONS_IN_USE:
     case SESSIONS_LEAVING:
         return ERR_BUSY; /* clients_claim has told its owner to let go of it */

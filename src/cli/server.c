@@ -198,6 +198,7 @@ static int open_streams(struct server *server)
             .pack_from = i == STREAM_INGEST || i == STREAM_BUS || i == STREAM_DEAD_LETTERS ? config->journal_pack_from : 0,
             .scribe = i >= STREAM_RESULTS && i < STREAM_BROKERS, /* what waits for its PUBACK does not wait for those */
             .guarded = i != STREAM_DEAD_LETTERS,
+            .pressing = i == STREAM_SESSIONS,
         };
         error = journal_stream_add(server->journal, &stream, &server->streams[i]);
         if (error)

@@ -193,7 +193,9 @@ int journal_append(struct journal_producer *producer, struct journal_stream *str
     }
     struct scribe *scribe = &producer->journal->scribes[stream->scribe];
     assert(!producer->scribe || producer->scribe == scribe);
+    assert(!producer->scribe || producer->pressing == stream->pressing);
     producer->scribe = scribe;
+    producer->pressing = stream->pressing;
     struct journal_chunk *chunk = producer->open;
     if (chunk && chunk->capacity - chunk->length < size) {
         journal_submit(producer);
@@ -227,6 +229,25 @@ void journal_submit(struct journal_producer *producer)
     producer->open = NULL;
     atomic_fetch_add_explicit(&producer->backlog, chunk->length, memory_order_relaxed);
     scribe_submit(producer->scribe, chunk);
+}
+
+/* A chunk without records, which counts as a byte, so that the producer is not closed before it has come back. */
+int journal_fence(struct journal_producer *producer, const struct journal_stream *stream, uint64_t token)
+{
+    struct scribe *scribe = &producer->journal->scribes[stream->scribe];
+    assert(!producer->pressing && (!producer->scribe || producer->scribe == scribe));
+    struct journal_chunk *chunk = chunk_create(producer, 1);
+    if (!chunk || chunk_reserve_token(chunk)) {
+        chunk_destroy(chunk);
+        return ERR_NO_MEMORY;
+    }
+    journal_submit(producer);
+    producer->scribe = scribe;
+    chunk->length = 1;
+    chunk->tokens[chunk->token_count++] = token;
+    atomic_fetch_add_explicit(&producer->backlog, chunk->length, memory_order_relaxed);
+    scribe_submit(scribe, chunk);
+    return 0;
 }
 
 void journal_producer_poll(struct journal_producer *producer, void (*each)(void *context, const struct journal_batch *batch), void *context)
@@ -458,6 +479,7 @@ int journal_stream_add(struct journal *journal, const struct journal_stream_opti
     stream->retention = (struct retention){.size = options->retention_size, .age_ns = options->retention_age_ns};
     stream->look_at_ns = UINT64_MAX;
     stream->guarded = options->guarded;
+    stream->pressing = options->pressing;
     stream->stepped = journal->options.stepped;
     stream->pack_from = options->pack_from;
     stream->index = journal->stream_count;

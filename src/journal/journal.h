@@ -15,6 +15,10 @@
  * synced in the order in which they were added, each before the next, and the next group is written after the last one's syncs. So what a
  * later stream says of an earlier one is true on disk at every instant.
  *
+ * While the disk is short what the first scribe has been sent waits, but for what is pressing: that overtakes it. So what a pressing stream
+ * says may be durable before what was sent off earlier, never later than what was sent off later. A producer appends to pressing streams
+ * only, or to none.
+ *
  * Groups are told durable in their order. A chunk is as soon as the last of its own streams is, and every chunk that its producer has sent
  * off before it: a producer is told in the order of submission. */
 #ifndef JOURNAL_JOURNAL_H
@@ -83,6 +87,7 @@ struct journal_stream_options {
     unsigned scribe;           /* who writes it: 0 or 1 */
     size_t pack_from;          /* payloads of at least this many bytes are stored compressed, where that makes them smaller; 0: none */
     bool guarded;              /* nothing at or beyond journal_stream_set_guard() is removed; the guard starts at 0 */
+    bool pressing; /* while the disk is short of journal_options.disk_free_min it is written all the same, out of turn (space.h) */
 };
 
 /* Opens and recovers a stream. Damage that recovery passes over is reported by diagnostics. */
@@ -176,6 +181,10 @@ int journal_append(struct journal_producer *producer, struct journal_stream *str
 
 /* Sends the open chunk off, if there is one. */
 void journal_submit(struct journal_producer *producer);
+
+/* A token that comes back when all is durable that anybody has sent off to the stream's scribe so far, but for what is pressing. For a
+ * producer of no pressing stream. ERR_NO_MEMORY. */
+int journal_fence(struct journal_producer *producer, const struct journal_stream *stream, uint64_t token);
 
 /* What came with a chunk that has become durable. */
 struct journal_batch {

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,9 +112,8 @@ static bool begin_stall(struct scribe *scribe, uint64_t *lasting_ns)
     return say;
 }
 
-/* Waits a little for a full disk to have space again. False when waiting is to end. A disk at its limit stops and goes on many times a
- * second; that is said once a minute. */
-static bool stall(struct scribe *scribe, const struct journal_stream *stream, const char *why)
+/* A disk at its limit stops and goes on many times a second; that is said once a minute. */
+static void say_stall(struct scribe *scribe, const struct journal_stream *stream, const char *why)
 {
     uint64_t lasting_ns;
     bool begins = !scribe->stalled, say = begin_stall(scribe, &lasting_ns);
@@ -128,9 +128,30 @@ static bool stall(struct scribe *scribe, const struct journal_stream *stream, co
                     "disk is served. It goes on by itself when there is space; free some",
                     stream->name, stream->folder, why, lasting);
     }
+}
+
+/* Waits a little for a full disk to have space again. False when waiting is to end. */
+static bool stall(struct scribe *scribe, const struct journal_stream *stream, const char *why)
+{
+    say_stall(scribe, stream, why);
     struct timespec pause = {.tv_nsec = STALL_RETRY_MS * 1000000L};
     if (!scribe->options->stepped)
         nanosleep(&pause, NULL);
+    scribe->gave_up = atomic_load(&scribe->abandoned);
+    return !scribe->gave_up;
+}
+
+/* The same, but something pressing ends it at once. */
+static bool stall_unless_pressed(struct scribe *scribe, const struct journal_stream *stream, const char *why)
+{
+    say_stall(scribe, stream, why);
+    uint64_t until_ns = clock_monotonic_ns() + STALL_RETRY_MS * UINT64_C(1000000);
+    struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000u), .tv_nsec = (long)(until_ns % 1000000000u)};
+    bool late = scribe->options->stepped;
+    pthread_mutex_lock(&scribe->lock);
+    while (!late && !scribe->pressing)
+        late = pthread_cond_timedwait(&scribe->pressed, &scribe->lock, &until) != 0;
+    pthread_mutex_unlock(&scribe->lock);
     scribe->gave_up = atomic_load(&scribe->abandoned);
     return !scribe->gave_up;
 }
@@ -370,6 +391,8 @@ static void plan_release(const struct chunk_list *group)
         chunk->producer->release_after = 0;
     for (struct journal_chunk *chunk = group->first; chunk; chunk = chunk->next) {
         unsigned *after = &chunk->producer->release_after;
+        if (!chunk->run_count)
+            *after = UINT_MAX; /* a fence: after all of them */
         for (size_t i = 0; i < chunk->run_count; i++)
             if (chunk->runs[i].stream->index > *after)
                 *after = chunk->runs[i].stream->index;
@@ -399,24 +422,83 @@ static bool has_to_look(struct scribe *scribe, uint64_t now_ns, uint64_t written
     return true;
 }
 
-/* Waits until there is room for a group (space.h). False when waiting is to end. */
+/* Adds what was submitted to the group, as much as may be in one. Under the lock. */
+static void fill_group(struct writer *writer)
+{
+    struct scribe *scribe = writer->scribe;
+    size_t bytes = 0;
+    bool early = scribe->sent_before_start > 0;
+    size_t most = early ? SIZE_MAX : scribe->options->group_bytes_max;
+    while (scribe->submitted.first && early == (scribe->sent_before_start > 0) &&
+           (bytes == 0 || bytes + scribe->submitted.first->length <= most)) {
+        struct journal_chunk *chunk = chunk_list_pop(&scribe->submitted);
+        scribe->sent_before_start -= early;
+        bytes += chunk->length;
+        chunk_list_push(&writer->group, chunk);
+    }
+    writer->early = early;
+}
+
+/* Leaves in the group what is pressing, adds what has been submitted of that, and puts the rest back to where it was. */
+static void press_group(struct writer *writer)
+{
+    struct scribe *scribe = writer->scribe;
+    struct chunk_list lists[] = {writer->group, {0}}, rest = {0};
+    size_t bytes = 0;
+    bool full = false;
+    pthread_mutex_lock(&scribe->lock);
+    lists[1] = scribe->submitted;
+    writer->group = (struct chunk_list){0};
+    scribe->holds_back = scribe->pressing = false;
+    for (unsigned i = 0; i < 2; i++) {
+        for (struct journal_chunk *chunk; (chunk = chunk_list_pop(&lists[i]));) {
+            bool pressing = chunk->producer->pressing;
+            full = full || (pressing && bytes && bytes + chunk->length > scribe->options->group_bytes_max);
+            bytes += pressing ? chunk->length : 0;
+            scribe->holds_back = scribe->holds_back || !pressing;
+            chunk_list_push(pressing && !full ? &writer->group : &rest, chunk);
+        }
+    }
+    scribe->submitted = rest;
+    pthread_mutex_unlock(&scribe->lock);
+}
+
+/* Has the group made of what there is room for now. Whether there is such; else why not is told. */
+static bool fit_group(struct writer *writer, const struct journal_stream *stream, bool *spent, char why[SPACE_TEXT_MAX])
+{
+    struct scribe *scribe = writer->scribe;
+    struct space space;
+    space_look(stream->disk, stream->folder, scribe->disk_free_min, &space);
+    space_text(&space, why);
+    scribe->is_short = space_is_short(&space);
+    *spent = space_is_spent(&space) || writer->early;
+    if (scribe->is_short && !*spent) {
+        press_group(writer);
+    } else if (!scribe->is_short && !writer->group.first) {
+        pthread_mutex_lock(&scribe->lock);
+        fill_group(writer);
+        pthread_mutex_unlock(&scribe->lock);
+    }
+    scribe->holds_back = scribe->holds_back && scribe->is_short;
+    return !scribe->is_short || (!*spent && writer->group.first);
+}
+
+/* Waits until there is room for a group, or a pressing one (space.h). False when waiting is to end. */
 static bool wait_for_room(struct writer *writer)
 {
     struct scribe *scribe = writer->scribe;
-    const struct journal_stream *stream = writer->group.first->runs[0].stream;
+    const struct journal_chunk *first = writer->group.first;
+    const struct journal_stream *stream = first->run_count ? first->runs[0].stream : scribe->streams[0];
     uint64_t written = atomic_load_explicit(&scribe->byte_count, memory_order_relaxed);
-    if (!scribe->disk_free_min || !has_to_look(scribe, journal_monotonic_ns(scribe->options->clock), written))
+    if (!scribe->disk_free_min || (!has_to_look(scribe, journal_monotonic_ns(scribe->options->clock), written) && !scribe->is_short))
         return true;
-    for (;;) {
-        struct space space;
-        char why[SPACE_TEXT_MAX];
-        space_look(stream->disk, stream->folder, scribe->disk_free_min, &space);
-        if (!space_is_short(&space))
-            return true;
-        space_text(&space, why);
-        if (!stall(scribe, stream, why))
-            return false;
-    }
+    bool spent, goes_on = true;
+    char why[SPACE_TEXT_MAX];
+    while (goes_on && !fit_group(writer, stream, &spent, why))
+        goes_on = spent ? stall(scribe, stream, why) : stall_unless_pressed(scribe, stream, why);
+    if (goes_on && scribe->holds_back)
+        say_stall(scribe, stream, why);
+    return goes_on;
 }
 
 /* Tells everybody that what the group holds for the stream is durable. */
@@ -469,7 +551,7 @@ static void write_group(struct writer *writer)
         if (alone && !writer->abandoned)
             finish_streams(writer, i + 1);
     }
-    if (!writer->abandoned)
+    if (!writer->abandoned && !scribe->holds_back)
         end_stall(scribe);
     pass_turn(scribe);
 }
@@ -491,7 +573,7 @@ static void finish_group(struct writer *writer)
     await_earlier(writer);
     if (writer->abandoned)
         discard_group(&writer->group);
-    assert(!writer->group.first); /* every chunk has a run, and was released after the last stream of its runs */
+    release_group(&writer->group); /* fences, and what was sent off behind them; all else was released after the last stream of its runs */
     pthread_mutex_lock(&scribe->shared->lock);
     if (!writer->abandoned)
         histogram_record(&scribe->shared->sync, clock_monotonic_ns() - writer->started_ns);
@@ -514,32 +596,23 @@ static void finish_group(struct writer *writer)
 static bool gather_group(struct writer *writer, bool wait)
 {
     struct scribe *scribe = writer->scribe;
-    struct chunk_list *group = &writer->group;
-    size_t bytes = 0;
     pthread_mutex_lock(&scribe->lock);
     while (wait && (scribe->writing || (!scribe->submitted.first && !scribe->stopping))) {
         scribe->sleeping++;
         pthread_cond_wait(&scribe->arrived, &scribe->lock);
         scribe->sleeping--;
     }
-    bool early = scribe->sent_before_start > 0;
-    size_t most = early ? SIZE_MAX : scribe->options->group_bytes_max;
-    while (scribe->submitted.first && early == (scribe->sent_before_start > 0) &&
-           (bytes == 0 || bytes + scribe->submitted.first->length <= most)) {
-        struct journal_chunk *chunk = chunk_list_pop(&scribe->submitted);
-        scribe->sent_before_start -= early;
-        bytes += chunk->length;
-        chunk_list_push(group, chunk);
-    }
-    scribe->writing = group->first;
+    fill_group(writer);
+    scribe->writing = writer->group.first;
     writer->number = scribe->begun;
-    scribe->begun += group->first != NULL;
-    bool end = !group->first;
+    scribe->begun += scribe->writing;
+    bool end = !scribe->writing;
     pthread_mutex_unlock(&scribe->lock);
     if (end)
         pthread_cond_broadcast(&scribe->arrived); /* the others end too */
     return !end;
 }
+
 static void *write_groups(void *context)
 {
     struct writer *writer = context;
@@ -569,6 +642,11 @@ int scribe_init(struct scribe *scribe)
     pthread_mutex_init(&scribe->lock, NULL);
     pthread_cond_init(&scribe->arrived, NULL);
     pthread_cond_init(&scribe->told, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&scribe->pressed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     for (unsigned i = 0; i < scribe->writer_count; i++) {
         scribe->writers[i].scribe = scribe;
         for (unsigned s = 0; s < JOURNAL_STREAMS_MAX; s++)
@@ -588,6 +666,7 @@ void scribe_fini(struct scribe *scribe)
                 scribe->streams[s]->disk->ops->close(scribe->streams[s]->disk, scribe->writers[i].streams[s].file);
     }
     chunk_list_destroy(&scribe->submitted);
+    pthread_cond_destroy(&scribe->pressed);
     pthread_cond_destroy(&scribe->told);
     pthread_cond_destroy(&scribe->arrived);
     pthread_mutex_destroy(&scribe->lock);
@@ -622,8 +701,11 @@ void scribe_submit(struct scribe *scribe, struct journal_chunk *chunk)
 {
     pthread_mutex_lock(&scribe->lock);
     chunk_list_push(&scribe->submitted, chunk);
-    bool wake = scribe->sleeping && !scribe->writing;
+    bool wake = scribe->sleeping && !scribe->writing, pressing = chunk->producer->pressing;
+    scribe->pressing = scribe->pressing || pressing;
     pthread_mutex_unlock(&scribe->lock);
     if (wake)
         pthread_cond_signal(&scribe->arrived);
+    if (pressing)
+        pthread_cond_signal(&scribe->pressed);
 }

@@ -6,7 +6,9 @@
  * A scribe has one writer or several. A writer is a thread that takes a group from its beginning to its end: gathers it, writes it, syncs
  * it, and tells the producers. They write one after the other, in the order of the groups, and tell in that order; only their syncs
  * overlap, for a disk takes the next write while it flushes the last. Each writer syncs through a handle of its own, since the system tells
- * each handle, once, that pages could not be written: a sync that another one has told cannot pass as a success. */
+ * each handle, once, that pages could not be written: a sync that another one has told cannot pass as a success.
+ *
+ * While the disk is short (space.h) groups are made of what is pressing only; the rest stays submitted, in its order. */
 #ifndef JOURNAL_SCRIBE_H
 #define JOURNAL_SCRIBE_H
 
@@ -42,6 +44,7 @@ struct chunk_list {
 struct journal_producer {
     struct journal *journal;
     struct scribe *scribe; /* of the streams that it appends to; NULL until the first append */
+    bool pressing;         /* and so are they */
     void (*notify)(void *context);
     void *context;
     struct journal_chunk *open;    /* owner's */
@@ -90,6 +93,7 @@ struct writer {
     uint64_t started_ns;
     bool care;                                         /* the keeper has something to do */
     bool abandoned;                                    /* the group is given up */
+    bool early;                                        /* it is what was sent off before the start */
     struct writer_stream streams[JOURNAL_STREAMS_MAX]; /* as scribe.streams */
 };
 
@@ -106,10 +110,12 @@ struct scribe {
     pthread_mutex_t lock;
     pthread_cond_t arrived; /* there is something to write, and nobody writes */
     pthread_cond_t told;    /* `ended` has gone on */
+    pthread_cond_t pressed; /* `pressing` was set */
     struct chunk_list submitted;
     size_t sent_before_start; /* of these: chunks that make a group of their own */
     unsigned sleeping;        /* writers that wait for `arrived` */
     bool writing, stopping;   /* a writer has the turn to write */
+    bool pressing;            /* something was submitted that does not wait for room since that was last looked for */
     uint64_t begun, ended;    /* groups */
     struct iovec *parts;      /* [SCRIBE_PARTS_MAX], whose turn it is to write */
     _Atomic uint64_t group_count, byte_count;
@@ -118,6 +124,7 @@ struct scribe {
     atomic_bool stalled;         /* it waits for the disk */
     atomic_uint_fast64_t stalls; /* how often that has begun or ended */
     uint64_t disk_free_min;      /* 0: it writes whatever is left */
+    bool is_short, holds_back;   /* whose turn it is to write: the disk was when last asked; so there is something that waits for room */
     uint64_t looked_ns,
         looked_at; /* whose turn it is to write: when it last asked how much is free (monotonic; 0: never), byte_count then */
     struct scribe_shared *shared;

@@ -3,6 +3,8 @@
  * What arrives is written while `least` bytes are free and waits otherwise; what is needed to finish what was accepted (results, dead
  * letters, outcomes) may use the rest. So a disk that fills up stops the senders first, and the work on what they have sent last.
  *
+ * What is pressing (journal.h) comes from clients too, but is small, and may be what lets room be made: it may use half of the rest.
+ *
  * Nothing is written ahead of need into that part, by no stream. All streams are taken to lie on one file system.
  *
  * `least` is what was asked for, but no more than a tenth of the file system: 256 MiB would be all of a small one. */
@@ -16,6 +18,7 @@
 
 enum {
     SPACE_SHARE = 10,            /* of a file system at most this part is kept free */
+    SPACE_PRESSING_SHARE = 2,    /* of that, this part is not for what is pressing */
     SPACE_LOOK_MS = 1000,        /* while it is written to, the disk is asked so often, and ... */
     SPACE_LOOK_BYTES = 32 << 20, /* ... whenever so much was written */
     SPACE_TEXT_MAX = 160
@@ -32,6 +35,12 @@ void space_look(struct disk *disk, const char *folder, uint64_t wanted, struct s
 static inline bool space_is_short(const struct space *space)
 {
     return space->free < space->least;
+}
+
+/* Not even what is pressing may be written. */
+static inline bool space_is_spent(const struct space *space)
+{
+    return space->free < space->least / SPACE_PRESSING_SHARE;
 }
 
 /* What there is and what is kept, in words. */

@@ -35,9 +35,9 @@ struct journal_stream {
     uint64_t disk_free_min;            /* nothing is written ahead into the last of the disk (space.h) */
     uint64_t key;                      /* format.h */
     size_t pack_from;
-    uint64_t known_first;  /* offset before which records may have been removed (ends.h); FORMAT_BEGINNING_UNKNOWN */
-    uint64_t known_end;    /* offset behind the last that was written by what "ends" says (ends.h); 0: nothing is known */
-    bool guarded, stepped; /* as in journal_options */
+    uint64_t known_first;            /* offset before which records may have been removed (ends.h); FORMAT_BEGINNING_UNKNOWN */
+    uint64_t known_end;              /* offset behind the last that was written by what "ends" says (ends.h); 0: nothing is known */
+    bool guarded, pressing, stepped; /* as in journal_options */
     struct journal *journal;
     unsigned index, scribe; /* of the stream in the journal; who writes it */
     unsigned place;         /* of the stream in its scribe */

@@ -242,10 +242,7 @@ static bool take_turns(struct follower *follower, uint64_t *until_ns)
             if (sweep->stream && !sweep->stands && sweep->retry_ns > follower->now_ns && sweep->retry_ns < *until_ns)
                 *until_ns = sweep->retry_ns;
         }
-        bool serves = follower_stream_serves(stream);
-        if (serves && stream->retry_ns > follower->now_ns && stream->retry_ns < *until_ns)
-            *until_ns = stream->retry_ns;
-        more |= serves && stream->retry_ns <= follower->now_ns;
+        more |= follower_stream_serves(stream);
         sweeps += follower_stream_behind(stream);
     }
     atomic_store(&follower->sweep_count, sweeps);
@@ -347,6 +344,10 @@ void follower_stop(struct follower *follower)
     take_commands(follower);
     while (follower->members)
         remove_member(follower, follower->members);
+    for (unsigned i = 0; i < FOLLOWER_CONTENTS; i++) {
+        router_cache_destroy(follower->streams[i].cache);
+        router_destroy(follower->streams[i].router);
+    }
     free(follower->index);
     free(follower->targets);
     pthread_cond_destroy(&follower->wake);

@@ -29,13 +29,11 @@ static void go_on(struct follower_member *member)
 
 static void resend(struct follower_member *member, struct follower_stream *stream)
 {
-    struct follower_sweep *sweep = NULL;
-    if (follower_stream_behind(stream) < FOLLOWER_SWEEPS_MAX)
-        sweep = follower_sweep_open(stream, next_again(member)->offset, false);
-    if (!sweep) {
+    if (follower_stream_behind(stream) == FOLLOWER_SWEEPS_MAX) {
         follower_seat_wait(stream, &member->seats[stream->index]);
         return;
     }
+    struct follower_sweep *sweep = follower_sweep_open(stream, next_again(member)->offset);
     sweep->resends = member;
     member->resends = sweep;
 }

@@ -5,7 +5,11 @@
  * at the end, or one of those behind, or it brings one member what that wants again (its seat is parked then).
  *
  * A seat may sit in a sweep that has not reached it: its subscriptions take part from its place on, as each does from the place where it
- * begins. */
+ * begins.
+ *
+ * All sweeps of a stream match with one router. A subscription is in it from the time on when the sweep in which its member sits comes to
+ * where it begins; who does not sit in the sweep that has a message is passed over. So a member may leave a sweep and sit down in another,
+ * as a slow one does for each message, at a cost that its subscriptions have no part in. */
 #ifndef SESSIONS_FOLLOWER_PARTS_H
 #define SESSIONS_FOLLOWER_PARTS_H
 
@@ -41,7 +45,7 @@ struct follower_subscription {
     uint64_t hash;
     struct router_subscription how;
     struct follower_places from;
-    bool active[FOLLOWER_CONTENTS]; /* it takes part in the sweep in which its member sits */
+    bool active[FOLLOWER_CONTENTS]; /* it has begun: it is in the router of the stream */
     uint32_t length;
     char filter[];
 };
@@ -51,6 +55,7 @@ struct follower_seat {
     struct follower_seat *prev, *next; /* of its sweep, or of those that wait */
     struct follower_sweep *sweep;      /* NULL: in none */
     bool waits;
+    size_t active;        /* subscriptions that have begun */
     uint64_t active_from; /* where its next subscription begins, or earlier; UINT64_MAX: all have begun */
     /* For follower_passed: odd while the two below change. */
     _Atomic uint32_t version;
@@ -69,6 +74,7 @@ struct follower_member {
     atomic_bool starved; /* it is to be told of a grant */
     struct follower_seat seats[FOLLOWER_CONTENTS];
     struct follower_subscription *subscriptions;
+    size_t subscription_count;
     struct follower_places places; /* as it joined */
     struct follower_sweep *resends;
     size_t again_at, again_count;
@@ -84,10 +90,8 @@ struct follower_sweep {
     struct message message;         /* the next, read and not handed; borrowed from the view */
     uint64_t origin_session;
     bool has_message;
-    unsigned served; /* loops below it have been handed the message */
-    struct router *router;
-    struct router_cache *cache;
-    size_t active;                           /* subscriptions */
+    unsigned served;                         /* loops below it have been handed the message */
+    size_t active;                           /* subscriptions of those that sit in it, that have begun */
     struct follower_seat *seats, *beginning; /* `beginning`: those with subscriptions that have not begun */
     size_t seat_count;
     uint64_t active_from;            /* the least of theirs, or less */
@@ -99,12 +103,13 @@ struct follower_sweep {
 
 struct follower_stream {
     struct follower *follower;
-    unsigned index; /* in follower_contents */
-    uint64_t limit; /* where it ended before the last commands were taken: so far is read */
+    unsigned index;        /* in follower_contents */
+    uint64_t limit;        /* where it ended before the last commands were taken: so far is read */
+    struct router *router; /* NULL: no subscription has begun yet */
+    struct router_cache *cache;
     struct follower_sweep sweeps[FOLLOWER_SWEEPS];
     struct follower_sweep *end; /* the one at the end, or NULL */
     size_t open_count;          /* of sweeps */
-    uint64_t retry_ns;          /* there was no memory for a sweep: not before that time */
     struct follower_seat *waiting;
 };
 
@@ -149,6 +154,9 @@ void follower_subscription_add(struct follower_member *member, struct follower_s
 void follower_subscription_remove(struct follower_member *member, const char *filter, size_t length);
 void follower_member_free(struct follower_member *member); /* sits nowhere */
 
+/* Whether the message at which the sweep stands may be for it. */
+bool follower_seat_takes_part(const struct follower_seat *seat, const struct follower_sweep *sweep);
+
 /* ---- follower_sweep.c ---- */
 
 /* Gives a parked seat a sweep, or lets it wait for one. */
@@ -156,9 +164,8 @@ void follower_seat_place(struct follower_stream *stream, struct follower_seat *s
 void follower_seat_wait(struct follower_stream *stream, struct follower_seat *seat);
 void follower_seat_park(struct follower_stream *stream, struct follower_seat *seat); /* from wherever it is */
 
-/* In a slot that is free. `router`: it is not for what one member wants again. NULL: there is no memory. */
-struct follower_sweep *follower_sweep_open(struct follower_stream *stream, uint64_t position, bool router);
-void follower_sweep_close(struct follower_sweep *sweep); /* nobody sits in it */
+struct follower_sweep *follower_sweep_open(struct follower_stream *stream, uint64_t position); /* in a slot that is free */
+void follower_sweep_close(struct follower_sweep *sweep);                                       /* nobody sits in it */
 void follower_sweep_drop_view(struct follower_sweep *sweep);
 void follower_sweep_pause(struct follower_sweep *sweep, int error);
 /* Fetches the next message, if there is none. ERR_TRUNCATED: there is none yet. */

@@ -102,18 +102,30 @@ static uint64_t begin_of(const struct follower_seat *seat, const struct follower
     return from > place ? from : place;
 }
 
-/* The seat's subscriptions begin again to take part as they come. */
-static void list_seat(struct follower_sweep *sweep, struct follower_seat *seat)
+bool follower_seat_takes_part(const struct follower_seat *seat, const struct follower_sweep *sweep)
 {
-    unsigned content = sweep->stream->index;
-    seat->active_from = UINT64_MAX;
+    return seat->sweep == sweep && atomic_load(&seat->place) <= atomic_load(&sweep->position);
+}
+
+/* Where the next of its subscriptions begins. */
+static uint64_t next_begin(const struct follower_seat *seat, unsigned content)
+{
+    uint64_t next = UINT64_MAX;
     const struct follower_subscription *subscription;
+    if (seat->active == seat->member->subscription_count)
+        return next;
     DL_FOREACH(seat->member->subscriptions, subscription)
     {
         uint64_t begin = begin_of(seat, subscription, content);
-        if (!subscription->active[content] && begin < seat->active_from)
-            seat->active_from = begin;
+        if (!subscription->active[content] && begin < next)
+            next = begin;
     }
+    return next;
+}
+
+static void list_seat(struct follower_sweep *sweep, struct follower_seat *seat)
+{
+    seat->active_from = next_begin(seat, sweep->stream->index);
     if (seat->active_from == UINT64_MAX)
         DL_APPEND(sweep->seats, seat);
     else
@@ -148,6 +160,7 @@ void follower_seat_sit(struct follower_sweep *sweep, struct follower_seat *seat)
     seat->sweep = sweep;
     list_seat(sweep, seat);
     sweep->seat_count++;
+    sweep->active += seat->active;
     sweep->stands = false;
     follower_seat_set(seat, sweep, atomic_load(&seat->place));
 }
@@ -155,49 +168,66 @@ void follower_seat_sit(struct follower_sweep *sweep, struct follower_seat *seat)
 void follower_seat_rise(struct follower_seat *seat)
 {
     struct follower_sweep *sweep = seat->sweep;
-    unsigned content = sweep->stream->index;
     uint64_t place = atomic_load(&seat->place), position = atomic_load(&sweep->position);
     unlist_seat(sweep, seat);
-    struct follower_subscription *subscription;
-    DL_FOREACH(seat->member->subscriptions, subscription)
-    {
-        if (!subscription->active[content])
-            continue;
-        struct router_subscription routed = as_routed(seat->member, subscription);
-        router_unsubscribe(sweep->router, subscription->filter, subscription->length, &routed);
-        subscription->active[content] = false;
-        sweep->active--;
-    }
     seat->sweep = NULL;
     sweep->seat_count--;
+    sweep->active -= seat->active;
     follower_seat_set(seat, NULL, position > place ? position : place);
 }
 
-/* Returns 0 or ERR_NO_MEMORY. What the router cannot take otherwise is told, and takes no part. */
-static int activate(struct follower_sweep *sweep, struct follower_member *member, struct follower_subscription *subscription)
+static void set_active(struct follower_seat *seat, struct follower_subscription *subscription, unsigned content, bool active)
 {
-    unsigned content = sweep->stream->index;
+    if (subscription->active[content] == active)
+        return;
+    subscription->active[content] = active;
+    seat->active += active ? 1 : SIZE_MAX;
+    if (seat->sweep)
+        seat->sweep->active += active ? 1 : SIZE_MAX;
+}
+
+static int make_router(struct follower_stream *stream)
+{
+    struct router_cache_options cache = {.topics_max = FOLLOWER_TOPICS_MAX, .bytes_max = FOLLOWER_CACHE_BYTES};
+    if (!stream->router && router_create(NULL, &stream->router))
+        return ERR_NO_MEMORY;
+    return stream->cache || !router_cache_create(&cache, &stream->cache) ? 0 : ERR_NO_MEMORY;
+}
+
+/* Returns 0 or ERR_NO_MEMORY. What the router cannot take otherwise is told, and takes no part. */
+static int activate(struct follower_member *member, struct follower_subscription *subscription, unsigned content)
+{
+    struct follower_stream *stream = &member->follower->streams[content];
     struct router_subscription routed = as_routed(member, subscription);
-    int error = router_subscribe(sweep->router, subscription->filter, subscription->length, &routed);
+    int error = make_router(stream);
+    if (!error)
+        error = router_subscribe(stream->router, subscription->filter, subscription->length, &routed);
     if (error == ERR_NO_MEMORY)
         return error;
     if (error < 0)
         DIAG_LIMITED(DIAGNOSTICS_ERROR, "bus", "a persistent session gets nothing by its subscription to %.*s: %s",
                      (int)subscription->length, subscription->filter, error_text(error));
-    sweep->active += !subscription->active[content];
-    subscription->active[content] = true;
+    set_active(&member->seats[content], subscription, content, true);
     return 0;
 }
 
-static int activate_seat(struct follower_sweep *sweep, struct follower_seat *seat, uint64_t position)
+static void deactivate(struct follower_member *member, struct follower_subscription *subscription, unsigned content)
 {
-    unsigned content = sweep->stream->index;
+    struct router_subscription routed = as_routed(member, subscription);
+    if (!subscription->active[content])
+        return;
+    router_unsubscribe(member->follower->streams[content].router, subscription->filter, subscription->length, &routed);
+    set_active(&member->seats[content], subscription, content, false);
+}
+
+static int activate_seat(struct follower_seat *seat, unsigned content, uint64_t position)
+{
     struct follower_subscription *subscription;
     int error = 0;
     DL_FOREACH(seat->member->subscriptions, subscription)
     {
         if (!error && !subscription->active[content] && begin_of(seat, subscription, content) <= position)
-            error = activate(sweep, seat->member, subscription);
+            error = activate(seat->member, subscription, content);
     }
     return error;
 }
@@ -215,7 +245,7 @@ int follower_sweep_activate(struct follower_sweep *sweep)
     {
         DL_DELETE(seats, seat);
         if (!error && seat->active_from <= position)
-            error = activate_seat(sweep, seat, position);
+            error = activate_seat(seat, sweep->stream->index, position);
         list_seat(sweep, seat);
     }
     return error;
@@ -236,34 +266,27 @@ void follower_subscription_add(struct follower_member *member, struct follower_s
         if (old && old->from.at[i] < added->from.at[i])
             added->from.at[i] = old->from.at[i];
         added->active[i] = old && old->active[i];
-        if (added->active[i] && activate(sweep, member, added)) { /* it has to be tried again, and meanwhile the old one stands */
-            struct router_subscription routed = as_routed(member, added);
-            router_unsubscribe(sweep->router, added->filter, added->length, &routed);
-            added->active[i] = false;
-            sweep->active--;
-        }
+        if (added->active[i] && activate(member, added, i)) /* it has to be tried again, and meanwhile there is none */
+            deactivate(member, added, i);
         if (sweep && !added->active[i])
             begin_later(sweep, &member->seats[i], added);
     }
     if (old) {
         DL_DELETE(member->subscriptions, old);
         free(old);
-    } else if (++follower->subscription_count > follower->index_mask) {
-        grow_index(follower);
+        return;
     }
+    member->subscription_count++;
+    if (++follower->subscription_count > follower->index_mask)
+        grow_index(follower);
 }
 
 static void drop_subscription(struct follower_member *member, struct follower_subscription **at)
 {
     struct follower_subscription *dropped = *at;
-    struct router_subscription routed = as_routed(member, dropped);
-    for (unsigned i = 0; i < FOLLOWER_CONTENTS; i++) {
-        struct follower_sweep *sweep = member->seats[i].sweep;
-        if (!dropped->active[i])
-            continue;
-        router_unsubscribe(sweep->router, dropped->filter, dropped->length, &routed);
-        sweep->active--;
-    }
+    for (unsigned i = 0; i < FOLLOWER_CONTENTS; i++)
+        deactivate(member, dropped, i);
+    member->subscription_count--;
     *at = dropped->chain;
     DL_DELETE(member->subscriptions, dropped);
     free(dropped);

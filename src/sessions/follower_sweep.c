@@ -29,21 +29,11 @@ void follower_sweep_drop_view(struct follower_sweep *sweep)
     sweep->served = 0;
 }
 
-struct follower_sweep *follower_sweep_open(struct follower_stream *stream, uint64_t position, bool router)
+struct follower_sweep *follower_sweep_open(struct follower_stream *stream, uint64_t position)
 {
     struct follower_sweep *sweep = stream->sweeps;
     while (sweep->stream)
         sweep++;
-    if (router) {
-        if (router_create(NULL, &sweep->router))
-            return NULL;
-        struct router_cache_options cache = {.topics_max = FOLLOWER_TOPICS_MAX, .bytes_max = FOLLOWER_CACHE_BYTES};
-        if (router_cache_create(&cache, &sweep->cache)) {
-            router_destroy(sweep->router);
-            sweep->router = NULL;
-            return NULL;
-        }
-    }
     sweep->stream = stream;
     sweep->active_from = UINT64_MAX;
     move_to(sweep, position);
@@ -55,10 +45,6 @@ void follower_sweep_close(struct follower_sweep *sweep)
 {
     struct follower_stream *stream = sweep->stream;
     follower_sweep_drop_view(sweep);
-    router_cache_destroy(sweep->cache);
-    router_destroy(sweep->router);
-    sweep->router = NULL;
-    sweep->cache = NULL;
     if (sweep->resends)
         sweep->resends->resends = NULL;
     sweep->resends = NULL;
@@ -141,7 +127,7 @@ static struct follower_sweep *find_sweep(struct follower_stream *stream, uint64_
     return found;
 }
 
-static struct follower_seat *any_seat(struct follower_sweep *sweep)
+static struct follower_seat *any_seat(const struct follower_sweep *sweep)
 {
     return sweep->seats ? sweep->seats : sweep->beginning;
 }
@@ -169,13 +155,11 @@ void follower_seat_place(struct follower_stream *stream, struct follower_seat *s
         follower_seat_sit(stream->end, seat);
         return;
     }
-    sweep = at_end || follower_stream_behind(stream) < FOLLOWER_SWEEPS_MAX ? follower_sweep_open(stream, place, true) : NULL;
-    if (!sweep) {
-        if (stream->open_count < FOLLOWER_SWEEPS_MAX)
-            stream->retry_ns = stream->follower->now_ns + FOLLOWER_PAUSE_MS * UINT64_C(1000000); /* there was no memory */
+    if (!at_end && follower_stream_behind(stream) == FOLLOWER_SWEEPS_MAX) {
         follower_seat_wait(stream, seat);
         return;
     }
+    sweep = follower_sweep_open(stream, place);
     if (at_end)
         stream->end = sweep;
     follower_seat_sit(sweep, seat);
@@ -236,8 +220,6 @@ void follower_stream_serve(struct follower_stream *stream)
         if (sweep->stream && !sweep->resends && position_of(sweep) >= stream->limit)
             stream->end = sweep;
     }
-    if (stream->retry_ns > stream->follower->now_ns)
-        return;
     while (follower_stream_serves(stream)) {
         struct follower_seat *seat = stream->waiting;
         if (follower_stream_behind(stream) == FOLLOWER_SWEEPS_MAX)
@@ -279,6 +261,9 @@ static bool choose_targets(struct follower_sweep *sweep, const struct router_sub
         struct follower_member *member = follower_routed_member(&subscribers[i]);
         if (member != last) {
             last = member;
+            room = false;
+            if (!follower_seat_takes_part(&member->seats[stream->index], sweep))
+                continue;
             room = follower_has_room(member);
             sweep->stands = !room && sweep->seat_count == 1;
             if (sweep->stands)
@@ -301,17 +286,45 @@ static void count_handed(struct follower_sweep *sweep, const struct router_subsc
     const struct follower_member *last = NULL;
     for (uint32_t i = 0; i < count; i++) {
         struct follower_member *member = follower_routed_member(&subscribers[i]);
-        if (member != last && member->seats[sweep->stream->index].sweep == sweep)
+        if (member != last && follower_seat_takes_part(&member->seats[sweep->stream->index], sweep))
             follower_count_handed(member, &sweep->message);
         last = member;
     }
+}
+
+static bool routed_before(const struct router_subscription *routed, const struct follower_member *member)
+{
+    return routed->loop != member->loop ? routed->loop < member->loop : follower_routed_member(routed) < member;
+}
+
+/* Those of a match who may sit in the sweep: where that is one, he is looked for, lest a sweep behind looks at all who are at the end.
+ * Returns the first; *count, in all, becomes how many. */
+static const struct router_subscription *narrow(const struct follower_sweep *sweep, const struct router_subscription *first,
+                                                uint32_t *count)
+{
+    if (sweep->seat_count != 1)
+        return first;
+    const struct follower_member *member = any_seat(sweep)->member;
+    uint32_t from = 0, to = *count, end;
+    while (from < to) {
+        uint32_t middle = from + (to - from) / 2;
+        if (routed_before(&first[middle], member))
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    for (end = from; end < *count && follower_routed_member(&first[end]) == member;)
+        end++;
+    *count = end - from;
+    return first + from;
 }
 
 /* Hands the message to those that it matches. Returns whether that is done; else the sweep rests. */
 static bool hand_over(struct follower_sweep *sweep)
 {
     struct follower *follower = sweep->stream->follower;
-    const struct router_match *match = router_match(sweep->router, sweep->cache, sweep->message.topic, sweep->message.topic_length);
+    const struct router_match *match =
+        router_match(sweep->stream->router, sweep->stream->cache, sweep->message.topic, sweep->message.topic_length);
     if (!match || reserve_targets(follower, match->count)) {
         follower_sweep_pause(sweep, ERR_NO_MEMORY);
         return false;
@@ -322,20 +335,22 @@ static bool hand_over(struct follower_sweep *sweep)
                                          .targets = follower->targets,
                                          .identifiers = match->identifiers,
                                          .identifier_count = match->identifier_count};
-    for (uint32_t s = 0, next; s < match->count; s = next) {
-        unsigned loop = match->subscribers[s].loop;
-        for (next = s + 1; next < match->count && match->subscribers[next].loop == loop;)
+    uint32_t count = match->count;
+    const struct router_subscription *subscribers = narrow(sweep, match->subscribers, &count);
+    for (uint32_t s = 0, next; s < count; s = next) {
+        unsigned loop = subscribers[s].loop;
+        for (next = s + 1; next < count && subscribers[next].loop == loop;)
             next++;
         if (loop < sweep->served)
             continue;
-        if (!choose_targets(sweep, match->subscribers + s, next - s, &delivery.target_count))
+        if (!choose_targets(sweep, subscribers + s, next - s, &delivery.target_count))
             return false;
         if (delivery.target_count && !follower->options.deliver(follower->options.context, &delivery)) {
             sweep->served = loop;
             sweep->retry_ns = follower->now_ns + FOLLOWER_REFUSED_MS * UINT64_C(1000000);
             return false;
         }
-        count_handed(sweep, match->subscribers + s, next - s);
+        count_handed(sweep, subscribers + s, next - s);
         sweep->served = loop + 1;
     }
     return true;

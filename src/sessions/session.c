@@ -12,10 +12,13 @@
 enum {
     SLOTS_FIRST = 64,
     ARRAY_FIRST = 8,
+    ARRAY_PLAIN = 64,      /* places in an array without an index */
+    NO_PLACE = UINT16_MAX, /* there are no more than that */
     /* Besides the struct and its text: two places in each table that has it, since a table is never more than half empty for long, and what
      * an allocator adds. */
     SESSION_OVERHEAD = 2 * 2 * sizeof(struct table_slot) + sizeof(struct session *) + 16,
-    FILTER_OVERHEAD = 2 * sizeof(struct table_slot) + 16
+    FILTER_OVERHEAD = 2 * sizeof(struct table_slot) + 16,
+    USER_OVERHEAD = 2 * sizeof(struct table_slot) + 16
 };
 
 /* Stands before the subscription in memory. */
@@ -81,6 +84,58 @@ struct session *session_find_number(const struct session_store *store, uint64_t 
     return table_find(&store->numbers, number_hash(number), has_number, &number);
 }
 
+struct session_user_row {
+    uint32_t sessions, length;
+    char text[];
+};
+
+static bool is_user(const void *item, const void *key)
+{
+    const struct session_user_row *row = item;
+    const struct text_key *user = key;
+    return row->length == user->length && memcmp(row->text, user->text, user->length) == 0;
+}
+
+static struct session_user_row *find_user(const struct session_store *store, const char *user, size_t length)
+{
+    struct text_key key = {.text = user, .length = length};
+    return table_find(&store->users, name_hash(user, length), is_user, &key);
+}
+
+uint32_t session_count_of(const struct session_store *store, const char *user, size_t length)
+{
+    const struct session_user_row *row = find_user(store, user, length);
+    return row ? row->sessions : 0;
+}
+
+static size_t user_bytes(size_t length)
+{
+    return sizeof(struct session_user_row) + length + USER_OVERHEAD;
+}
+
+/* The user's row, made where there is none. NULL: there is no memory. */
+static struct session_user_row *make_user(struct session_store *store, const char *user, size_t length)
+{
+    struct session_user_row *row = find_user(store, user, length);
+    if (row || table_reserve(&store->users, SIZE_MAX) || !(row = malloc(sizeof *row + length)))
+        return row;
+    *row = (struct session_user_row){.length = (uint32_t)length};
+    memcpy(row->text, user, length);
+    table_insert(&store->users, name_hash(user, length), row);
+    store->bytes += user_bytes(length);
+    return row;
+}
+
+/* One session less. */
+static void leave_user(struct session_store *store, struct session_user_row *row)
+{
+    if (--row->sessions)
+        return;
+    table_remove(&store->users, name_hash(row->text, row->length), row);
+    store->bytes -= user_bytes(row->length);
+    free(row);
+}
+
 /* The slot of the next session; there is room for it. */
 static int find_slot(struct session_store *store, uint32_t *slot)
 {
@@ -108,14 +163,18 @@ int session_make(struct session_store *store, uint64_t number, const char *id, s
                  struct session **made)
 {
     size_t text = id_length + user_length + 2;
-    if ((!store->loading && store->count >= store->sessions_max) || take_bytes(store, sizeof **made + text + SESSION_OVERHEAD))
+    if ((!store->loading && store->count >= store->sessions_max) ||
+        take_bytes(store, sizeof **made + text + SESSION_OVERHEAD + user_bytes(user_length)))
         return ERR_LIMIT;
     uint32_t slot;
     struct session *session = calloc(1, sizeof *session + text);
-    if (!session || find_slot(store, &slot) || table_reserve(&store->names, SIZE_MAX) || table_reserve(&store->numbers, SIZE_MAX)) {
+    struct session_user_row *row = NULL;
+    if (!session || find_slot(store, &slot) || table_reserve(&store->names, SIZE_MAX) || table_reserve(&store->numbers, SIZE_MAX) ||
+        !(row = make_user(store, user, user_length))) {
         free(session);
         return ERR_NO_MEMORY;
     }
+    row->sessions++;
     session->number = number;
     session->slot = slot;
     session->next_id = 1;
@@ -147,6 +206,7 @@ void session_end(struct session_store *store, struct session *session)
     store->bytes -= session_bytes(session);
     table_remove(&store->names, name_hash(session->text, session->id_length), session);
     table_remove(&store->numbers, number_hash(session->number), session);
+    leave_user(store, find_user(store, session_user(session), session->user_length));
     store->slots[session->slot] = NULL;
     if (session->slot < store->free_from)
         store->free_from = session->slot;
@@ -164,6 +224,7 @@ void session_store_fini(struct session_store *store)
     table_fini(&store->names);
     table_fini(&store->numbers);
     table_fini(&store->filters);
+    table_fini(&store->users);
 }
 
 void session_attach(struct session_store *store, struct session *session, const struct session_owner *owner)
@@ -258,44 +319,138 @@ struct session_subscription *session_filter_next(const struct session_subscripti
     return filter->next ? subscription_of(filter->next) : NULL;
 }
 
-/* ---- arrays ---- */
+/* ---- arrays ----
+ *
+ * Of items that have a packet identifier. Behind those of a large one lies an index in the same memory, a hash table of their places by
+ * identifier: of items with the same one it knows the newest. A small one is searched from the newest on. */
 
-/* Makes `*capacity` items hold `count`; gives back what is four times too large. */
-static int fit(void **items, uint32_t *capacity, size_t size, size_t count)
+struct array {
+    void *items;
+    uint32_t count, capacity;
+    size_t size;                                       /* of an item */
+    uint16_t (*id_at)(const void *items, uint32_t at); /* packet identifier */
+};
+
+/* Slots, a power of two that at most half of the items take; 0: there is no index. */
+static uint32_t index_slots(uint32_t capacity)
 {
-    size_t wanted = *capacity;
+    uint32_t slots = 4 * ARRAY_PLAIN;
+    if (capacity <= ARRAY_PLAIN)
+        return 0;
+    while (slots < 2 * capacity)
+        slots *= 2;
+    return slots;
+}
+
+static uint16_t *index_of(const struct array *array)
+{
+    return (uint16_t *)(void *)((char *)array->items + array->capacity * array->size);
+}
+
+/* The slot of an identifier, or the free one where it would be. */
+static uint32_t index_slot(const struct array *array, uint16_t packet_id)
+{
+    const uint16_t *index = index_of(array);
+    uint32_t mask = index_slots(array->capacity) - 1, slot = packet_id & mask;
+    while (index[slot] != NO_PLACE && array->id_at(array->items, index[slot]) != packet_id)
+        slot = (slot + 1) & mask;
+    return slot;
+}
+
+static void index_put(const struct array *array, uint32_t at)
+{
+    if (index_slots(array->capacity))
+        index_of(array)[index_slot(array, array->id_at(array->items, at))] = (uint16_t)at;
+}
+
+static void index_build(const struct array *array)
+{
+    uint32_t slots = index_slots(array->capacity);
+    if (slots)
+        memset(index_of(array), 0xff, slots * sizeof(uint16_t));
+    for (uint32_t i = 0; slots && i < array->count; i++)
+        index_put(array, i);
+}
+
+/* Frees a slot; what lies behind it and would not be found any more moves up. */
+static void index_drop(const struct array *array, uint32_t slot)
+{
+    uint16_t *index = index_of(array);
+    uint32_t mask = index_slots(array->capacity) - 1;
+    for (uint32_t next = (slot + 1) & mask; index[next] != NO_PLACE; next = (next + 1) & mask) {
+        uint32_t home = array->id_at(array->items, index[next]) & mask;
+        if (((next - home) & mask) < ((next - slot) & mask))
+            continue;
+        index[slot] = index[next];
+        slot = next;
+    }
+    index[slot] = NO_PLACE;
+}
+
+/* The newest with this identifier; NO_PLACE: there is none. */
+static uint32_t array_find(const struct array *array, uint16_t packet_id)
+{
+    if (index_slots(array->capacity))
+        return index_of(array)[index_slot(array, packet_id)];
+    for (uint32_t i = array->count; i-- > 0;)
+        if (array->id_at(array->items, i) == packet_id)
+            return i;
+    return NO_PLACE;
+}
+
+/* Makes it hold `count`; gives back what is four times too large. */
+static int fit(struct array *array, size_t count)
+{
+    size_t wanted = array->capacity;
     if (count > wanted)
         wanted = count > 2 * wanted ? count : 2 * wanted;
     else if (count < wanted / 4 && wanted > ARRAY_FIRST)
         wanted = 2 * count;
     if (wanted < ARRAY_FIRST)
         wanted = ARRAY_FIRST;
-    if (wanted == *capacity)
+    if (wanted == array->capacity)
         return 0;
-    void *moved = realloc(*items, wanted * size);
+    void *moved = realloc(array->items, wanted * array->size + index_slots((uint32_t)wanted) * sizeof(uint16_t));
     if (!moved)
-        return count > *capacity ? ERR_NO_MEMORY : 0;
-    *items = moved;
-    *capacity = (uint32_t)wanted;
+        return count > array->capacity ? ERR_NO_MEMORY : 0;
+    array->items = moved;
+    array->capacity = (uint32_t)wanted;
+    index_build(array);
     return 0;
 }
 
-static int reserve(struct session_store *store, void **items, uint32_t *capacity, size_t size, size_t have, size_t count)
+static int reserve(const struct session_store *store, struct array *array, size_t count)
 {
-    if (count > have && take_bytes(store, (count - have) * size))
+    if (count > array->count && take_bytes(store, (count - array->count) * array->size))
         return ERR_LIMIT;
-    return count > *capacity ? fit(items, capacity, size, count) : 0;
+    return count > array->capacity ? fit(array, count) : 0;
 }
 
 /* ---- what was sent ---- */
+
+static uint16_t sent_id_at(const void *items, uint32_t at)
+{
+    return ((const struct session_sent *)items)[at].packet_id;
+}
+
+static struct array sent_array(const struct session *session)
+{
+    return (struct array){session->sent, session->sent_count, session->sent_capacity, sizeof *session->sent, sent_id_at};
+}
+
+static void keep_sent_array(struct session *session, const struct array *array)
+{
+    session->sent = array->items;
+    session->sent_capacity = array->capacity;
+}
 
 int session_sent_reserve(struct session_store *store, struct session *session, size_t count)
 {
     if (count > SESSIONS_SENT_MAX)
         return ERR_LIMIT;
-    void *items = session->sent;
-    int error = reserve(store, &items, &session->sent_capacity, sizeof *session->sent, session->sent_count, count);
-    session->sent = items;
+    struct array array = sent_array(session);
+    int error = reserve(store, &array, count);
+    keep_sent_array(session, &array);
     return error;
 }
 
@@ -304,12 +459,18 @@ void session_sent_add(struct session_store *store, struct session *session, cons
     assert(session->sent_count < session->sent_capacity);
     session->sent[session->sent_count++] = *sent;
     store->bytes += sizeof *sent;
+    struct array array = sent_array(session);
+    index_put(&array, array.count - 1);
 }
 
 static void sent_keep(struct session_store *store, struct session *session, uint32_t count)
 {
+    if (count == session->sent_count)
+        return;
     store->bytes -= (session->sent_count - count) * sizeof *session->sent;
     session->sent_count = count;
+    struct array array = sent_array(session);
+    index_build(&array);
 }
 
 void session_sent_clear(struct session_store *store, struct session *session)
@@ -317,13 +478,12 @@ void session_sent_clear(struct session_store *store, struct session *session)
     sent_keep(store, session, 0);
 }
 
-/* From the newest on: what is under way is seldom far behind it. */
+/* An identifier is used again when all is over with the older message, so the newest is the one. */
 struct session_sent *session_sent_find(const struct session *session, uint16_t packet_id)
 {
-    for (uint32_t i = session->sent_count; i-- > 0;)
-        if (session->sent[i].packet_id == packet_id && session->sent[i].state != SESSION_DONE)
-            return &session->sent[i];
-    return NULL;
+    struct array array = sent_array(session);
+    uint32_t at = array_find(&array, packet_id);
+    return at != NO_PLACE && session->sent[at].state != SESSION_DONE ? &session->sent[at] : NULL;
 }
 
 void session_advance(struct session_store *store, struct session *session, const struct follower_places *cursor)
@@ -339,38 +499,41 @@ void session_advance(struct session_store *store, struct session *session, const
         if (session->sent[i].offset >= session->cursor.at[session->sent[i].content])
             session->sent[kept++] = session->sent[i];
     sent_keep(store, session, kept);
-    void *items = session->sent;
-    fit(&items, &session->sent_capacity, sizeof *session->sent, kept);
-    session->sent = items;
+    struct array array = sent_array(session);
+    fit(&array, kept);
+    keep_sent_array(session, &array);
 }
 
 /* ---- what was taken ---- */
 
-/* The place of the first identifier that is not less. */
-static uint32_t taken_place(const struct session *session, uint16_t packet_id)
+static uint16_t taken_id_at(const void *items, uint32_t at)
 {
-    uint32_t from = 0, to = session->taken_count;
-    while (from < to) {
-        uint32_t middle = from + (to - from) / 2;
-        if (session_taken_id(&session->taken[middle]) < packet_id)
-            from = middle + 1;
-        else
-            to = middle;
-    }
-    return from;
+    return session_taken_id(&((const struct session_taken *)items)[at]);
+}
+
+static struct array taken_array(const struct session *session)
+{
+    return (struct array){session->taken, session->taken_count, session->taken_capacity, sizeof *session->taken, taken_id_at};
+}
+
+static void keep_taken_array(struct session *session, const struct array *array)
+{
+    session->taken = array->items;
+    session->taken_capacity = array->capacity;
 }
 
 struct session_taken *session_taken_find(const struct session *session, uint16_t packet_id)
 {
-    uint32_t place = taken_place(session, packet_id);
-    return place < session->taken_count && session_taken_id(&session->taken[place]) == packet_id ? &session->taken[place] : NULL;
+    struct array array = taken_array(session);
+    uint32_t at = array_find(&array, packet_id);
+    return at != NO_PLACE ? &session->taken[at] : NULL;
 }
 
 int session_taken_reserve(struct session_store *store, struct session *session, size_t count)
 {
-    void *items = session->taken;
-    int error = reserve(store, &items, &session->taken_capacity, sizeof *session->taken, session->taken_count, count);
-    session->taken = items;
+    struct array array = taken_array(session);
+    int error = reserve(store, &array, count);
+    keep_taken_array(session, &array);
     return error;
 }
 
@@ -388,12 +551,11 @@ static void count_taken(struct session_store *store, struct session *session, co
 void session_taken_add(struct session_store *store, struct session *session, uint64_t word, enum session_taken_state state)
 {
     assert(session->taken_count < session->taken_capacity);
-    uint32_t place = taken_place(session, (uint16_t)word);
-    struct session_taken *taken = &session->taken[place];
-    memmove(taken + 1, taken, (session->taken_count - place) * sizeof *taken);
+    struct session_taken *taken = &session->taken[session->taken_count++];
     *taken = (struct session_taken){word, (uint8_t)state, (uint8_t)store->young};
-    session->taken_count++;
     store->bytes += sizeof *taken;
+    struct array array = taken_array(session);
+    index_put(&array, array.count - 1);
     count_taken(store, session, taken, 1);
 }
 
@@ -406,16 +568,21 @@ void session_taken_change(struct session_store *store, struct session *session, 
     count_taken(store, session, taken, 1);
 }
 
+/* The last comes to its place. */
 void session_taken_drop(struct session_store *store, struct session *session, struct session_taken *taken)
 {
     count_taken(store, session, taken, -1);
-    size_t behind = session->taken_count - (size_t)(taken - session->taken) - 1;
-    memmove(taken, taken + 1, behind * sizeof *taken);
-    session->taken_count--;
     store->bytes -= sizeof *taken;
-    void *items = session->taken;
-    fit(&items, &session->taken_capacity, sizeof *session->taken, session->taken_count);
-    session->taken = items;
+    struct array array = taken_array(session);
+    uint32_t at = (uint32_t)(taken - session->taken);
+    if (index_slots(array.capacity))
+        index_drop(&array, index_slot(&array, session_taken_id(taken)));
+    *taken = session->taken[--session->taken_count];
+    array.count--;
+    if (at < array.count && index_slots(array.capacity)) /* its slot still names its old place, where it still lies */
+        index_of(&array)[index_slot(&array, session_taken_id(taken))] = (uint16_t)at;
+    fit(&array, array.count);
+    keep_taken_array(session, &array);
 }
 
 void session_taken_all(struct session_store *store, struct session *session, enum session_taken_state from, enum session_taken_state to)

@@ -37,10 +37,11 @@ struct session {
     bool attached;
     bool behind;  /* a note of it is missing in the stream: before the next one it is written as a whole */
     bool leaving; /* SESSIONS_LEAVING */
-    bool fenced;  /* `leave_place` is that of a fence (sessions.c) */
+    bool fenced;  /* `fence` was sent off */
     uint16_t next_id;
     uint32_t expiry_s;
     struct session_owner owner; /* while attached */
+    uint32_t fence;             /* while leaving: of sessions_parts.h */
     uint64_t left_ns;           /* while not */
     uint64_t leave_place;       /* while leaving: it ends when this place is durable */
     uint64_t whole_at;          /* offset of the newest record that holds all of it */
@@ -56,7 +57,7 @@ struct session {
     uint32_t taken_count, taken_capacity;
     uint32_t pending; /* of `taken`, SESSION_PENDING */
     uint32_t filter_count;
-    struct session_taken *taken; /* in order of packet identifier */
+    struct session_taken *taken; /* in no order */
     char text[];                 /* client identifier and user, each with a zero behind it */
 };
 
@@ -69,6 +70,7 @@ struct session_generation {
 
 struct session_store {
     struct table names, numbers, filters;
+    struct table users;     /* those that have sessions */
     struct session **slots; /* [slot_count]; a session keeps its own. NULL: free */
     uint32_t slot_count, slot_capacity;
     uint32_t free_from; /* no slot before it is free */
@@ -94,6 +96,8 @@ void session_store_fini(struct session_store *store);
 
 struct session *session_find(const struct session_store *store, const char *id, size_t length);
 struct session *session_find_number(const struct session_store *store, uint64_t number);
+
+uint32_t session_count_of(const struct session_store *store, const char *user, size_t length); /* how many the user has */
 
 /* A session that is not attached, all zero but for its names. ERR_LIMIT, ERR_NO_MEMORY. */
 int session_make(struct session_store *store, uint64_t number, const char *id, size_t id_length, const char *user, size_t user_length,

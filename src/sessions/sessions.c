@@ -1,9 +1,9 @@
 /* The lock around the sessions, their coming and going, and what their owners note.
  *
  * LEAVING. What the last owner has noted is durable when the stream is at the place of its detaching. His publishes were sent off before
- * that, so they are in the same group of the journal or in an earlier one; but which stream of a group is told durable first is the
- * journal's affair. So where an identifier is taken whose message may not be durable, a second record is sent off when the
- * first is told, the fence: it is in a later group, and groups are told in order. */
+ * that, but nothing tells that they are durable by then: notes overtake them while the disk is short, and which stream of a group is told
+ * first is the journal's affair. So where an identifier is taken whose message may not be durable, a fence (journal_fence) is sent off
+ * behind it, and what it says of the message waits for that. */
 #include "sessions/sessions.h"
 
 #include <assert.h>
@@ -53,6 +53,7 @@ void sessions_close(struct sessions *sessions)
     if (!sessions)
         return;
     journal_producer_close(sessions->producer);
+    journal_producer_close(sessions->fences);
     session_store_fini(&sessions->store);
     buffer_fini(&sessions->note);
     buffer_fini(&sessions->rewritten);
@@ -97,15 +98,8 @@ static bool has_left(struct sessions *sessions, struct session *session)
         return true;
     if (sessions_durable(sessions) < session->leave_place)
         return false;
-    if (session->pending && sessions->producer && !session->fenced) {
-        if (sessions_mark(sessions))
-            return false;
-        sessions_submit(sessions);
-        session->fenced = true;
-        session->leave_place = sessions->next_offset;
-        if (sessions_durable(sessions) < session->leave_place)
-            return false;
-    }
+    if (session->pending && sessions->producer && !sessions_fence_is_passed(sessions, session))
+        return false;
     session_taken_all(&sessions->store, session, SESSION_PENDING, SESSION_DURABLE);
     session->leaving = session->fenced = false;
     return true;
@@ -229,6 +223,14 @@ int sessions_create(struct sessions *sessions, const char *id, size_t length, co
     return unlock(sessions, create(sessions, id, length, user, owner, session), NULL);
 }
 
+uint32_t sessions_of(struct sessions *sessions, const char *user)
+{
+    lock(sessions);
+    uint32_t count = session_count_of(&sessions->store, user, strlen(user));
+    unlock(sessions, 0, NULL);
+    return count;
+}
+
 int sessions_set_expiry(struct sessions *sessions, struct session *session, uint32_t expiry_s)
 {
     lock(sessions);
@@ -266,6 +268,8 @@ static void detach(struct sessions *sessions, struct session *session, const str
     session->leaving = true;
     session->fenced = false;
     session->leave_place = sessions->next_offset;
+    if (session->pending && sessions->producer)
+        sessions_fence(sessions, session);
 }
 
 void sessions_detach(struct sessions *sessions, struct session *session, const struct sessions_leave *leave)

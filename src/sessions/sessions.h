@@ -11,7 +11,8 @@
  *
  * When a note is durable. Each change returns a place in the stream; what it permits may happen when sessions_durable has reached that
  * place: a SUBACK, the PUBLISH of QoS 2 (sessions_sent), its PUBREL (sessions_received), the PUBCOMP of the client's own
- * (sessions_released). What the standard does not need to have on disk waits for nothing.
+ * (sessions_released). What the standard does not need to have on disk waits for nothing. While the disk is short notes are written and
+ * publishes wait: what a session notes is what lets its messages go.
  *
  * QoS 2 from the client. A message and the note that its identifier is taken lie in two streams, of which either may reach the disk first.
  * So the message's own record says from which session it came, under which identifier and as the how manieth (struct queue_origin), and
@@ -19,8 +20,9 @@
  * that this is enough). sessions_sweep writes such places down when nothing else has for long. The numbers of our sessions are even, those
  * of ingest/ odd.
  *
- * Memory. A session takes about 330 bytes besides its identifier and its user's name, a subscription 120 besides its filter, a message that
- * is under way 16, and as many an identifier that is taken. bytes_max counts them.
+ * Memory. A session takes about 330 bytes besides its identifier and its user's name, a user who has any 60, a subscription 120 besides its
+ * filter, a message that is under way 16, and as many an identifier that is taken. bytes_max counts them. Where there are more than 64 of
+ * the latter two, an index of up to 8 bytes for each comes to that, which it does not count.
  *
  * Who may call. Every function takes the lock and may be called from any thread; none waits for the disk but sessions_open. What a session
  * holds belongs to whoever has attached it; he reads it through sessions_visit. */
@@ -55,7 +57,7 @@ struct sessions_options {
     uint64_t mark_bytes;           /* of messages between two marks; 0: SESSIONS_MARK_BYTES */
     struct queue *queue;           /* that keeps the messages */
     struct journal *journal;       /* started; NULL: in memory only */
-    struct journal_stream *stream; /* guarded, of the same scribe as the streams of publishes, behind them */
+    struct journal_stream *stream; /* guarded, pressing, of the same scribe as the streams of publishes */
     void (*notify)(void *context); /* called whenever sessions_durable may have moved; on a thread of the journal, must not block. May be
                                     * NULL, and is called before sessions_open has returned */
     void *context;
@@ -126,6 +128,9 @@ enum sessions_found sessions_attach(struct sessions *sessions, const char *id, s
  * ERR_NO_MEMORY. */
 int sessions_create(struct sessions *sessions, const char *id, size_t length, const char *user, const struct session_owner *owner,
                     struct session **session);
+
+/* How many sessions a user has; two that begin at the same moment may both find that there is room for one. */
+uint32_t sessions_of(struct sessions *sessions, const char *user);
 
 /* When it ends if its client never comes back and there is no sessions_detach that says so: after a crash. SESSIONS_NEVER for a new one,
  * and else what it was. A lazy note; ERR_NO_MEMORY. */

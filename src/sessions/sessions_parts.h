@@ -25,9 +25,11 @@ struct sessions {
     size_t note_items;                 /* where in it the items of the present change begin */
     struct buffer rewritten;           /* one of a session that is written again */
     struct journal_producer *producer; /* NULL: in memory only */
-    uint64_t next_offset;              /* of the next record of the stream */
-    size_t written;                    /* bytes of the stream's records from its guard on, or that which it is about to have */
-    size_t arrived;                    /* bytes of the last change's record */
+    struct journal_producer *fences;   /* of no records */
+    uint32_t fences_sent, fences_passed;
+    uint64_t next_offset; /* of the next record of the stream */
+    size_t written;       /* bytes of the stream's records from its guard on, or that which it is about to have */
+    size_t arrived;       /* bytes of the last change's record */
 
     /* Writing again what was written before a pass began, as in retained.c. */
     bool rewriting;
@@ -69,6 +71,11 @@ void sessions_scout_home(struct sessions *sessions, struct session *session); /*
 void sessions_scout_end(struct sessions *sessions, struct session *session);
 
 int sessions_mark(struct sessions *sessions); /* a record of no session */
+
+/* A fence behind all publishes that were sent off so far, and whether it is passed: then they are durable. One that could not be sent off
+ * is when it is asked for. */
+void sessions_fence(struct sessions *sessions, struct session *session);
+bool sessions_fence_is_passed(struct sessions *sessions, struct session *session);
 void sessions_submit(struct sessions *sessions);
 void sessions_move_guard(struct sessions *sessions);
 bool sessions_backlog_is_full(const struct sessions *sessions);

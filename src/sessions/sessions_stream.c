@@ -12,6 +12,12 @@
  * - What closed them stands in the stream before the record, and a crash leaves a beginning of the stream: whoever finds the record has
  *   found that too.
  *
+ * While the disk is short the stream goes on and the streams of messages do not (it is pressing, journal.h). That a record is durable so
+ * says nothing of messages that were sent off before it, and no record needs that: the places that it names are those of durable ends, a
+ * cursor lies behind messages that were read from there, and that a message is durable is noted when that was told (sessions_taken, the
+ * fence in sessions.c). One whose record names an identifier as taken by a message that is not on disk in the end is forgotten at the
+ * start.
+ *
  * Those that a start finds are told from those that were given back by number: what gives one back names the number of the message that had
  * taken it, and a record of a whole session names the last number that there was, and which identifiers were taken then. */
 #include <assert.h>
@@ -213,6 +219,26 @@ static void discard(void *context, const struct journal_batch *batch)
     (void)batch;
 }
 
+void sessions_fence(struct sessions *sessions, struct session *session)
+{
+    session->fenced = !journal_fence(sessions->fences, sessions->options.stream, 1);
+    session->fence = sessions->fences_sent += session->fenced;
+}
+
+static void count_fence(void *context, const struct journal_batch *batch)
+{
+    struct sessions *sessions = context;
+    sessions->fences_passed += (uint32_t)batch->token_count;
+}
+
+bool sessions_fence_is_passed(struct sessions *sessions, struct session *session)
+{
+    if (!session->fenced)
+        sessions_fence(sessions, session);
+    journal_producer_poll(sessions->fences, count_fence, sessions);
+    return session->fenced && (int32_t)(sessions->fences_passed - session->fence) >= 0;
+}
+
 void sessions_submit(struct sessions *sessions)
 {
     if (!sessions->producer)
@@ -378,6 +404,8 @@ int sessions_load(struct sessions *sessions)
     store->loading = false;
     if (!error)
         error = journal_producer_open(sessions->options.journal, sessions->options.notify, sessions->options.context, &sessions->producer);
+    if (!error)
+        error = journal_producer_open(sessions->options.journal, sessions->options.notify, sessions->options.context, &sessions->fences);
     if (error)
         return error;
     journal_stream_set_guard(sessions->options.stream, first_needed(sessions));

@@ -447,6 +447,28 @@ def test_connections_of_a_user_are_limited(make, connect):
     connect(server, 'three', **tool)
 
 
+def test_sessions_of_a_user_are_limited(make, connect):
+    server = make(rules='quotas:\n  - {user: "tool-*", sessions: 2}\n')
+    tool = {'user': 'tool-7', 'password': 'seven'}
+    for name in ('one', 'two'):
+        connect(server, name, session_s=1000, version=V5, **tool).close()
+    with pytest.raises(Refused) as refusal:
+        connect(server, 'three', session_s=1000, version=V5, **tool)
+    assert code_of(refusal) == QUOTA
+    with pytest.raises(Refused) as refusal:
+        connect(server, 'three', session_s=1000, **tool)
+    assert code_of(refusal) == 0x88  # as paho names code 3
+    assert denied(server, 'sessions') == 2
+    denial = json.loads(server.http('/api/v1/access/denials')[2])['denials'][0]
+    assert (denial['reason'], denial['user'], denial['client']) == ('sessions', 'tool-7', 'three')
+    connect(server, 'three', **tool)  # who asks for none
+    assert connect(server, 'one', session_s=1000, version=V5, **tool).present  # who goes on with one
+    connect(server, 'four', session_s=1000, user='tool-8', password='eight')  # another user has its own
+    connect(server, 'two', **tool)  # it ends
+    connect(server, 'five', session_s=1000, **tool)
+    assert denied(server, 'sessions') == 2
+
+
 @pytest.mark.parametrize('qos', [0, 1])
 def test_the_rate_of_messages_is_limited_without_loss(make, connect, qos):
     server = make(rules='quotas:\n  - {user: "tool-7", messages_per_s: 200}\n')

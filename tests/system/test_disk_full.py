@@ -11,6 +11,7 @@ import uuid
 
 import pytest
 
+from client import V5
 from holes import ANSWERS, HEADS, RESULT, TRACE, Hole
 from spindle import DEADLINE_S, Spindle, run_cli, wait_until
 
@@ -242,6 +243,40 @@ def test_what_waits_for_room_holds_back_as_a_full_disk_does(guarded, small_disk,
     assert not any(token.is_published() for token in tokens)
     (small_disk / 'rest').unlink()
     wait_until(lambda: all(token.is_published() for token in tokens), 'it goes on')
+
+
+def test_sessions_are_served_in_the_last_of_the_disk_and_so_make_room(small_disk, connect):
+    """A backlog of QoS 2 is drained and a subscription acknowledged while publishes wait; what the backlog held is removed then, and they go
+    on."""
+    subprocess.run(['mount', '-o', 'remount,size=48m', str(small_disk)], check=True)
+    server = Spindle(small_disk, settings={**SMALL, 'journal.retention_size': '1MiB'})
+    server.stderr_path = small_disk.parent / 'stderr.txt'
+    server.start()
+    try:
+        client = connect(server, client_id='drains', session_s=1000, version=V5)
+        assert client.subscribe('q/#', qos=2) == [2]
+        client.close()
+        publisher = connect(server)
+        payloads = [b'%d ' % i + PAYLOAD for i in range(160)]  # 8 MB
+        for payload in payloads:
+            publisher.publish('q/x', payload, qos=2)
+        fill_up_to(small_disk, 7 * LEFT // 2)  # more than half of a tenth
+        tokens = []
+        while not stalled(server):  # the disk is asked once a second
+            tokens.append(publisher.post('w/x', b'waits for room', qos=2))
+        assert not tokens[-1].is_published()
+        client = connect(server, client_id='drains', session_s=1000, version=V5)
+        assert client.present
+        assert client.subscribe('other/#', qos=2) == [2]
+        assert [message.payload for message in client.take(len(payloads))] == payloads
+        wait_until(lambda: all(token.is_published() for token in tokens), 'what was held has gone, so there is room', 60)
+        wait_until(lambda: not stalled(server) and server.readiness()[0] == 200, 'all goes on')
+        publisher.publish('other/x', b'later', qos=2)
+        assert client.take()[0].payload == b'later'
+        server.stop()
+        assert all(terms['holds'] for terms in server.audit().values())
+    finally:
+        server.kill()
 
 
 def test_a_start_with_too_little_room_works_and_says_so(guarded, small_disk, connect):

@@ -27,6 +27,8 @@ struct fixture {
     struct queue_producer *producer;
     struct sessions *sessions;
     struct sessions_options options; /* for the next start */
+    uint64_t disk_free_min;          /* of the journal; 0: none */
+    unsigned short_looks;            /* the disk is short until it was asked so often; 0: it does not change */
     uint64_t held[FOLLOWER_CONTENTS];
     _Atomic unsigned notices;
 };
@@ -67,6 +69,36 @@ static inline void pass_extent(struct queue *queue, enum queue_content content, 
     holding->embedded->ops->extent(holding->embedded, content, first, next);
 }
 
+/* Each look at the clock is a look at the disk's space later (space.h). */
+static inline uint64_t read_late(void)
+{
+    static uint64_t late_ns = 1000000000000;
+    return late_ns += 2 * SPACE_LOOK_MS * UINT64_C(1000000);
+}
+
+static const struct journal_clock late_clock = {clock_wall_ns, read_late};
+
+enum { FIXTURE_FREE_MIN = 4 << 20, FIXTURE_DISK_MB = 1000 };
+
+/* From now on the disk is short, but not spent, until it was asked `looks` times; then there is room. */
+static inline void make_short(struct fixture *f, unsigned looks)
+{
+    f->short_looks = looks;
+    simulated_disk_set_space(f->disk, FIXTURE_FREE_MIN - 1, (uint64_t)FIXTURE_DISK_MB << 20);
+}
+
+static inline void look_at_space(struct fixture *f, const struct simulated_call *call)
+{
+    if (call->kind == SIMULATED_SPACE && f->short_looks && --f->short_looks == 0)
+        simulated_disk_set_space(f->disk, (uint64_t)FIXTURE_DISK_MB << 20, (uint64_t)FIXTURE_DISK_MB << 20);
+}
+
+static inline int look_before_call(void *context, const struct simulated_call *call)
+{
+    look_at_space(context, call);
+    return 0;
+}
+
 /* Returns what sessions_open does. */
 static inline int try_start(struct fixture *f)
 {
@@ -77,11 +109,16 @@ static inline int try_start(struct fixture *f)
     struct journal_options journal = {.disk = f->folder ? disk_posix() : simulated_disk_table(f->disk),
                                       .folder = folder,
                                       .segment_size = 64 << 10,
+                                      .disk_free_min = f->disk_free_min,
+                                      .clock = f->disk_free_min ? &late_clock : NULL,
                                       .stepped = !f->folder};
     assert_int_equal(journal_open(&f->journal, &journal), 0);
     for (unsigned i = 0; i < STREAM_COUNT; i++) {
-        struct journal_stream_options stream = {
-            .name = names[i], .scribe = i >= STREAM_RESULTS, .retention_size = i != STREAM_DEAD, .guarded = i != STREAM_DEAD};
+        struct journal_stream_options stream = {.name = names[i],
+                                                .scribe = i >= STREAM_RESULTS,
+                                                .retention_size = i != STREAM_DEAD,
+                                                .guarded = i != STREAM_DEAD,
+                                                .pressing = i == STREAM_SESSIONS};
         assert_int_equal(journal_stream_add(f->journal, &stream, &f->streams[i]), 0);
     }
     struct queue_embedded_options queue = {.journal = f->journal,
@@ -247,11 +284,17 @@ static inline int see_taken(void *context, uint16_t packet_id)
     return 0;
 }
 
+static inline int by_id(const void *one, const void *other)
+{
+    return *(const uint16_t *)one - *(const uint16_t *)other;
+}
+
 static inline struct seen look(struct fixture *f, struct session *session)
 {
     struct seen seen = {0};
     struct session_visitor visitor = {&seen, see_filter, see_sent, see_taken};
     assert_int_equal(sessions_visit(f->sessions, session, &visitor, &seen.cursor, &seen.position, &seen.next_id), 0);
+    qsort(seen.taken, seen.taken_count, sizeof *seen.taken, by_id);
     return seen;
 }
 

@@ -451,6 +451,54 @@ static void at_idle_the_thread_sleeps(void **state)
     assert_in_range(used_ns, 0, 15000000);
 }
 
+static uint64_t follower_cpu_ns(void)
+{
+    clockid_t clock;
+    struct timespec used;
+    assert_int_equal(pthread_getcpuclockid(scene.follower_thread, &clock), 0);
+    assert_int_equal(clock_gettime(clock, &used), 0);
+    return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
+}
+
+/* Member 1 takes one message at a time and falls behind member 0 with each. How many subscriptions it has makes no difference: 100 messages
+ * cost far less than 100 times what it costs that they begin. */
+static void a_slow_member_with_many_subscriptions_slows_nobody_down(void **state)
+{
+    (void)state;
+    enum { MANY = 20000, ROUNDS = 100 };
+    struct follower_places from = ends();
+    char filter[32];
+    join(0, from, "t");
+    grant(0, PLENTY);
+    append(KEPT, "t", 1, 0);
+    settle();
+    await(0, 1);
+    const uint64_t before_ns = follower_cpu_ns();
+    join(1, from, "t");
+    for (unsigned i = 0; i < MANY; i++) {
+        snprintf(filter, sizeof filter, "many/%u", i);
+        subscribe(1, filter, from);
+    }
+    grant(1, 1);
+    await(1, 1);
+    const uint64_t begun_ns = follower_cpu_ns();
+    for (unsigned i = 2; i <= ROUNDS; i++) {
+        append(KEPT, "t", 1, 0);
+        append(KEPT, "t", 1, 0); /* there is no room for this one */
+        settle();
+        await(0, 2 * i - 1);
+        grant(1, 2 * i - 2);
+        await(1, 2 * i - 2);
+        grant(1, 2 * i - 1);
+        await(1, 2 * i - 1);
+        await_end(1);
+    }
+    const uint64_t after_ns = follower_cpu_ns();
+    print_message("%u subscriptions begin in %.1f ms; then a message costs %.3f ms\n", MANY, (double)(begun_ns - before_ns) / 1e6,
+                  (double)(after_ns - begun_ns) / 1e6 / (2 * ROUNDS));
+    assert_true(after_ns - begun_ns < ROUNDS / 4 * (begun_ns - before_ns));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -458,6 +506,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_member_without_room_waits_at_its_place, begin, end),
         cmocka_unit_test_setup_teardown(bytes_are_room_too, begin, end),
         cmocka_unit_test_setup_teardown(members_at_many_places_all_get_all, begin, end),
+        cmocka_unit_test_setup_teardown(a_slow_member_with_many_subscriptions_slows_nobody_down, begin, end),
         cmocka_unit_test_setup_teardown(more_members_behind_than_sweeps_all_get_their_turn, begin, end),
         cmocka_unit_test_setup_teardown(what_is_wanted_again_comes_first_and_in_order, begin, end),
         cmocka_unit_test_setup_teardown(what_is_gone_is_passed_over, begin, end),

@@ -279,29 +279,86 @@ static void identifiers_are_taken_until_they_are_released(void **state)
     finish(&f);
 }
 
-/* The stream of sessions is durable before the messages of the same group are: who comes next waits until these are, too. */
+/* While the disk is short notes are written before the publishes that were sent off earlier: who comes next waits until these are durable,
+ * and a start in between finds nothing of them. */
 static void whoever_comes_next_finds_what_was_published(void **state)
 {
     (void)state;
-    struct fixture f = {0};
+    for (unsigned killed = 0; killed < 2; killed++) {
+        struct fixture f = {.disk_free_min = FIXTURE_FREE_MIN};
+        start(&f);
+        struct session *a = create(&f, "a"), *session;
+        settle(&f);
+        simulated_disk_set_hooks(f.disk, &(struct simulated_hooks){.before = look_before_call, .context = &f});
+        take(&f, a, 5, QUEUE_KEPT);
+        sessions_flush(f.sessions);
+        f.producer->ops->submit(f.producer);
+        make_short(&f, 5);
+        uint64_t place = subscribe(&f, a, "t/#", 2);
+        detach(&f, a, 60, clock_wall_ns());
+        sessions_flush(f.sessions);
+        assert_int_equal(attach_as(&f, "a", "", false, &session), SESSIONS_LEAVING);
+        assert_true(journal_step_group(f.journal));
+        assert_true(sessions_durable(f.sessions) > place);
+        assert_int_equal(journal_stream_durable(f.streams[STREAM_BUS]), 0);
+        assert_int_equal(attach_as(&f, "a", "", false, &session), SESSIONS_LEAVING);
+        unsigned notices = f.notices;
+        if (killed) {
+            kill_process(&f);
+            start(&f);
+        } else {
+            step(&f);
+            assert_true(f.notices > notices);
+        }
+        session = attach(&f, "a");
+        expect_taken(&f, session, killed ? (uint16_t[]){0} : (uint16_t[]){5, 0});
+        assert_string_equal(look(&f, session).filters, "t/#:2 ");
+        finish(&f);
+    }
+}
+
+/* A backlog of QoS 2 is drained while the disk is short, so that what it holds can go. */
+static void notes_get_through_while_the_disk_is_short(void **state)
+{
+    (void)state;
+    struct fixture f = {.disk_free_min = FIXTURE_FREE_MIN};
     start(&f);
     struct session *a = create(&f, "a");
+    for (unsigned i = 0; i < 100; i++) {
+        publish(&f, QUEUE_KEPT, &(struct queue_origin){0}, 10 << 10);
+        settle(&f);
+    }
+    struct journal_stream_stats before, after;
+    sessions_sweep(f.sessions, 1);
+    step(&f);
+    journal_stream_stats(f.streams[STREAM_BUS], &before);
+    simulated_disk_set_hooks(f.disk, &(struct simulated_hooks){.before = look_before_call, .context = &f});
+    make_short(&f, 0);
+    for (uint16_t i = 0; i < 100; i++) {
+        uint64_t place;
+        sent(&f, a, i, (uint16_t)(i + 1), 1);
+        publish(&f, QUEUE_KEPT, &(struct queue_origin){0}, 10);
+        f.producer->ops->submit(f.producer);
+        assert_int_equal(sessions_received(f.sessions, a, (uint16_t)(i + 1), &place), 0);
+        assert_int_equal(sessions_completed(f.sessions, a, (uint16_t)(i + 1), &place), 0);
+        assert_int_equal(sessions_advance(f.sessions, a, &(struct follower_places){{0, i + 1u, 0}}), 0);
+        sessions_flush(f.sessions);
+        assert_true(journal_step_group(f.journal));
+        assert_true(sessions_durable(f.sessions) >= place);
+    }
+    assert_int_equal(journal_stream_durable(f.streams[STREAM_BUS]), 100);
+    assert_true(journal_stream_stalls(f.streams[STREAM_BUS]) % 2);
+    for (unsigned i = 0; i < 2; i++) {
+        sessions_sweep(f.sessions, 1);
+        while (journal_step_keeper(f.journal))
+            continue;
+    }
+    journal_stream_stats(f.streams[STREAM_BUS], &after);
+    assert_true(after.first_offset > before.first_offset + 80);
+    make_short(&f, 1);
     settle(&f);
-    take(&f, a, 5, QUEUE_KEPT);
-    sessions_flush(f.sessions);
-    f.producer->ops->submit(f.producer);
-    detach(&f, a, 60, clock_wall_ns());
-    sessions_flush(f.sessions);
-    struct session *session;
-    assert_int_equal(attach_as(&f, "a", "", false, &session), SESSIONS_LEAVING);
-    step(&f);
-    assert_int_equal(attach_as(&f, "a", "", false, &session), SESSIONS_LEAVING); /* it sends off the fence */
-    assert_int_equal(attach_as(&f, "a", "", false, &session), SESSIONS_LEAVING);
-    unsigned notices = f.notices;
-    step(&f);
-    assert_true(f.notices > notices);
-    session = attach(&f, "a");
-    expect_taken(&f, session, (uint16_t[]){5, 0});
+    assert_int_equal(journal_stream_durable(f.streams[STREAM_BUS]), 200);
+    assert_true(journal_stream_stalls(f.streams[STREAM_BUS]) % 2 == 0);
     finish(&f);
 }
 
@@ -477,6 +534,7 @@ int main(void)
         cmocka_unit_test(a_visitor_may_end_the_visit),
         cmocka_unit_test(identifiers_are_taken_until_they_are_released),
         cmocka_unit_test(whoever_comes_next_finds_what_was_published),
+        cmocka_unit_test(notes_get_through_while_the_disk_is_short),
         cmocka_unit_test(sessions_end_when_their_time_is_over),
         cmocka_unit_test(a_client_that_was_there_left_at_the_start),
         cmocka_unit_test(the_journal_is_held_at_the_least_cursor),

@@ -302,6 +302,12 @@ static void do_something(struct model *m)
 
 /* ---- the disk ---- */
 
+static int before_call(void *context, const struct simulated_call *call)
+{
+    look_at_space(&((struct model *)context)->f, call);
+    return 0;
+}
+
 static void note_durable(void *context, const uint64_t *tokens, size_t count)
 {
     struct model *m = context;
@@ -327,6 +333,8 @@ static void after_call(void *context, const struct simulated_call *call)
 static void live(struct model *m, unsigned turns)
 {
     for (unsigned turn = 0; turn < turns && !m->crashed; turn++) {
+        if (below(m, 6) == 0)
+            make_short(&m->f, below(m, 12) + 1); /* notes overtake publishes */
         for (unsigned i = below(m, 12); i > 0; i--)
             do_something(m);
         if (below(m, 4) == 0)
@@ -337,8 +345,10 @@ static void live(struct model *m, unsigned turns)
             submit(m);
         if (below(m, 3) == 0)
             journal_step_keeper(m->f.journal);
-        if (below(m, 3))
+        if (below(m, 2))
             step(&m->f);
+        else if (below(m, 2))
+            journal_step_group(m->f.journal); /* notes only, perhaps */
         if (!m->crashed)
             m->f.producer->ops->poll(m->f.producer, note_durable, m);
     }
@@ -465,14 +475,17 @@ static void run(uint64_t seed)
     struct model *m = &model;
     m->states = calloc(STATES_MAX, sizeof *m->states);
     m->f.disk = simulated_disk_create(seed);
+    m->f.disk_free_min = FIXTURE_FREE_MIN;
     m->f.options.slack = 3000;
     m->f.options.mark_bytes = 30000;
     m->state_count = 1; /* nothing, at place 0 */
     uint64_t durable = 0;
     for (unsigned lives = 0; lives < 12; lives++) {
+        make_short(&m->f, 1);
+        look_at_space(&m->f, &(struct simulated_call){.kind = SIMULATED_SPACE});
         begin_life(m, durable);
         m->crash_in = below(m, 3) ? below(m, 200) + 1 : 0;
-        simulated_disk_set_hooks(m->f.disk, &(struct simulated_hooks){.after = after_call, .context = m});
+        simulated_disk_set_hooks(m->f.disk, &(struct simulated_hooks){.before = before_call, .after = after_call, .context = m});
         live(m, TURNS);
         simulated_disk_set_hooks(m->f.disk, &(struct simulated_hooks){0});
         if (!m->crashed) {

@@ -181,15 +181,45 @@ static void the_way_to_the_disk_is_bounded(void **state)
     finish(&f);
 }
 
+static void sessions_of_a_user_are_counted(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    char id[8];
+    start(&f);
+    for (unsigned turn = 0; turn < 3; turn++) {
+        for (unsigned i = 0; i < 200 && turn == 0; i++) {
+            struct session *session;
+            snprintf(id, sizeof id, "c%u", i);
+            assert_int_equal(sessions_create(f.sessions, id, strlen(id), i % 2 ? "odd" : "even", &somebody, &session), 0);
+        }
+        assert_int_equal(sessions_of(f.sessions, "odd"), 100);
+        assert_int_equal(sessions_of(f.sessions, "even"), 100);
+        assert_int_equal(sessions_of(f.sessions, ""), 0);
+        again(&f);
+    }
+    struct session *session;
+    for (unsigned i = 1; i < 200; i += 2) {
+        assert_int_equal(sessions_of(f.sessions, "odd"), 100 - i / 2);
+        snprintf(id, sizeof id, "c%u", i);
+        assert_int_equal(attach_as(&f, id, "odd", true, &session), SESSIONS_NONE);
+    }
+    assert_int_equal(sessions_of(f.sessions, "odd"), 0);
+    assert_int_equal(sessions_of(f.sessions, "even"), 100);
+    finish(&f);
+}
+
 /* What sessions.h says of it. */
 static void memory_is_what_is_said(void **state)
 {
     (void)state;
     struct fixture f = {0};
     start(&f);
-    struct session *session = create(&f, "ten--bytes");
-    assert_in_range(status_of(&f).bytes, 320, 350);
+    create(&f, "first of its user");
     size_t before = status_of(&f).bytes;
+    struct session *session = create(&f, "ten--bytes");
+    assert_in_range(status_of(&f).bytes - before, 320, 350);
+    before = status_of(&f).bytes;
     subscribe(&f, session, "twenty bytes of text", 1);
     assert_in_range(status_of(&f).bytes - before, 130, 150);
     before = status_of(&f).bytes;
@@ -430,6 +460,63 @@ static void damaged_records_do_no_harm(void **state)
     assert_true(refused > 1000);
 }
 
+static uint64_t cpu_ns(void)
+{
+    struct timespec used;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
+}
+
+/* `count` messages under way in each direction, which end in an order that is neither that of sending nor of their identifiers. In memory
+ * only. Returns ns of CPU for each. */
+static uint64_t exchange_many(unsigned count)
+{
+    struct fixture f = {0};
+    start(&f);
+    struct sessions *durable = f.sessions;
+    struct sessions_options options = {.queue = &f.queue};
+    assert_int_equal(sessions_open(&options, &f.sessions), 0);
+    struct session *a = create(&f, "a");
+    const size_t before = status_of(&f).bytes;
+    const unsigned step = 7919; /* a prime, so all come in turn */
+    uint64_t place, since_ns = cpu_ns();
+    struct queue_origin origin;
+    for (unsigned i = 0; i < count; i++) {
+        struct session_sent one = {.offset = i, .packet_id = (uint16_t)(i + 1), .qos = 2};
+        assert_int_equal(sessions_sent(f.sessions, a, &one, &place), 0);
+        assert_int_equal(sessions_take(f.sessions, a, (uint16_t)(count - i), &origin), 0);
+    }
+    assert_int_equal(status_of(&f).bytes, before + count * (sizeof(struct session_sent) + sizeof(struct session_taken)));
+    for (unsigned i = 0; i < count; i++) {
+        uint16_t packet_id = (uint16_t)((uint64_t)i * step % count + 1);
+        assert_int_equal(sessions_received(f.sessions, a, packet_id, &place), 0);
+        assert_int_equal(sessions_completed(f.sessions, a, packet_id, &place), 0);
+        sessions_taken(f.sessions, a, packet_id);
+        assert_int_equal(sessions_release(f.sessions, a, packet_id, &place), 0);
+        assert_null(session_sent_find(a, packet_id));
+        assert_null(session_taken_find(a, packet_id));
+        unsigned other = (unsigned)((uint64_t)(i + 1) * step % count + 1);
+        if (i + 1 < count)
+            assert_true(session_sent_find(a, (uint16_t)other)->offset == other - 1 && session_taken_find(a, (uint16_t)other));
+    }
+    uint64_t used_ns = cpu_ns() - since_ns;
+    assert_int_equal(sessions_advance(f.sessions, a, &(struct follower_places){{count, 0, 0}}), 0);
+    assert_int_equal(status_of(&f).bytes, before);
+    sessions_close(f.sessions);
+    f.sessions = durable;
+    finish(&f);
+    return used_ns / count;
+}
+
+static void what_is_under_way_is_found_at_once_however_much_it_is(void **state)
+{
+    (void)state;
+    uint64_t few_ns = exchange_many(64), some_ns = exchange_many(1000), many_ns = exchange_many(65535);
+    print_message("an exchange in each direction takes %u ns beside 64, %u ns beside 1000, %u ns beside 65535\n", (unsigned)few_ns,
+                  (unsigned)some_ns, (unsigned)many_ns);
+    assert_true(many_ns < 10 * (few_ns + some_ns));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -438,11 +525,13 @@ int main(void)
         cmocka_unit_test(so_many_messages_are_under_way_at_most),
         cmocka_unit_test(who_leaves_with_too_much_stands_where_he_stood),
         cmocka_unit_test(the_way_to_the_disk_is_bounded),
+        cmocka_unit_test(sessions_of_a_user_are_counted),
         cmocka_unit_test(memory_is_what_is_said),
         cmocka_unit_test_setup_teardown(threads_have_sessions_side_by_side, test_folder_make, test_folder_remove),
         cmocka_unit_test(names_may_be_as_long_as_they_can),
         cmocka_unit_test(a_record_that_is_none_of_ours_is_refused),
         cmocka_unit_test(damaged_records_do_no_harm),
+        cmocka_unit_test(what_is_under_way_is_found_at_once_however_much_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

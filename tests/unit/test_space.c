@@ -10,7 +10,7 @@
 #define SECOND_NS 1000000000ull
 
 enum { MIB = 1 << 20, FREE_MIN = 4 * MIB };
-enum { IN, OUT, STREAMS };
+enum { IN, OUT, PRESSING, STREAMS };
 
 static void no_more_than_a_tenth_of_the_disk_is_kept_free(void **state)
 {
@@ -89,7 +89,7 @@ static int make_room(void *context, const struct simulated_call *call)
 
 static void begin(struct guarded *guarded, uint64_t free_bytes)
 {
-    static const char *const names[STREAMS] = {"in", "out"};
+    static const char *const names[STREAMS] = {"in", "out", "pressing"};
     now_ns = 1000 * SECOND_NS;
     *guarded = (struct guarded){.disk = simulated_disk_create(1)};
     simulated_disk_set_space(guarded->disk, free_bytes, 1000 * MIB);
@@ -101,7 +101,7 @@ static void begin(struct guarded *guarded, uint64_t free_bytes)
                                       .stepped = true};
     assert_int_equal(journal_open(&guarded->journal, &options), 0);
     for (unsigned i = 0; i < STREAMS; i++) {
-        struct journal_stream_options named = {.name = names[i], .scribe = i};
+        struct journal_stream_options named = {.name = names[i], .scribe = i == OUT, .pressing = i == PRESSING};
         assert_int_equal(journal_stream_add(guarded->journal, &named, &guarded->streams[i]), 0);
         assert_int_equal(journal_producer_open(guarded->journal, no_notice, NULL, &guarded->producers[i]), 0);
     }
@@ -173,6 +173,78 @@ static void who_waits_for_room_can_be_given_up(void **state)
     assert_int_equal(journal_stream_durable(guarded.streams[IN]), 0);
     assert_int_equal(journal_producer_backlog(guarded.producers[IN]), 0);
     assert_int_equal(journal_stream_durable(guarded.streams[OUT]), 1); /* who does not wait goes on */
+    end(&guarded);
+}
+
+static void what_is_pressing_overtakes_what_waits(void **state)
+{
+    (void)state;
+    struct guarded guarded;
+    struct journal_stats stats;
+    struct fixture passed = {0};
+    begin(&guarded, FREE_MIN / SPACE_PRESSING_SHARE);
+    struct journal_producer *fences;
+    assert_int_equal(journal_producer_open(guarded.journal, no_notice, NULL, &fences), 0);
+    post(&guarded, PRESSING, 100);
+    assert_true(journal_step_group(guarded.journal));
+    journal_stats(guarded.journal, &stats);
+    assert_false(stats.stalled); /* nobody waits */
+    for (unsigned i = 0; i < 3; i++) {
+        post(&guarded, IN, 100);
+        assert_int_equal(journal_fence(fences, guarded.streams[IN], i + 1), 0);
+        post(&guarded, PRESSING, 100);
+        assert_true(journal_step_group(guarded.journal));
+        assert_int_equal(journal_stream_durable(guarded.streams[PRESSING]), i + 2);
+        assert_int_equal(journal_stream_durable(guarded.streams[IN]), 0);
+        journal_stats(guarded.journal, &stats);
+        assert_true(stats.stalled);
+    }
+    journal_producer_poll(fences, count_tokens, &passed);
+    assert_int_equal(passed.tokens, 0);
+    guarded.looks_until_room = 2;
+    assert_true(journal_step_group(guarded.journal));
+    assert_int_equal(journal_stream_durable(guarded.streams[IN]), 3);
+    journal_producer_poll(fences, count_tokens, &passed);
+    assert_int_equal(passed.tokens, 3);
+    journal_stats(guarded.journal, &stats);
+    assert_false(stats.stalled);
+    assert_int_equal(journal_fence(fences, guarded.streams[IN], 4), 0); /* alone */
+    assert_true(journal_step_group(guarded.journal));
+    journal_producer_poll(fences, count_tokens, &passed);
+    assert_int_equal(passed.tokens, 4);
+    journal_producer_close(fences);
+    end(&guarded);
+}
+
+static int make_room_for_what_presses(void *context, const struct simulated_call *call)
+{
+    struct guarded *guarded = context;
+    if (call->kind != SIMULATED_SPACE)
+        return 0;
+    assert_int_equal(journal_stream_durable(guarded->streams[PRESSING]), 0);
+    if (--guarded->looks_until_room == 0)
+        simulated_disk_set_space(guarded->disk, FREE_MIN / SPACE_PRESSING_SHARE, 1000 * MIB);
+    return 0;
+}
+
+static void half_of_what_is_left_is_not_for_what_is_pressing(void **state)
+{
+    (void)state;
+    struct guarded guarded;
+    begin(&guarded, FREE_MIN / SPACE_PRESSING_SHARE - 1);
+    simulated_disk_set_hooks(guarded.disk, &(struct simulated_hooks){.before = make_room_for_what_presses, .context = &guarded});
+    guarded.looks_until_room = 5;
+    post(&guarded, IN, 100);
+    post(&guarded, PRESSING, 100);
+    assert_true(journal_step_group(guarded.journal));
+    assert_int_equal(guarded.looks_until_room, 0);
+    assert_int_equal(journal_stream_durable(guarded.streams[PRESSING]), 1);
+    assert_int_equal(journal_stream_durable(guarded.streams[IN]), 0);
+    simulated_disk_set_hooks(guarded.disk, &(struct simulated_hooks){0});
+    journal_abandon(guarded.journal);
+    while (journal_step_group(guarded.journal))
+        continue;
+    assert_int_equal(journal_producer_backlog(guarded.producers[IN]), 0);
     end(&guarded);
 }
 
@@ -362,6 +434,8 @@ int main(void)
         cmocka_unit_test(what_arrives_waits_until_there_is_room_again),
         cmocka_unit_test(what_was_accepted_is_finished_in_what_is_left),
         cmocka_unit_test(who_waits_for_room_can_be_given_up),
+        cmocka_unit_test(what_is_pressing_overtakes_what_waits),
+        cmocka_unit_test(half_of_what_is_left_is_not_for_what_is_pressing),
         cmocka_unit_test(what_was_kept_to_be_used_again_is_given_back),
         cmocka_unit_test(the_disk_is_asked_once_a_second_and_after_much),
         cmocka_unit_test(nothing_is_written_ahead_into_the_last_of_the_disk),
