@@ -57,6 +57,10 @@ void persistent_recorded(struct connection *connection, const struct mqtt_event 
 
 /* ---- what it does ---- */
 
+/* Whether messages come from the journal for its subscription to this filter. When that is lowered to QoS 0 they go on to: those that wait
+ * there, and those that are on their way there meanwhile, are not missed, and none comes twice. */
+bool persistent_is_followed(const struct connection *connection, struct mqtt_slice filter);
+
 /* 0, and *place for the answer; else the error for it. Shared subscriptions are remembered, not followed. */
 int persistent_subscribe(struct connection *connection, struct mqtt_slice filter, const struct router_subscription *how, uint64_t *place);
 void persistent_unsubscribe(struct connection *connection, struct mqtt_slice filter, uint64_t *place); /* `place` may be NULL */

@@ -6,8 +6,8 @@
 
 struct persistent_sent {
     struct session_sent sent;
-    bool unsent;  /* it was sent on an earlier connection, and not on this one yet */
-    bool carried; /* it was unsent at first */
+    bool unsent; /* it was sent on an earlier connection, and not on this one yet */
+    bool noted;  /* the session remembers it */
 };
 
 /* What was sent on an earlier connection, by its place in the journal: it is not new when the follower comes by. */
@@ -36,10 +36,11 @@ struct persistent {
     struct persistent_sent *sent;    /* ring [sent_capacity], a power of two: what is not answered, in order of sending */
     uint32_t sent_first, sent_count, sent_capacity;
     uint32_t unsent;                /* of these */
+    uint32_t unnoted;               /* of these, not answered */
     uint32_t completed;             /* QoS 2 messages since the last note of the cursor */
     bool answered;                  /* something was, since then */
     struct persistent_known *known; /* [known_count], in order of content and offset */
-    uint32_t known_count, known_at[FOLLOWER_CONTENTS];
+    uint32_t known_count;
     struct buffer filters;                            /* struct persistent_filter: what it had subscribed to; until persistent_resume */
     uint16_t next_id;                                 /* as it was left */
     struct buffer held;                               /* answers held back: struct held_head and bytes, each */
@@ -47,7 +48,9 @@ struct persistent {
     bool holding;
 };
 
-int persistent_put_sent(struct persistent *persistent, const struct session_sent *sent, bool unsent);
+int persistent_known_order(const void *one, const void *other); /* as for qsort */
+int persistent_put_sent(struct persistent *persistent, const struct session_sent *sent, bool unsent, bool noted);
+void persistent_all_noted(struct persistent *persistent);
 int persistent_carry_sent(struct connection *connection);    /* puts what is not answered into the MQTT session's window */
 int persistent_release_again(struct connection *connection); /* PUBREL of what waits for PUBCOMP */
 /* What is not answered, and what is and lies at or behind the position all the same; malloc'd, NULL without memory. */

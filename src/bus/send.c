@@ -198,7 +198,7 @@ void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_p
     outgoing.retain = publish->retain && (how->options & ROUTER_RETAIN_AS_PUBLISHED);
     outgoing.qos = how->qos < publish->qos ? how->qos : publish->qos;
     outgoing.packet_id = 0;
-    if (outgoing.qos && how->options & ROUTER_FROM_JOURNAL)
+    if (publish->qos && router_is_from_journal(how))
         return; /* it comes from there */
     bool identified = how->identifier || (how->options & ROUTER_IDENTIFIERS);
     if (identified && to->session.version == MQTT_VERSION_5_0 && add_identifiers(loop, &outgoing, how, identifiers)) {
@@ -252,8 +252,8 @@ static bool count_down(struct loop *loop, struct connection *to, struct mqtt_pub
     return !to->closing;
 }
 
-/* With its packet identifier. QoS 2 waits until it is noted that it was sent, and what comes behind it waits too. A message that waits may
- * give no topic an alias: live ones, which use it, would overtake it. */
+/* With its packet identifier, if it has one. QoS 2 waits until it is noted that it was sent, and what comes behind it waits too. A message
+ * that waits may give no topic an alias: live ones, which use it, would overtake it. */
 static void send_from_journal(struct connection *to, const struct mqtt_publish *outgoing, uint64_t place)
 {
     size_t mark = to->out.length;
@@ -297,14 +297,14 @@ bool deliver_from_journal(struct connection *to, const struct mqtt_publish *publ
     struct session_sent now = *sent;
     uint64_t place = 0;
     int error = 0;
-    if (!outgoing.dup) {
+    if (outgoing.qos && !outgoing.dup) {
         bool in_turn = to->waiting.length == to->waiting_at;
         outgoing.packet_id = now.packet_id = in_turn ? mqtt_session_take_id(&to->session, outgoing.qos) : 0;
         error = now.packet_id ? persistent_note_sent(to, &now, &place) : encode_waiting(to, &outgoing, size, sent);
     }
     if (error)
         connection_close(to, CLOSE_LIMIT, error_mqtt_reason(error));
-    else if (outgoing.packet_id)
+    else if (outgoing.packet_id || !outgoing.qos)
         send_from_journal(to, &outgoing, place);
     return !error;
 }

@@ -154,12 +154,17 @@ uint32_t sessions_sweep(struct sessions *sessions, uint64_t wall_ns);
 
 int sessions_subscribe(struct sessions *sessions, struct session *session, const char *filter, size_t length,
                        const struct router_subscription *how, const struct session_subscription **made, uint64_t *place);
+bool sessions_follows(struct sessions *sessions, const struct session *session, const char *filter,
+                      size_t length); /* router_is_from_journal */
 int sessions_unsubscribe(struct sessions *sessions, struct session *session, const char *filter, size_t length, uint64_t *place);
 
 /* A QoS 2 message is about to be sent; its PUBREC has come; its PUBCOMP (or a PUBREC that refuses it) has. */
 int sessions_sent(struct sessions *sessions, struct session *session, const struct session_sent *sent, uint64_t *place);
 int sessions_received(struct sessions *sessions, struct session *session, uint16_t packet_id, uint64_t *place);
 int sessions_completed(struct sessions *sessions, struct session *session, uint16_t packet_id, uint64_t *place);
+
+/* It stands there, and goes on from there after a crash; of `leave` all but the times counts. */
+int sessions_stand(struct sessions *sessions, struct session *session, const struct sessions_leave *leave, uint64_t *place);
 
 /* Everything before the cursor is answered; a lazy note. */
 int sessions_advance(struct sessions *sessions, struct session *session, const struct follower_places *cursor);
