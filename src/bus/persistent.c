@@ -225,24 +225,31 @@ static void destroy(struct persistent *persistent)
     free(persistent);
 }
 
-int persistent_attach(struct connection *connection, const struct mqtt_connect *connect, bool *present)
+/* What the session and its new client have to do with each other. */
+static int settle_in(struct connection *connection)
+{
+    struct persistent *persistent = connection->persistent;
+    int error = load(connection);
+    if (!error)
+        error = sessions_set_expiry(connection->loop->bus->sessions, persistent->session, persistent_expiry_s(connection));
+    if (!error)
+        error = will_note(connection, persistent->session, &persistent->admitted_at);
+    return error;
+}
+
+static int attach(struct connection *connection, const struct mqtt_connect *connect)
 {
     struct loop *loop = connection->loop;
-    *present = false;
-    if (connect->version != MQTT_VERSION_5_0 && !connect->clean_start)
-        connection->session.session_expiry_interval_s = SESSIONS_NEVER;
-    if (!loop->bus->sessions)
-        return 0;
     struct persistent *persistent = calloc(1, sizeof *persistent);
     if (!persistent)
         return ERR_NO_MEMORY;
     persistent->mqtt = &connection->session;
     buffer_init(&persistent->held, (size_t)MQTT_REMAINING_LENGTH_MAX * 2);
     buffer_init(&persistent->filters, SIZE_MAX);
-    int error = find_or_create(connection, connect, &persistent->session, present);
+    int error = find_or_create(connection, connect, &persistent->session, &persistent->present);
     if (error == ERR_BUSY) {
         persistent_await(loop); /* and look again: whatever ends after that is told */
-        error = find_or_create(connection, connect, &persistent->session, present);
+        error = find_or_create(connection, connect, &persistent->session, &persistent->present);
     }
     if (error == ERR_BUSY)
         loop_pause(connection, PAUSE_SESSION, 0);
@@ -251,15 +258,34 @@ int persistent_attach(struct connection *connection, const struct mqtt_connect *
         return error;
     }
     connection->persistent = persistent;
-    error = load(connection);
-    if (!error)
-        error = sessions_set_expiry(loop->bus->sessions, persistent->session, persistent_expiry_s(connection));
+    error = settle_in(connection);
     if (error) {
         connection->persistent = NULL;
         sessions_detach(loop->bus->sessions, persistent->session, NULL);
         destroy(persistent);
     }
     return error;
+}
+
+int persistent_attach(struct connection *connection, const struct mqtt_connect *connect, bool *present)
+{
+    struct loop *loop = connection->loop;
+    struct sessions *sessions = loop->bus->sessions;
+    *present = false;
+    if (connect->version != MQTT_VERSION_5_0 && !connect->clean_start)
+        connection->session.session_expiry_interval_s = SESSIONS_NEVER;
+    int error = sessions && !connection->persistent ? attach(connection, connect) : 0;
+    if (error || !connection->persistent)
+        return error;
+    uint64_t admitted_at = connection->persistent->admitted_at;
+    if (sessions_durable(sessions) < admitted_at)
+        persistent_await(loop);
+    if (sessions_durable(sessions) < admitted_at) {
+        loop_pause(connection, PAUSE_SESSION, 0);
+        return ERR_BUSY;
+    }
+    *present = connection->persistent->present;
+    return 0;
 }
 
 /* ---- going on ---- */

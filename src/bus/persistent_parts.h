@@ -26,6 +26,8 @@ struct persistent_filter { /* the filter's bytes follow */
 
 struct persistent {
     struct session *session;
+    bool present;                    /* it was there before */
+    uint64_t admitted_at;            /* when this place is durable its client may be told that it is let in */
     struct mqtt_session *mqtt;       /* the connection's */
     struct follower_member *member;  /* NULL before persistent_resume */
     uint64_t handed, handed_bytes;   /* by the follower, and received */

@@ -3,7 +3,7 @@ runs, and when it is stopped or killed in between."""
 import pytest
 
 import wire
-from packets import PUBACK, PUBCOMP, PUBREC, PUBREL, RECEIVE_MAXIMUM, UNSUBACK
+from packets import PUBACK, PUBCOMP, PUBREC, PUBREL, RECEIVE_MAXIMUM, UNSUBACK, WILL_DELAY
 from sessions import Visit, payloads, put
 
 VERSIONS = pytest.mark.parametrize('version', [4, 5], ids=['3.1.1', '5.0'])
@@ -124,3 +124,96 @@ def test_nothing_is_lost_or_doubled_while_the_quality_changes(server, version):
         got += visit.take(2000 - len(got)) if len(got) < 2000 else []
         assert sorted(payloads(got), key=int) == [b'%d' % i for i in range(2000)]
         visit.quiet()
+
+
+# ---- wills ----
+
+def will(topic, payload, qos=2, retain=False, delay=None):
+    return (topic, payload, qos, retain, [] if delay is None else [(WILL_DELAY, delay)])
+
+
+def witness(server):
+    """A session that is told of all wills; its client has left."""
+    with Visit(server, b'witness') as visit:
+        visit.subscribe(b'will/#', b'fence', qos=2)
+        visit.leave()
+
+
+def told(server):
+    with Visit(server, b'witness') as visit:
+        got = [(m.topic, m.payload, m.qos) for m in visit.take_rest(server, b'fence')]
+        visit.leave()
+        return sorted(got)
+
+
+@pytest.fixture
+def parties(server):
+    """Clients that are connected to the end, each with a will on the topic of its name."""
+    witness(server)
+    made = []
+
+    def make(name, version=5, **options):
+        topic = b'will/' + name
+        made.append(Visit(server, name, version, will=will(topic, name, **{k: options.pop(k) for k in ('qos', 'retain', 'delay') if k in options}),
+                          **options))
+        return made[-1]
+    yield make
+    for visit in made:
+        visit.close()
+
+
+def test_a_stop_publishes_the_wills_of_those_who_are_connected(server, parties):
+    """As any message: they are on disk, in sessions that wait, and retained where that was asked for; not those that were withdrawn."""
+    parties(b'clean-4', 4, clean=True)
+    parties(b'clean-5', clean=True, expiry=None, qos=1)
+    parties(b'kept-4', 4, retain=True)
+    parties(b'kept-5')
+    parties(b'left').leave()
+    server.stop()
+    server.start()
+    expected = [(b'will/clean-4', b'clean-4', 2), (b'will/clean-5', b'clean-5', 1), (b'will/kept-4', b'kept-4', 2),
+                (b'will/kept-5', b'kept-5', 2)]
+    assert told(server) == expected
+    with Visit(server, b'reader') as reader:
+        reader.subscribe(b'will/#')
+        assert [m.payload for m in reader.take()] == [b'kept-4']
+    server.stop()
+    server.start()
+    assert told(server) == []
+
+
+@VERSIONS
+def test_the_will_of_a_session_outlives_a_kill(server, parties, version):
+    """From its CONNACK on, and until a DISCONNECT has been taken."""
+    parties(b'clean', version, clean=True, expiry=None)
+    parties(b'left', version).leave()
+    parties(b'kept', version)
+    server.kill()
+    server.start()
+    assert told(server) == [(b'will/kept', b'kept', 2)]
+    for _ in range(2):
+        server.kill()
+        server.start()
+    assert told(server) == []
+
+
+@pytest.mark.parametrize('gap', ['stop', 'kill'])
+def test_the_delay_of_a_will_goes_on_after_a_start(server, parties, gap):
+    """Of who was connected, and of who had left before; who comes back in time withdraws it."""
+    for name, delay in ((b'back', 1000), (b'late', 3), (b'soon', 3)):
+        parties(name, delay=delay)
+    parties(b'gone', delay=3).cut()
+    parties(b'away', delay=1000).cut()
+    server.stop() if gap == 'stop' else server.kill()
+    server.start()
+    for name in (b'back', b'away'):
+        with Visit(server, name) as visit:
+            assert visit.present == 1
+            visit.leave()
+    expected = [(b'will/gone', b'gone', 2), (b'will/late', b'late', 2), (b'will/soon', b'soon', 2)]
+    with Visit(server, b'witness') as visit:
+        assert sorted((m.topic, m.payload, m.qos) for m in visit.take(3)) == expected
+        visit.leave()
+    server.kill()
+    server.start()
+    assert told(server) == []
