@@ -180,6 +180,8 @@ static int load_sent(void *context, const struct session_sent *sent)
 {
     struct persistent *persistent = context;
     bool again = sent->state == SESSION_SENT;
+    if (sent->content == SESSIONS_COPIED)
+        return persistent_put_sent(persistent, sent, again, true);
     struct persistent_known *known = realloc(persistent->known, (persistent->known_count + 1) * sizeof *known);
     if (!known)
         return ERR_NO_MEMORY;
@@ -374,6 +376,7 @@ static int note_begun(struct connection *connection)
     free((void *)(uintptr_t)stand.sent);
     if (!error)
         persistent_all_noted(persistent);
+    persistent->ids_noted_to = 0; /* where it stands says which comes next */
     return error;
 }
 

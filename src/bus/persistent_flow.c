@@ -47,6 +47,7 @@ int persistent_put_sent(struct persistent *persistent, const struct session_sent
     *sent_at(persistent, persistent->sent_count++) = (struct persistent_sent){*sent, unsent, noted};
     persistent->unnoted += !noted;
     persistent->unsent += unsent;
+    persistent->unsent_copies += unsent && sent->content == SESSIONS_COPIED;
     persistent->mqtt->outbound_unsent = persistent->unsent;
     return 0;
 }
@@ -54,6 +55,7 @@ int persistent_put_sent(struct persistent *persistent, const struct session_sent
 static void set_sent(struct persistent *persistent, struct persistent_sent *sent)
 {
     persistent->unsent -= sent->unsent;
+    persistent->unsent_copies -= sent->unsent && sent->sent.content == SESSIONS_COPIED;
     persistent->mqtt->outbound_unsent = persistent->unsent;
     sent->unsent = false;
 }
@@ -89,6 +91,15 @@ static void finish(struct persistent *persistent, struct persistent_sent *done)
         persistent->sent_first = (persistent->sent_first + 1) & (persistent->sent_capacity - 1);
         persistent->sent_count--;
     }
+}
+
+void persistent_take_copy(struct persistent *persistent, struct session_sent *sent)
+{
+    uint32_t at = 0;
+    while (!sent_at(persistent, at)->unsent || sent_at(persistent, at)->sent.content != SESSIONS_COPIED)
+        at++;
+    set_sent(persistent, sent_at(persistent, at));
+    *sent = sent_at(persistent, at)->sent;
 }
 
 void persistent_all_noted(struct persistent *persistent)
@@ -128,6 +139,24 @@ int persistent_release_again(struct connection *connection)
             error = mqtt_ack_encode(&connection->out, connection->session.version, MQTT_PUBREL, sent->packet_id, 0);
     }
     return error;
+}
+
+int persistent_note_id(struct connection *connection, uint64_t *place)
+{
+    struct persistent *persistent = connection->persistent;
+    struct sessions *sessions = connection->loop->bus->sessions;
+    uint16_t next = connection->session.next_packet_id;
+    if (!persistent->ids_noted_to || id_distance(next, persistent->ids_noted_to) > SESSIONS_IDS_STEP) {
+        uint32_t to = (uint32_t)next + SESSIONS_IDS_STEP;
+        uint16_t noted = (uint16_t)(to > PACKET_IDS ? to - PACKET_IDS : to);
+        int error = sessions_reserve_ids(sessions, persistent->session, noted, &persistent->ids_noted_at);
+        if (error)
+            return error;
+        persistent->ids_noted_to = noted;
+        persistent_noted(connection->loop);
+    }
+    *place = sessions_durable(sessions) < persistent->ids_noted_at ? persistent->ids_noted_at : 0;
+    return 0;
 }
 
 static bool is_open(const struct persistent *persistent, const struct persistent_known *known)
@@ -189,7 +218,7 @@ void persistent_settled(struct connection *connection, uint16_t packet_id)
     struct persistent *persistent = connection->persistent;
     struct persistent_sent *found = find_sent(persistent, packet_id);
     loop_mark_dirty(connection); /* there is room for another */
-    if (!found)                  /* a retained message, or one of a shared subscription */
+    if (!found)                  /* one of a shared subscription, or a retained message that found no room */
         return;
     bool noted = found->noted;
     persistent->answered = true;
@@ -303,7 +332,7 @@ struct follower_places persistent_cursor(const struct connection *connection)
     struct follower_places cursor = persistent_position(connection);
     for (uint32_t i = 0; i < persistent->sent_count; i++) {
         const struct session_sent *sent = &sent_at(persistent, i)->sent;
-        if (sent->state != SESSION_DONE && sent->offset < cursor.at[sent->content])
+        if (sent->state != SESSION_DONE && sent->content != SESSIONS_COPIED && sent->offset < cursor.at[sent->content])
             cursor.at[sent->content] = sent->offset;
     }
     return cursor;
@@ -313,7 +342,7 @@ static struct persistent_sent *find_gone(const struct persistent *persistent, co
 {
     for (uint32_t i = 0; i < persistent->sent_count; i++) {
         struct persistent_sent *sent = sent_at(persistent, i);
-        if (sent->unsent && sent->sent.offset < passed->at[sent->sent.content])
+        if (sent->unsent && sent->sent.content != SESSIONS_COPIED && sent->sent.offset < passed->at[sent->sent.content])
             return sent;
     }
     return NULL;
@@ -364,7 +393,7 @@ void persistent_turn(struct connection *connection)
 {
     struct persistent *persistent = connection->persistent;
     const struct mqtt_session *session = &connection->session;
-    if (!persistent->member || connection->closing)
+    if (!persistent->member || connection->closing || !persistent_send_copies(connection))
         return;
     uint32_t used = session->outbound_unacknowledged - persistent->unsent + connection->persistent_waiting, most = session->send_maximum;
     uint64_t granted = persistent->handed + (used < most ? most - used : 0);

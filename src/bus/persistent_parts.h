@@ -38,6 +38,7 @@ struct persistent {
     struct persistent_sent *sent;    /* ring [sent_capacity], a power of two: what is not answered, in order of sending */
     uint32_t sent_first, sent_count, sent_capacity;
     uint32_t unsent;                /* of these */
+    uint32_t unsent_copies;         /* of these, where there is a copy */
     uint32_t unnoted;               /* of these, not answered */
     uint32_t completed;             /* QoS 2 messages since the last note of the cursor */
     bool answered;                  /* something was, since then */
@@ -45,6 +46,8 @@ struct persistent {
     uint32_t known_count;
     struct buffer filters;                            /* struct persistent_filter: what it had subscribed to; until persistent_resume */
     uint16_t next_id;                                 /* as it was left */
+    uint16_t ids_noted_to;                            /* none before it is given again after a kill; 0: it was not noted */
+    uint64_t ids_noted_at;                            /* place of that */
     struct buffer held;                               /* answers held back: struct held_head and bytes, each */
     struct connection *holding_before, *holding_next; /* in loop->holding */
     bool holding;
@@ -61,6 +64,10 @@ struct session_sent *persistent_sent_list(const struct persistent *persistent, c
 struct follower_places persistent_cursor(const struct connection *connection);
 /* How far all was received, what waits without an identifier not. */
 struct follower_places persistent_position(const struct connection *connection);
+/* The first that has a copy and was not sent on this connection, of at least one: it is now. */
+void persistent_take_copy(struct persistent *persistent, struct session_sent *sent);
+/* Sends those again of which there are copies, as far as the client takes them. Whether they are all sent. */
+bool persistent_send_copies(struct connection *connection);
 void persistent_await(struct loop *loop); /* it waits for something to become durable, or for a session */
 void persistent_let_go(struct connection *connection, uint64_t durable);
 void persistent_unlist(struct connection *connection);

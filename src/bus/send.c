@@ -166,6 +166,25 @@ static bool has_room(struct loop *loop, struct connection *to, unsigned qos, siz
     return true;
 }
 
+/* Behind what is held back, and when the place is durable; see send_from_journal. */
+static int put_in_turn(struct connection *to, const struct mqtt_publish *outgoing, uint64_t place)
+{
+    size_t mark = to->out.length;
+    bool waits = place || to->held_back;
+    int error = waits ? mqtt_publish_encode(&to->out, to->session.version, outgoing, NULL) : encode(to, outgoing);
+    if (!error && waits)
+        persistent_hold_back(to, mark, place);
+    return error;
+}
+
+/* What the session does not remember. */
+static int send_noted(struct connection *to, const struct mqtt_publish *outgoing)
+{
+    uint64_t place;
+    int error = persistent_note_id(to, &place);
+    return error ? error : put_in_turn(to, outgoing, place);
+}
+
 /* Hands the finished message to the buffers of `to`. */
 static void queue(struct loop *loop, struct connection *to, struct mqtt_publish *outgoing, size_t size)
 {
@@ -175,7 +194,10 @@ static void queue(struct loop *loop, struct connection *to, struct mqtt_publish 
     } else {
         bool in_turn = to->waiting.length == to->waiting_at;
         outgoing->packet_id = in_turn ? mqtt_session_take_id(&to->session, outgoing->qos) : 0;
-        error = outgoing->packet_id ? encode(to, outgoing) : encode_waiting(to, outgoing, size, NULL);
+        if (outgoing->packet_id && outgoing->qos == 2 && to->persistent)
+            error = send_noted(to, outgoing);
+        else
+            error = outgoing->packet_id ? encode(to, outgoing) : encode_waiting(to, outgoing, size, NULL);
     }
     if (error) {
         connection_close(to, CLOSE_SLOW, 0x97);
@@ -227,7 +249,13 @@ bool deliver_retained(struct loop *loop, struct connection *to, struct mqtt_publ
     outgoing->packet_id = outgoing->qos ? mqtt_session_take_id(&to->session, outgoing->qos) : 0;
     if (outgoing->qos && !outgoing->packet_id)
         return false;
-    if (encode(to, outgoing))
+    uint64_t place = 0;
+    int error = outgoing->qos && to->persistent ? persistent_note_copy(to, outgoing, &place) : 0;
+    if (!error && to->persistent)
+        error = put_in_turn(to, outgoing, place);
+    else if (!error)
+        error = encode(to, outgoing);
+    if (error)
         connection_close(to, CLOSE_SLOW, 0x97);
     else
         counter_add(&loop->counters.delivered[outgoing->qos], 1);
@@ -353,7 +381,8 @@ void deliver_waiting(struct connection *connection)
         struct session_sent sent = {.offset = head.offset, .packet_id = id, .content = head.content, .qos = qos};
         uint64_t place = 0;
         size_t mark = connection->out.length;
-        if (head.from_journal && persistent_note_sent(connection, &sent, &place)) {
+        bool unknown = !head.from_journal && qos == 2 && connection->persistent;
+        if ((head.from_journal && persistent_note_sent(connection, &sent, &place)) || (unknown && persistent_note_id(connection, &place))) {
             connection_close(connection, CLOSE_LIMIT, 0x97);
             return;
         }
@@ -364,7 +393,7 @@ void deliver_waiting(struct connection *connection)
             connection_close(connection, CLOSE_SLOW, 0x97);
             return;
         }
-        if (head.from_journal && (qos == 2 || connection->held_back))
+        if (unknown || (head.from_journal && (qos == 2 || connection->held_back)))
             persistent_hold_back(connection, mark, place);
         connection->waiting_at += sizeof head + head.size;
         loop_mark_dirty(connection);

@@ -145,8 +145,8 @@ void mqtt_session_skip_to(struct mqtt_session *session, uint16_t id)
     if (session->outbound_unacknowledged == 0)
         session->oldest_packet_id = session->next_packet_id = id;
     uint32_t span = id_distance(session->oldest_packet_id, session->next_packet_id), to = id_distance(session->oldest_packet_id, id);
-    if (to >= span && to <= MQTT_SEND_WINDOW)
-        session->next_packet_id = id;
+    if (to >= span && to < PACKET_ID_COUNT / 2)
+        session->next_packet_id = to <= MQTT_SEND_WINDOW ? id : id_after(session->oldest_packet_id, MQTT_SEND_WINDOW);
 }
 
 void mqtt_session_give_up(struct mqtt_session *session, uint16_t id)

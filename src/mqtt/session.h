@@ -188,7 +188,7 @@ uint16_t mqtt_session_take_id(struct mqtt_session *session, unsigned qos);
  * nothing has changed. */
 int mqtt_session_carry_sent(struct mqtt_session *session, uint16_t id, unsigned qos, bool received);
 
-/* And then: the next identifier handed out is this one, if it lies behind those. */
+/* And then: the next identifier handed out is this one, if it lies behind those and within the window; the last of that at most. */
 void mqtt_session_skip_to(struct mqtt_session *session, uint16_t id);
 
 /* The same for the identifier of a QoS 2 message that was received and recorded. ERR_NO_MEMORY. */

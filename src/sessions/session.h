@@ -178,6 +178,7 @@ int session_item_left(struct buffer *out, uint32_t expiry_s, uint64_t left_ns);
 int session_item_stands(struct buffer *out, const struct session_stand *stand);
 int session_item_ended(struct buffer *out);
 int session_item_copied(struct buffer *out, const struct session_copy *copy);
+int session_item_next(struct buffer *out, uint16_t next_id);
 int session_item_dropped(struct buffer *out, uint16_t packet_id);
 
 /* Carries out the items of a session that is there, whose room was made before: nothing can fail. */

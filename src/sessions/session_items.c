@@ -28,6 +28,7 @@
  *   ended         nothing
  *   copied        u16 packet identifier, 0: the will, u32 count, bytes; all copies of a session come behind it as a whole
  *   dropped       u16 packet identifier of a copy
+ *   next          u16 next packet identifier
  *
  * What is said of a session that is not known is passed over: the part of the stream that told of it is gone, as it was not needed any
  * more, and either the session is told as a whole later or it has ended. */
@@ -57,7 +58,8 @@ enum item {
     ITEM_STANDS,
     ITEM_ENDED,
     ITEM_COPIED,
-    ITEM_DROPPED
+    ITEM_DROPPED,
+    ITEM_NEXT
 };
 
 /* ---- writing ---- */
@@ -256,6 +258,12 @@ int session_item_copied(struct buffer *out, const struct session_copy *copy)
     return error ? error : buffer_append(out, copy->bytes, copy->length);
 }
 
+int session_item_next(struct buffer *out, uint16_t next_id)
+{
+    int error = put_u8(out, ITEM_NEXT);
+    return all(error, put_u16(out, next_id));
+}
+
 int session_item_dropped(struct buffer *out, uint16_t packet_id)
 {
     int error = put_u8(out, ITEM_DROPPED);
@@ -351,7 +359,9 @@ static int read_one_sent(struct session_store *store, struct session *session, s
     else if (older)
         older->state = SESSION_DONE;
     session_sent_add(store, session, &sent);
-    session->next_id = sent.packet_id == UINT16_MAX ? 1 : (uint16_t)(sent.packet_id + 1);
+    uint16_t ahead = (uint16_t)(session->next_id - sent.packet_id); /* one more where identifiers have begun again, at 1 */
+    if (ahead == 0 || ahead > SESSIONS_IDS_STEP + 1)
+        session->next_id = sent.packet_id == UINT16_MAX ? 1 : (uint16_t)(sent.packet_id + 1);
     return 0;
 }
 
@@ -592,6 +602,12 @@ static int read_item(struct session_store *store, struct session **session, cons
         return read_stands(store, *session, items);
     case ITEM_COPIED:
         return read_copied(store, *session, items);
+    case ITEM_NEXT: {
+        uint16_t next_id = take_id(items);
+        if (*session && !items->bad)
+            (*session)->next_id = next_id;
+        return 0;
+    }
     case ITEM_DROPPED:
         read_dropped(store, *session, items);
         return 0;

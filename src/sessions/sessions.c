@@ -257,6 +257,15 @@ int sessions_stand(struct sessions *sessions, struct session *session, const str
     return unlock(sessions, stand_at(sessions, session, leave), place);
 }
 
+int sessions_reserve_ids(struct sessions *sessions, struct session *session, uint16_t next_id, uint64_t *place)
+{
+    lock(sessions);
+    int error = sessions_note_begin(sessions, session);
+    if (!error)
+        error = session_item_next(&sessions->note, next_id);
+    return unlock(sessions, error ? error : sessions_note_end(sessions, session), place);
+}
+
 /* `leave` NULL, or more than there is room for: it stands where it stood, as after a crash. */
 static int note_left(struct sessions *sessions, struct session *session, const struct sessions_leave *leave, uint64_t wall_ns)
 {

@@ -20,7 +20,7 @@
  * of ingest/ odd.
  *
  * Memory. A session takes about 330 bytes besides its identifier and its user's name, a subscription 120 besides its filter, a message that
- * is under way 16, and as many an identifier that is taken. bytes_max counts them.
+ * is under way 16, and as many an identifier that is taken, a copy 56 besides its bytes. bytes_max counts them.
  *
  * Who may call. Every function takes the lock and may be called from any thread; none waits for the disk but sessions_open. What a session
  * holds belongs to whoever has attached it; he reads it through sessions_visit. */
@@ -44,7 +44,8 @@ enum {
     SESSIONS_BYTES_MAX_DEFAULT = 256 << 20,
     SESSIONS_SLACK_DEFAULT = 16 << 20,
     SESSIONS_MARK_BYTES = 64 << 20, /* of messages between two marks */
-    SESSIONS_SENT_MAX = 65535       /* unanswered messages of a session */
+    SESSIONS_SENT_MAX = 65535,      /* unanswered messages of a session */
+    SESSIONS_IDS_STEP = 256         /* packet identifiers that are reserved at once */
 };
 
 struct sessions_options {
@@ -179,6 +180,9 @@ int sessions_completed(struct sessions *sessions, struct session *session, uint1
 
 /* It stands there, and goes on from there after a crash; of `leave` all but the times counts. */
 int sessions_stand(struct sessions *sessions, struct session *session, const struct sessions_leave *leave, uint64_t *place);
+
+/* After a crash no identifier before this one is given that may have been given before it; at most SESSIONS_IDS_STEP ahead. */
+int sessions_reserve_ids(struct sessions *sessions, struct session *session, uint16_t next_id, uint64_t *place);
 
 /* Everything before the cursor is answered; a lazy note. */
 int sessions_advance(struct sessions *sessions, struct session *session, const struct follower_places *cursor);

@@ -3,7 +3,7 @@ runs, and when it is stopped or killed in between."""
 import pytest
 
 import wire
-from packets import PUBACK, PUBCOMP, PUBREC, PUBREL, RECEIVE_MAXIMUM, UNSUBACK, WILL_DELAY
+from packets import CONTENT_TYPE, EXPIRY, PUBACK, PUBCOMP, PUBREC, PUBREL, RECEIVE_MAXIMUM, SUBSCRIPTION, UNSUBACK, USER, WILL_DELAY
 from sessions import Visit, payloads, put
 
 VERSIONS = pytest.mark.parametrize('version', [4, 5], ids=['3.1.1', '5.0'])
@@ -217,3 +217,104 @@ def test_the_delay_of_a_will_goes_on_after_a_start(server, parties, gap):
     server.kill()
     server.start()
     assert told(server) == []
+
+
+# ---- retained messages ----
+
+def retain(server, count, qos=2, **options):
+    for i in range(count):
+        put(server, b'r/%d' % i, b'%d' % i, qos=qos, retain=True, **options)
+
+
+@VERSIONS
+@GAPS
+@QOS
+def test_a_retained_message_without_answer_comes_again(server, version, gap, qos):
+    """As it was sent, though it is not retained any more; what was received with QoS 2 is released, and what was answered is over."""
+    retain(server, 5)
+    with Visit(server, b'c', version) as visit:
+        visit.subscribe(b'fence', qos=2)
+        visit.subscribe(b'r/#', qos=qos)
+        first = visit.take_open(5)
+        finish(visit, first[:1])
+        received = first[1:3] if qos == 2 else []
+        for message in received:
+            visit.reply(PUBREC, message.identifier)
+            visit.expect(PUBREL, message.identifier)
+        visit.quiet()
+        for i in range(5):
+            put(server, b'r/%d' % i, b'', qos=0, retain=True)
+        assert {m.payload for m in visit.take_open(5)} == {b''}
+        put(server, b'nobody', b'1', b'2')  # what was answered is on disk then
+        end(server, visit, gap)
+    left = first[3:] if qos == 2 else first[1:]
+    for _ in range(2):
+        with Visit(server, b'c', version) as visit:
+            assert visit.present == 1
+            for message in received:
+                visit.expect(PUBREL, message.identifier)
+            got = visit.take_open(len(left))
+            assert flags(got) == again(left) and all(m.retain for m in got)
+            visit.quiet()
+            end(server, visit, gap)
+    with Visit(server, b'c', version) as visit:
+        for message in received:
+            visit.expect(PUBREL, message.identifier)
+            visit.reply(PUBCOMP, message.identifier)
+        finish(visit, visit.take_open(len(left)))
+        assert visit.take_rest(server, b'fence') == []
+        visit.leave()
+    with Visit(server, b'c', version) as visit:
+        assert visit.take_rest(server, b'fence') == []
+
+
+def test_what_comes_again_keeps_its_properties_and_the_receive_maximum(server):
+    told = [(0x01, 1), (CONTENT_TYPE, b'text/plain'), (USER, (b'b', b'1')), (EXPIRY, 1000)]
+    retain(server, 3, props=told)
+    with Visit(server, b'c') as visit:
+        visit.subscribe(b'r/#', qos=1, props=[(SUBSCRIPTION, 7)])
+        first = visit.take_open(3)
+        visit.cut()
+    with Visit(server, b'c', props=[(RECEIVE_MAXIMUM, 1)]) as visit:
+        for message in first:
+            [got] = visit.take_open(1)
+            assert flags([got]) == again([message])
+            assert [p for p in got.properties if p[0] != EXPIRY] == [p for p in told if p[0] != EXPIRY] + [(SUBSCRIPTION, 7)]
+            assert 1000 - 60 < got.values(EXPIRY)[0] <= 1000
+            visit.quiet()
+            finish(visit, [got])
+        visit.quiet()
+
+
+@QOS
+def test_many_retained_messages_come_behind_the_suback(server, qos):
+    """All of them, once, however many the disk has to take note of."""
+    with Visit(server, b'p') as publisher:
+        for start in range(0, 3000, 500):
+            publisher.send(b''.join(wire.publish(5, b'r/%d' % i, b'%d' % i, 1, 1 + i - start, retain=True) for i in range(start, start + 500)))
+            for i in range(500):
+                publisher.expect(PUBACK, 1 + i)
+    with Visit(server, b'c') as visit:
+        visit.send(wire.subscribe(5, (b'r/#', qos), (b'r/+', 0)))
+        assert visit.next()[0] == 0x90
+        got = visit.take(6000)
+        assert sorted(m.payload for m in got) == sorted(2 * [b'%d' % i for i in range(3000)])
+        visit.quiet()
+
+
+# ---- identifiers ----
+
+def test_identifiers_that_a_client_holds_are_not_given_again_after_a_kill(server):
+    """Those of QoS 2 that the session does not remember: of a shared subscription."""
+    with Visit(server, b'c') as visit:
+        visit.subscribe(b'$share/g/s', b'fence', qos=2)
+        visit.subscribe(b't', qos=2)
+        held = set()
+        for _ in range(3):
+            put(server, b's', *[b'%d' % i for i in range(100)], qos=2)
+            held.update(m.identifier for m in visit.take_open(100))
+        assert len(held) == 300
+        end(server, visit, 'kill')
+    put(server, b't', *[b'%d' % i for i in range(400)], qos=2)
+    with Visit(server, b'c') as visit:
+        assert not held & {m.identifier for m in visit.take(400) if m.topic == b't'}

@@ -437,6 +437,12 @@ static void what_does_not_fit_into_the_window_is_not_carried(void **state)
     assert_int_equal(f.session.next_packet_id, 100 + MQTT_SEND_WINDOW);
     assert_int_equal(f.session.outbound_unacknowledged, 2);
     end(&f);
+    begin(&f, MQTT_VERSION_5_0, 10);
+    assert_int_equal(mqtt_session_carry_sent(&f.session, 100, 2, false), 0);
+    mqtt_session_skip_to(&f.session, 100 + MQTT_SEND_WINDOW + 7); /* none is given before the oldest is answered */
+    assert_int_equal(f.session.next_packet_id, 100 + MQTT_SEND_WINDOW);
+    assert_int_equal(mqtt_session_take_id(&f.session, 1), 0);
+    end(&f);
 }
 
 static void what_was_recorded_is_a_repeat_and_takes_no_room(void **state)
