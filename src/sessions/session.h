@@ -35,9 +35,10 @@ struct session {
     uint32_t slot;
     uint32_t id_length, user_length;
     bool attached;
-    bool behind;  /* a note of it is missing in the stream: before the next one it is written as a whole */
-    bool leaving; /* SESSIONS_LEAVING */
-    bool fenced;  /* `leave_place` is that of a fence (sessions.c) */
+    bool behind;   /* a note of it is missing in the stream: before the next one it is written as a whole */
+    bool leaving;  /* SESSIONS_LEAVING */
+    bool fenced;   /* `leave_place` is that of a fence (sessions.c) */
+    bool reserved; /* `next_id` is ahead of what was sent, by SESSIONS_IDS_STEP at most */
     uint16_t next_id;
     uint32_t expiry_s;
     struct session_owner owner; /* while attached */

@@ -26,9 +26,8 @@
  *   left          u32 expiry, u64 wall clock, ns
  *   stands        places cursor, places position, u16 next packet identifier, list of sent
  *   ended         nothing
- *   copied        u16 packet identifier, 0: the will, u32 count, bytes; all copies of a session come behind it as a whole
- *   dropped       u16 packet identifier of a copy
- *   next          u16 next packet identifier
+ *   copied        u16 packet identifier, 0: the will, u32 count, bytes; all copies of a session, and what is reserved, come behind it as a
+ * whole dropped       u16 packet identifier of a copy next          u16 next packet identifier
  *
  * What is said of a session that is not known is passed over: the part of the stream that told of it is gone, as it was not needed any
  * more, and either the session is told as a whole later or it has ended. */
@@ -168,7 +167,7 @@ int session_item_whole(struct buffer *out, const struct session *session)
     const struct session_copy *copy;
     DL_FOREACH(session->copies, copy)
     error = all(error, session_item_copied(out, copy));
-    return error;
+    return error || !session->reserved ? error : session_item_next(out, session->next_id);
 }
 
 int session_item_subscribed(struct buffer *out, const struct session_subscription *subscription)
@@ -360,8 +359,10 @@ static int read_one_sent(struct session_store *store, struct session *session, s
         older->state = SESSION_DONE;
     session_sent_add(store, session, &sent);
     uint16_t ahead = (uint16_t)(session->next_id - sent.packet_id); /* one more where identifiers have begun again, at 1 */
-    if (ahead == 0 || ahead > SESSIONS_IDS_STEP + 1)
-        session->next_id = sent.packet_id == UINT16_MAX ? 1 : (uint16_t)(sent.packet_id + 1);
+    if (session->reserved && ahead > 0 && ahead <= SESSIONS_IDS_STEP + 1)
+        return 0;
+    session->next_id = sent.packet_id == UINT16_MAX ? 1 : (uint16_t)(sent.packet_id + 1);
+    session->reserved = false;
     return 0;
 }
 
@@ -386,6 +387,7 @@ static int read_stands(struct session_store *store, struct session *session, str
         return 0;
     session->position = position;
     session->next_id = next_id;
+    session->reserved = false;
     session_copy_trim(store, session);
     session_advance(store, session, &cursor);
     return 0;
@@ -604,8 +606,10 @@ static int read_item(struct session_store *store, struct session **session, cons
         return read_copied(store, *session, items);
     case ITEM_NEXT: {
         uint16_t next_id = take_id(items);
-        if (*session && !items->bad)
+        if (*session && !items->bad) {
             (*session)->next_id = next_id;
+            (*session)->reserved = true;
+        }
         return 0;
     }
     case ITEM_DROPPED:
