@@ -336,7 +336,7 @@ static void act(struct connection *connection, struct mqtt_event *event, uint64_
         break;
     case MQTT_EVENT_DISCONNECT:
         if (event->disconnect.reason == 0)
-            will_forget(connection); /* any other goodbye leaves it (MQTT-3.1.2-8) */
+            will_withdraw(connection); /* any other goodbye leaves it (MQTT-3.1.2-8) */
         if (connection->held_back) {
             link_stop(connection); /* persistent_let_go comes to connection_part */
             break;

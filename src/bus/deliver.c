@@ -106,7 +106,7 @@ static void note_undelivered(struct loop *to, const struct mqtt_publish *publish
 
 static bool is_live(const struct router_subscription *subscriber, const struct mqtt_publish *publish)
 {
-    return !publish->qos || !subscriber->qos || !(subscriber->options & ROUTER_FROM_JOURNAL);
+    return !publish->qos || !router_is_from_journal(subscriber);
 }
 
 /* Sends the message to the subscribers of `match` that live on other loops, one piece of mail a loop. Returns a loop whose mail is full, or

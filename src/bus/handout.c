@@ -111,8 +111,6 @@ void handout_resume(struct connection *connection)
 
 static bool has_room(const struct connection *connection)
 {
-    if (connection->held_back) /* its SUBACK may be there */
-        return false;
     size_t most = memory_queue_max(connection->loop->bus) / 2, queued = connection_queued(connection);
     return queued == 0 || queued <= (most < HANDOUT_QUEUE_MAX ? most : HANDOUT_QUEUE_MAX);
 }

@@ -212,6 +212,7 @@ static void quiesce(struct loop *loop)
     for (uint32_t i = 0; i < loop->slot_count; i++)
         if (loop->slots[i] && !loop->slots[i]->closing)
             link_stop(loop->slots[i]);
+    will_stop(loop);
 }
 
 static void send_off(struct loop *loop)
@@ -332,13 +333,13 @@ void loop_stop(struct loop *loop)
     if (loop->stopping)
         return;
     loop->quiet = loop->stopping = true;
+    will_stop(loop);
     if (loop->index == 0)
         listener_close(loop->bus);
     for (uint32_t i = 0; i < loop->slot_count; i++) {
         struct connection *connection = loop->slots[i];
         if (!connection)
             continue;
-        will_forget(connection); /* the server leaves, not the client */
         connection_close(connection, CLOSE_SHUTDOWN, 0x8b);
     }
     if (loop->index == 0)
@@ -392,6 +393,10 @@ int loop_start(struct loop *loop, struct bus *bus, unsigned index)
         return error;
     if (index == 0)
         error = sys_start(bus);
+    if (error)
+        return error;
+    if (index == 0)
+        error = will_start(loop);
     if (error)
         return error;
     if (index == 0)

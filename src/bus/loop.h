@@ -535,11 +535,19 @@ bool clients_is_replaced(const struct connection *connection, bool *resumed);
 
 /* will.c */
 int will_keep(struct connection *connection, const struct mqtt_connect *connect); /* 0, or why the CONNECT is to be refused */
+/* Puts it into the record of its session, which is the connection's now, or takes a former one from there: durable at *place. */
+struct session;
+int will_note(struct connection *connection, struct session *session, uint64_t *place);
 void will_forget(struct connection *connection);
-void will_leave(struct connection *connection); /* when the connection ends: publishes it, or lets it wait */
+void will_withdraw(struct connection *connection); /* the same by the client, who may count on it when the connection has ended */
+void will_leave(struct connection *connection);    /* when the connection ends: publishes it, or lets it wait */
 /* Under clients_lock: takes the one of that user that waits, or NULL. */
 struct will *will_find(struct bus *bus, const char *id, size_t length, const char *user);
 void will_settle(struct loop *loop, struct will *will, bool session_ended); /* takes one that was found; accepts NULL */
-void will_fini(struct loop *loop);                                          /* when all loops have ended */
+/* The server stops: those of its connections are published, but what a session counts on after the next start. */
+void will_stop(struct loop *loop);
+/* Before the loop runs, and for all: those in the records of sessions wait, or are published. 0, ERR_CORRUPT, ERR_NO_MEMORY. */
+int will_start(struct loop *loop);
+void will_fini(struct loop *loop); /* when all loops have ended */
 
 #endif

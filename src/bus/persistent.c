@@ -184,13 +184,15 @@ static int load_sent(void *context, const struct session_sent *sent)
 {
     struct persistent *persistent = context;
     bool again = sent->state == SESSION_SENT;
+    if (sent->content == SESSIONS_COPIED)
+        return persistent_put_sent(persistent, sent, again, true);
     struct persistent_known *known = realloc(persistent->known, (persistent->known_count + 1) * sizeof *known);
     if (!known)
         return ERR_NO_MEMORY;
     persistent->known = known;
     known[persistent->known_count++] = (struct persistent_known){
         .offset = sent->offset, .packet_id = sent->packet_id, .again = again, .qos = sent->qos, .content = sent->content};
-    return sent->state == SESSION_DONE ? 0 : persistent_put_sent(persistent, sent, again);
+    return sent->state == SESSION_DONE ? 0 : persistent_put_sent(persistent, sent, again, true);
 }
 
 static int load_taken(void *context, uint16_t packet_id)
@@ -199,7 +201,7 @@ static int load_taken(void *context, uint16_t packet_id)
     return mqtt_session_carry_recorded(persistent->mqtt, packet_id);
 }
 
-static int by_place(const void *a, const void *b)
+int persistent_known_order(const void *a, const void *b)
 {
     const struct persistent_known *one = a, *other = b;
     if (one->content != other->content)
@@ -216,9 +218,7 @@ static int load(struct connection *connection)
     if (error)
         return error;
     if (persistent->known_count)
-        qsort(persistent->known, persistent->known_count, sizeof *persistent->known, by_place);
-    for (uint32_t i = persistent->known_count; i-- > 0;)
-        persistent->known_at[persistent->known[i].content] = i;
+        qsort(persistent->known, persistent->known_count, sizeof *persistent->known, persistent_known_order);
     return persistent_carry_sent(connection);
 }
 
@@ -231,22 +231,32 @@ static void destroy(struct persistent *persistent)
     free(persistent);
 }
 
-int persistent_attach(struct connection *connection, const struct mqtt_connect *connect, bool *present)
+/* What the session and its new client have to do with each other. */
+static int settle_in(struct connection *connection)
+{
+    struct persistent *persistent = connection->persistent;
+    int error = load(connection);
+    if (!error)
+        error = sessions_set_expiry(connection->loop->bus->sessions, persistent->session, persistent_expiry_s(connection));
+    if (!error)
+        error = will_note(connection, persistent->session, &persistent->admitted_at);
+    return error;
+}
+
+static int attach(struct connection *connection, const struct mqtt_connect *connect)
 {
     struct loop *loop = connection->loop;
-    *present = false;
-    if (connect->version != MQTT_VERSION_5_0 && !connect->clean_start)
-        connection->session.session_expiry_interval_s = SESSIONS_NEVER;
-    if (!loop->bus->sessions)
-        return 0;
     struct persistent *persistent = calloc(1, sizeof *persistent);
     if (!persistent)
         return ERR_NO_MEMORY;
     persistent->mqtt = &connection->session;
     buffer_init(&persistent->held, (size_t)MQTT_REMAINING_LENGTH_MAX * 2);
     buffer_init(&persistent->filters, SIZE_MAX);
-    persistent_await(loop); /* before the session is looked for: whatever ends after that is told */
-    int error = find_or_create(connection, connect, &persistent->session, present);
+    int error = find_or_create(connection, connect, &persistent->session, &persistent->present);
+    if (error == ERR_BUSY) {
+        persistent_await(loop); /* and look again: whatever ends after that is told */
+        error = find_or_create(connection, connect, &persistent->session, &persistent->present);
+    }
     if (error == ERR_BUSY)
         loop_pause(connection, PAUSE_SESSION, 0);
     if (error || !persistent->session) {
@@ -254,15 +264,34 @@ int persistent_attach(struct connection *connection, const struct mqtt_connect *
         return error;
     }
     connection->persistent = persistent;
-    error = load(connection);
-    if (!error)
-        error = sessions_set_expiry(loop->bus->sessions, persistent->session, persistent_expiry_s(connection));
+    error = settle_in(connection);
     if (error) {
         connection->persistent = NULL;
         sessions_detach(loop->bus->sessions, persistent->session, NULL);
         destroy(persistent);
     }
     return error;
+}
+
+int persistent_attach(struct connection *connection, const struct mqtt_connect *connect, bool *present)
+{
+    struct loop *loop = connection->loop;
+    struct sessions *sessions = loop->bus->sessions;
+    *present = false;
+    if (connect->version != MQTT_VERSION_5_0 && !connect->clean_start)
+        connection->session.session_expiry_interval_s = SESSIONS_NEVER;
+    int error = sessions && !connection->persistent ? attach(connection, connect) : 0;
+    if (error || !connection->persistent)
+        return error;
+    uint64_t admitted_at = connection->persistent->admitted_at;
+    if (sessions_durable(sessions) < admitted_at)
+        persistent_await(loop);
+    if (sessions_durable(sessions) < admitted_at) {
+        loop_pause(connection, PAUSE_SESSION, 0);
+        return ERR_BUSY;
+    }
+    *present = connection->persistent->present;
+    return 0;
 }
 
 /* ---- going on ---- */
@@ -291,7 +320,7 @@ static int join(struct connection *connection)
         return ERR_NO_MEMORY;
     for (uint32_t i = 0; i < persistent->known_count; i++) {
         const struct persistent_known *known = &persistent->known[i];
-        if (known->again && known->offset < persistent->position.at[known->content])
+        if (known->again)
             again[count++] = (struct follower_again){.offset = known->offset, .content = known->content, .qos = known->qos};
     }
     struct follower_join who = {.loop = (uint16_t)connection->loop->index,
@@ -327,6 +356,34 @@ void persistent_resume(struct connection *connection)
         connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));
 }
 
+/* ---- where it stands ---- */
+
+/* leave->sent is malloc'd; NULL without memory. */
+static void find_stand(const struct connection *connection, struct sessions_leave *leave)
+{
+    leave->position = persistent_position(connection);
+    leave->cursor = persistent_cursor(connection);
+    leave->next_id = connection->session.next_packet_id;
+    leave->sent = persistent_sent_list(connection->persistent, &leave->position, &leave->sent_count);
+}
+
+/* Exchanges that have begun are finished when their subscription has ended, also after a kill (MQTT-3.10.4-3). Of QoS 1 the session knows
+ * otherwise only from where on messages may come again, which takes the subscription. */
+static int note_begun(struct connection *connection)
+{
+    struct persistent *persistent = connection->persistent;
+    struct sessions_leave stand = {0};
+    if (!persistent->unnoted)
+        return 0;
+    find_stand(connection, &stand);
+    int error = stand.sent ? sessions_stand(connection->loop->bus->sessions, persistent->session, &stand, NULL) : ERR_NO_MEMORY;
+    free((void *)(uintptr_t)stand.sent);
+    if (!error)
+        persistent_all_noted(persistent);
+    persistent->ids_noted_to = 0; /* where it stands says which comes next */
+    return error;
+}
+
 /* ---- leaving ---- */
 
 void persistent_leave(struct connection *connection)
@@ -337,10 +394,7 @@ void persistent_leave(struct connection *connection)
         return;
     struct sessions_leave leave = {.expiry_s = persistent_expiry_s(connection), .wall_ns = loop_wall_ns(loop)};
     if (persistent->member) { /* or else, and without memory for what was sent, it is as it was */
-        leave.position = persistent_position(connection);
-        leave.cursor = persistent_cursor(connection);
-        leave.next_id = connection->session.next_packet_id;
-        leave.sent = persistent_sent_list(persistent, &leave.position, &leave.sent_count);
+        find_stand(connection, &leave);
         follower_leave(persistent->member);
     }
     loop_submit(loop); /* what came under identifiers of the session is on its way before the session is let go */
@@ -355,6 +409,11 @@ void persistent_leave(struct connection *connection)
 }
 
 /* ---- what it subscribes to and publishes ---- */
+
+bool persistent_is_followed(const struct connection *connection, struct mqtt_slice filter)
+{
+    return sessions_follows(connection->loop->bus->sessions, connection->persistent->session, (const char *)filter.data, filter.length);
+}
 
 int persistent_subscribe(struct connection *connection, struct mqtt_slice filter, const struct router_subscription *how, uint64_t *place)
 {
@@ -378,7 +437,9 @@ void persistent_unsubscribe(struct connection *connection, struct mqtt_slice fil
 {
     struct persistent *persistent = connection->persistent;
     const char *text = (const char *)filter.data;
-    int error = sessions_unsubscribe(connection->loop->bus->sessions, persistent->session, text, filter.length, place);
+    int error = note_begun(connection);
+    if (!error)
+        error = sessions_unsubscribe(connection->loop->bus->sessions, persistent->session, text, filter.length, place);
     if (!error && !mqtt_topic_share_length(text, filter.length))
         error = follower_unsubscribe(persistent->member, text, filter.length);
     persistent_noted(connection->loop);

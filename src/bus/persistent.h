@@ -51,11 +51,21 @@ void persistent_receive(struct connection *to, const struct mqtt_publish *publis
 /* A message from the journal got its packet identifier. 0 and *place, which QoS 2 has to wait for; ERR_LIMIT, ERR_NO_MEMORY. */
 int persistent_note_sent(struct connection *connection, const struct session_sent *sent, uint64_t *place);
 
+/* The same of a retained message, and it is kept; an expiry counts from now. */
+int persistent_note_copy(struct connection *connection, const struct mqtt_publish *outgoing, uint64_t *place);
+
+/* A message that the session does not remember got its packet identifier: that is not given to another one after a kill. */
+int persistent_note_id(struct connection *connection, uint64_t *place);
+
 void persistent_give_up(struct connection *connection, uint16_t packet_id);              /* it cannot be sent again */
 void persistent_settled(struct connection *connection, uint16_t packet_id);              /* PUBACK, PUBCOMP, or a PUBREC that refuses */
 void persistent_recorded(struct connection *connection, const struct mqtt_event *event); /* PUBREC: makes the PUBREL */
 
 /* ---- what it does ---- */
+
+/* Whether messages come from the journal for its subscription to this filter. When that is lowered to QoS 0 they go on to: those that wait
+ * there, and those that are on their way there meanwhile, are not missed, and none comes twice. */
+bool persistent_is_followed(const struct connection *connection, struct mqtt_slice filter);
 
 /* 0, and *place for the answer; else the error for it. Shared subscriptions are remembered, not followed. */
 int persistent_subscribe(struct connection *connection, struct mqtt_slice filter, const struct router_subscription *how, uint64_t *place);

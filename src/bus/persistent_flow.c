@@ -40,12 +40,14 @@ static int grow(struct persistent *persistent)
     return 0;
 }
 
-int persistent_put_sent(struct persistent *persistent, const struct session_sent *sent, bool unsent)
+int persistent_put_sent(struct persistent *persistent, const struct session_sent *sent, bool unsent, bool noted)
 {
     if (persistent->sent_count == persistent->sent_capacity && grow(persistent))
         return ERR_NO_MEMORY;
-    *sent_at(persistent, persistent->sent_count++) = (struct persistent_sent){*sent, unsent, unsent};
+    *sent_at(persistent, persistent->sent_count++) = (struct persistent_sent){*sent, unsent, noted};
+    persistent->unnoted += !noted;
     persistent->unsent += unsent;
+    persistent->unsent_copies += unsent && sent->content == SESSIONS_COPIED;
     persistent->mqtt->outbound_unsent = persistent->unsent;
     return 0;
 }
@@ -53,6 +55,7 @@ int persistent_put_sent(struct persistent *persistent, const struct session_sent
 static void set_sent(struct persistent *persistent, struct persistent_sent *sent)
 {
     persistent->unsent -= sent->unsent;
+    persistent->unsent_copies -= sent->unsent && sent->sent.content == SESSIONS_COPIED;
     persistent->mqtt->outbound_unsent = persistent->unsent;
     sent->unsent = false;
 }
@@ -81,11 +84,29 @@ static struct persistent_sent *find_sent(const struct persistent *persistent, ui
 static void finish(struct persistent *persistent, struct persistent_sent *done)
 {
     set_sent(persistent, done);
+    persistent->unnoted -= !done->noted;
+    done->noted = true;
     done->sent.state = SESSION_DONE;
     while (persistent->sent_count && sent_at(persistent, 0)->sent.state == SESSION_DONE) {
         persistent->sent_first = (persistent->sent_first + 1) & (persistent->sent_capacity - 1);
         persistent->sent_count--;
     }
+}
+
+void persistent_take_copy(struct persistent *persistent, struct session_sent *sent)
+{
+    uint32_t at = 0;
+    while (!sent_at(persistent, at)->unsent || sent_at(persistent, at)->sent.content != SESSIONS_COPIED)
+        at++;
+    set_sent(persistent, sent_at(persistent, at));
+    *sent = sent_at(persistent, at)->sent;
+}
+
+void persistent_all_noted(struct persistent *persistent)
+{
+    for (uint32_t i = 0; i < persistent->sent_count; i++)
+        sent_at(persistent, i)->noted = true;
+    persistent->unnoted = 0;
 }
 
 /* After what was carried comes what would have come next. */
@@ -99,8 +120,9 @@ int persistent_carry_sent(struct connection *connection)
         finish(persistent, sent_at(persistent, 0));
     for (uint32_t i = 0; i < persistent->sent_count; i++) {
         const struct session_sent *sent = &sent_at(persistent, i)->sent;
-        if (!mqtt_session_carry_sent(session, sent->packet_id, sent->qos, sent->state == SESSION_RECEIVED))
-            return ERR_NO_MEMORY;
+        int error = mqtt_session_carry_sent(session, sent->packet_id, sent->qos, sent->state == SESSION_RECEIVED);
+        if (error)
+            return error;
     }
     if (persistent->next_id)
         mqtt_session_skip_to(session, persistent->next_id);
@@ -119,14 +141,28 @@ int persistent_release_again(struct connection *connection)
     return error;
 }
 
+int persistent_note_id(struct connection *connection, uint64_t *place)
+{
+    struct persistent *persistent = connection->persistent;
+    struct sessions *sessions = connection->loop->bus->sessions;
+    uint16_t next = connection->session.next_packet_id;
+    if (!persistent->ids_noted_to || id_distance(next, persistent->ids_noted_to) > SESSIONS_IDS_STEP) {
+        uint32_t to = (uint32_t)next + SESSIONS_IDS_STEP;
+        uint16_t noted = (uint16_t)(to > PACKET_IDS ? to - PACKET_IDS : to);
+        int error = sessions_reserve_ids(sessions, persistent->session, noted, &persistent->ids_noted_at);
+        if (error)
+            return error;
+        persistent->ids_noted_to = noted;
+        persistent_noted(connection->loop);
+    }
+    *place = sessions_durable(sessions) < persistent->ids_noted_at ? persistent->ids_noted_at : 0;
+    return 0;
+}
+
 static bool is_open(const struct persistent *persistent, const struct persistent_known *known)
 {
-    for (uint32_t i = 0; i < persistent->sent_count; i++) {
-        const struct session_sent *sent = &sent_at(persistent, i)->sent;
-        if (sent->state != SESSION_DONE && sent->offset == known->offset && sent->content == known->content)
-            return true;
-    }
-    return false;
+    const struct persistent_sent *found = find_sent(persistent, known->packet_id);
+    return found && found->sent.offset == known->offset && found->sent.content == known->content;
 }
 
 /* What was known to be answered, and that the follower has not come by yet, is not to be new the next time. */
@@ -153,7 +189,7 @@ int persistent_note_sent(struct connection *connection, const struct session_sen
 {
     struct persistent *persistent = connection->persistent;
     *place = 0;
-    int error = persistent_put_sent(persistent, sent, false);
+    int error = persistent_put_sent(persistent, sent, false, sent->qos == 2);
     if (error || sent->qos != 2)
         return error;
     persistent_noted(connection->loop);
@@ -182,9 +218,9 @@ void persistent_settled(struct connection *connection, uint16_t packet_id)
     struct persistent *persistent = connection->persistent;
     struct persistent_sent *found = find_sent(persistent, packet_id);
     loop_mark_dirty(connection); /* there is room for another */
-    if (!found)                  /* a retained message, or one of a shared subscription */
+    if (!found)                  /* one of a shared subscription, or a retained message that found no room */
         return;
-    bool noted = found->sent.qos == 2 || found->carried; /* the session remembers it */
+    bool noted = found->noted;
     persistent->answered = true;
     finish(persistent, found);
     if (noted)
@@ -220,17 +256,15 @@ void persistent_recorded(struct connection *connection, const struct mqtt_event 
 
 /* ---- what the follower hands over ---- */
 
-/* Whether it was sent on an earlier connection; *packet_id gets its identifier, 0: it needs nothing any more. What is known lies in the
- * order in which the follower comes by. */
-static bool is_known(struct persistent *persistent, const struct persistent_handed *handed, uint16_t *packet_id)
+/* Whether it was sent on an earlier connection; *packet_id gets its identifier, 0: it needs nothing any more. */
+static bool is_known(const struct persistent *persistent, const struct persistent_handed *handed, uint16_t *packet_id)
 {
-    uint32_t *at = &persistent->known_at[handed->content];
-    const struct persistent_known *known = persistent->known;
-    while (*at < persistent->known_count && known[*at].content == handed->content && known[*at].offset < handed->offset)
-        ++*at;
-    if (*at == persistent->known_count || known[*at].content != handed->content || known[*at].offset != handed->offset)
+    const struct persistent_known wanted = {.offset = handed->offset, .content = handed->content};
+    const struct persistent_known *known =
+        bsearch(&wanted, persistent->known, persistent->known_count, sizeof wanted, persistent_known_order);
+    if (!known)
         return false;
-    *packet_id = known[*at].again ? known[*at].packet_id : 0;
+    *packet_id = known->again ? known->packet_id : 0;
     return true;
 }
 
@@ -245,7 +279,7 @@ static bool is_wanted(const struct persistent *persistent, const struct mqtt_pub
 {
     bool own = handed->origin_session == session_number(persistent->session);
     sent->qos = how->qos < publish->qos ? how->qos : publish->qos;
-    return sent->qos && !(how->options & (own ? ROUTER_NO_LOCAL : ROUTER_OWN_ONLY));
+    return (sent->qos || how->options & ROUTER_LOWERED) && !(how->options & (own ? ROUTER_NO_LOCAL : ROUTER_OWN_ONLY));
 }
 
 void persistent_receive(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
@@ -268,7 +302,9 @@ void persistent_receive(struct connection *to, const struct mqtt_publish *publis
         sent = again->sent;
         (void)deliver_from_journal(to, publish, how, identifiers, &sent, handed->time_ns); /* it is among what was sent in any case */
     }
-    if (!passed && (known || handed->again || !is_wanted(persistent, publish, how, handed, &sent) ||
+    if (handed->again)
+        return; /* the follower comes by once more, if it has not passed it */
+    if (!passed && (known || !is_wanted(persistent, publish, how, handed, &sent) ||
                     deliver_from_journal(to, publish, how, identifiers, &sent, handed->time_ns)))
         *position = handed->offset + 1;
     else if (!passed)
@@ -296,7 +332,7 @@ struct follower_places persistent_cursor(const struct connection *connection)
     struct follower_places cursor = persistent_position(connection);
     for (uint32_t i = 0; i < persistent->sent_count; i++) {
         const struct session_sent *sent = &sent_at(persistent, i)->sent;
-        if (sent->state != SESSION_DONE && sent->offset < cursor.at[sent->content])
+        if (sent->state != SESSION_DONE && sent->content != SESSIONS_COPIED && sent->offset < cursor.at[sent->content])
             cursor.at[sent->content] = sent->offset;
     }
     return cursor;
@@ -306,7 +342,7 @@ static struct persistent_sent *find_gone(const struct persistent *persistent, co
 {
     for (uint32_t i = 0; i < persistent->sent_count; i++) {
         struct persistent_sent *sent = sent_at(persistent, i);
-        if (sent->unsent && sent->sent.offset < passed->at[sent->sent.content])
+        if (sent->unsent && sent->sent.content != SESSIONS_COPIED && sent->sent.offset < passed->at[sent->sent.content])
             return sent;
     }
     return NULL;
@@ -357,7 +393,7 @@ void persistent_turn(struct connection *connection)
 {
     struct persistent *persistent = connection->persistent;
     const struct mqtt_session *session = &connection->session;
-    if (!persistent->member || connection->closing)
+    if (!persistent->member || connection->closing || !persistent_send_copies(connection))
         return;
     uint32_t used = session->outbound_unacknowledged - persistent->unsent + connection->persistent_waiting, most = session->send_maximum;
     uint64_t granted = persistent->handed + (used < most ? most - used : 0);

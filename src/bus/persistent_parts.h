@@ -6,8 +6,8 @@
 
 struct persistent_sent {
     struct session_sent sent;
-    bool unsent;  /* it was sent on an earlier connection, and not on this one yet */
-    bool carried; /* it was unsent at first */
+    bool unsent; /* it was sent on an earlier connection, and not on this one yet */
+    bool noted;  /* the session remembers it */
 };
 
 /* What was sent on an earlier connection, by its place in the journal: it is not new when the follower comes by. */
@@ -26,6 +26,8 @@ struct persistent_filter { /* the filter's bytes follow */
 
 struct persistent {
     struct session *session;
+    bool present;                    /* it was there before */
+    uint64_t admitted_at;            /* when this place is durable its client may be told that it is let in */
     struct mqtt_session *mqtt;       /* the connection's */
     struct follower_member *member;  /* NULL before persistent_resume */
     uint64_t handed, handed_bytes;   /* by the follower, and received */
@@ -36,18 +38,24 @@ struct persistent {
     struct persistent_sent *sent;    /* ring [sent_capacity], a power of two: what is not answered, in order of sending */
     uint32_t sent_first, sent_count, sent_capacity;
     uint32_t unsent;                /* of these */
+    uint32_t unsent_copies;         /* of these, where there is a copy */
+    uint32_t unnoted;               /* of these, not answered */
     uint32_t completed;             /* QoS 2 messages since the last note of the cursor */
     bool answered;                  /* something was, since then */
     struct persistent_known *known; /* [known_count], in order of content and offset */
-    uint32_t known_count, known_at[FOLLOWER_CONTENTS];
+    uint32_t known_count;
     struct buffer filters;                            /* struct persistent_filter: what it had subscribed to; until persistent_resume */
     uint16_t next_id;                                 /* as it was left */
+    uint16_t ids_noted_to;                            /* none before it is given again after a kill; 0: it was not noted */
+    uint64_t ids_noted_at;                            /* place of that */
     struct buffer held;                               /* answers held back: struct held_head and bytes, each */
     struct connection *holding_before, *holding_next; /* in loop->holding */
     bool holding;
 };
 
-int persistent_put_sent(struct persistent *persistent, const struct session_sent *sent, bool unsent);
+int persistent_known_order(const void *one, const void *other); /* as for qsort */
+int persistent_put_sent(struct persistent *persistent, const struct session_sent *sent, bool unsent, bool noted);
+void persistent_all_noted(struct persistent *persistent);
 int persistent_carry_sent(struct connection *connection);    /* puts what is not answered into the MQTT session's window */
 int persistent_release_again(struct connection *connection); /* PUBREL of what waits for PUBCOMP */
 /* What is not answered, and what is and lies at or behind the position all the same; malloc'd, NULL without memory. */
@@ -56,6 +64,10 @@ struct session_sent *persistent_sent_list(const struct persistent *persistent, c
 struct follower_places persistent_cursor(const struct connection *connection);
 /* How far all was received, what waits without an identifier not. */
 struct follower_places persistent_position(const struct connection *connection);
+/* The first that has a copy and was not sent on this connection, of at least one: it is now. */
+void persistent_take_copy(struct persistent *persistent, struct session_sent *sent);
+/* Sends those again of which there are copies, as far as the client takes them. Whether they are all sent. */
+bool persistent_send_copies(struct connection *connection);
 void persistent_await(struct loop *loop); /* it waits for something to become durable, or for a session */
 void persistent_let_go(struct connection *connection, uint64_t durable);
 void persistent_unlist(struct connection *connection);

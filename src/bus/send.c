@@ -166,6 +166,25 @@ static bool has_room(struct loop *loop, struct connection *to, unsigned qos, siz
     return true;
 }
 
+/* Behind what is held back, and when the place is durable; see send_from_journal. */
+static int put_in_turn(struct connection *to, const struct mqtt_publish *outgoing, uint64_t place)
+{
+    size_t mark = to->out.length;
+    bool waits = place || to->held_back;
+    int error = waits ? mqtt_publish_encode(&to->out, to->session.version, outgoing, NULL) : encode(to, outgoing);
+    if (!error && waits)
+        persistent_hold_back(to, mark, place);
+    return error;
+}
+
+/* What the session does not remember. */
+static int send_noted(struct connection *to, const struct mqtt_publish *outgoing)
+{
+    uint64_t place;
+    int error = persistent_note_id(to, &place);
+    return error ? error : put_in_turn(to, outgoing, place);
+}
+
 /* Hands the finished message to the buffers of `to`. */
 static void queue(struct loop *loop, struct connection *to, struct mqtt_publish *outgoing, size_t size)
 {
@@ -175,7 +194,10 @@ static void queue(struct loop *loop, struct connection *to, struct mqtt_publish 
     } else {
         bool in_turn = to->waiting.length == to->waiting_at;
         outgoing->packet_id = in_turn ? mqtt_session_take_id(&to->session, outgoing->qos) : 0;
-        error = outgoing->packet_id ? encode(to, outgoing) : encode_waiting(to, outgoing, size, NULL);
+        if (outgoing->packet_id && outgoing->qos == 2 && to->persistent)
+            error = send_noted(to, outgoing);
+        else
+            error = outgoing->packet_id ? encode(to, outgoing) : encode_waiting(to, outgoing, size, NULL);
     }
     if (error) {
         connection_close(to, CLOSE_SLOW, 0x97);
@@ -200,7 +222,7 @@ void deliver_local(struct loop *loop, struct connection *to, const struct mqtt_p
     outgoing.retain = publish->retain && (how->options & ROUTER_RETAIN_AS_PUBLISHED);
     outgoing.qos = how->qos < publish->qos ? how->qos : publish->qos;
     outgoing.packet_id = 0;
-    if (outgoing.qos && how->options & ROUTER_FROM_JOURNAL)
+    if (publish->qos && router_is_from_journal(how))
         return; /* it comes from there */
     bool identified = how->identifier || (how->options & ROUTER_IDENTIFIERS);
     if (identified && to->session.version == MQTT_VERSION_5_0 && add_identifiers(loop, &outgoing, how, identifiers)) {
@@ -229,7 +251,13 @@ bool deliver_retained(struct loop *loop, struct connection *to, struct mqtt_publ
     outgoing->packet_id = outgoing->qos ? mqtt_session_take_id(&to->session, outgoing->qos) : 0;
     if (outgoing->qos && !outgoing->packet_id)
         return false;
-    if (encode(to, outgoing))
+    uint64_t place = 0;
+    int error = outgoing->qos && to->persistent ? persistent_note_copy(to, outgoing, &place) : 0;
+    if (!error && to->persistent)
+        error = put_in_turn(to, outgoing, place);
+    else if (!error)
+        error = encode(to, outgoing);
+    if (error)
         connection_close(to, CLOSE_SLOW, 0x97);
     else
         counter_add(&loop->counters.delivered[outgoing->qos], 1);
@@ -254,8 +282,8 @@ static bool count_down(struct loop *loop, struct connection *to, struct mqtt_pub
     return !to->closing;
 }
 
-/* With its packet identifier. QoS 2 waits until it is noted that it was sent, and what comes behind it waits too. A message that waits may
- * give no topic an alias: live ones, which use it, would overtake it. */
+/* With its packet identifier, if it has one. QoS 2 waits until it is noted that it was sent, and what comes behind it waits too. A message
+ * that waits may give no topic an alias: live ones, which use it, would overtake it. */
 static void send_from_journal(struct connection *to, const struct mqtt_publish *outgoing, uint64_t place)
 {
     size_t mark = to->out.length;
@@ -299,14 +327,14 @@ bool deliver_from_journal(struct connection *to, const struct mqtt_publish *publ
     struct session_sent now = *sent;
     uint64_t place = 0;
     int error = 0;
-    if (!outgoing.dup) {
+    if (outgoing.qos && !outgoing.dup) {
         bool in_turn = to->waiting.length == to->waiting_at;
         outgoing.packet_id = now.packet_id = in_turn ? mqtt_session_take_id(&to->session, outgoing.qos) : 0;
         error = now.packet_id ? persistent_note_sent(to, &now, &place) : encode_waiting(to, &outgoing, size, sent);
     }
     if (error)
         connection_close(to, CLOSE_LIMIT, error_mqtt_reason(error));
-    else if (outgoing.packet_id)
+    else if (outgoing.packet_id || !outgoing.qos)
         send_from_journal(to, &outgoing, place);
     return !error;
 }
@@ -355,7 +383,8 @@ void deliver_waiting(struct connection *connection)
         struct session_sent sent = {.offset = head.offset, .packet_id = id, .content = head.content, .qos = qos};
         uint64_t place = 0;
         size_t mark = connection->out.length;
-        if (head.from_journal && persistent_note_sent(connection, &sent, &place)) {
+        bool unknown = !head.from_journal && qos == 2 && connection->persistent;
+        if ((head.from_journal && persistent_note_sent(connection, &sent, &place)) || (unknown && persistent_note_id(connection, &place))) {
             connection_close(connection, CLOSE_LIMIT, 0x97);
             return;
         }
@@ -366,7 +395,7 @@ void deliver_waiting(struct connection *connection)
             connection_close(connection, CLOSE_SLOW, 0x97);
             return;
         }
-        if (head.from_journal && (qos == 2 || connection->held_back))
+        if (unknown || (head.from_journal && (qos == 2 || connection->held_back)))
             persistent_hold_back(connection, mark, place);
         connection->waiting_at += sizeof head + head.size;
         loop_mark_dirty(connection);

@@ -86,6 +86,8 @@ static int add_subscription(struct connection *connection, const struct mqtt_sub
     subscription.options =
         (uint8_t)((wanted->no_local ? ROUTER_NO_LOCAL : 0) | (wanted->retain_as_published ? ROUTER_RETAIN_AS_PUBLISHED : 0) |
                   origin_option(connection, wanted->filter));
+    if (!wanted->qos && connection->persistent && persistent_is_followed(connection, wanted->filter))
+        subscription.options |= ROUTER_LOWERED;
     subscription.identifier = identifier;
     int denied = connection->door.bound ? door_subscribe(connection, wanted->filter) : 0;
     if (denied)

@@ -3,9 +3,15 @@
  * A will that has a delay (MQTT 5 section 3.1.3.2.2) outlives its connection: it stands in the bus's table by client identifier, and on the
  * loop of its connection a timer waits for it, but no longer than the session lasts. A client that comes back before takes it out of the
  * table: when it goes on with its session nobody hears of the will, when it begins a new one the old session has ended, and the will is
- * published at once. Wills that wait are lost with the server, as are those of clients that are connected when it stops. */
+ * published at once.
+ *
+ * The will of a persistent session is in its record too, from before the CONNACK until it was published or withdrawn. So it outlives the
+ * server: after a start its delay is counted on from when the client left, or the server ended. It is published first and taken from the
+ * record afterwards; who is killed in between publishes it twice. Without such a session a will is published when the server stops, and
+ * lost when it is killed. */
 #include "bus/persistent.h"
 
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,12 +20,19 @@
 enum { WILL_PROPERTIES_MAX = 64 << 10, WILL_DELAYED_BYTES_MAX = 64 << 20, WILL_STEP_MS = 50 };
 
 struct will {
-    struct will *next; /* while those that are due are gathered */
+    struct will *next;        /* while those that are due are gathered */
+    uint64_t session, serial; /* sessions_drop_will; serial 0: it is in no record */
     uint32_t delay_s;
     uint8_t qos;
     bool retain;
     uint32_t topic_length, properties_length, payload_length;
     uint8_t bytes[]; /* topic, properties, payload */
+};
+
+/* As it is in a record, integers little-endian; topic, properties and payload follow. */
+struct __attribute__((packed)) recorded_will {
+    uint32_t delay_s, topic_length, properties_length, payload_length;
+    uint8_t qos, retain;
 };
 
 /* One that waits; under clients_lock. */
@@ -72,14 +85,75 @@ int will_keep(struct connection *connection, const struct mqtt_connect *connect)
     return error;
 }
 
+/* ---- in the session's record ---- */
+
+static void drop(struct loop *loop, const struct will *will, uint64_t *place)
+{
+    if (!will->serial)
+        return;
+    sessions_drop_will(loop->bus->sessions, will->session, will->serial, place);
+    loop->notes = loop->needs_submit = true;
+}
+
+static int keep(struct sessions *sessions, struct session *session, struct will *will, uint64_t *place)
+{
+    const size_t length = (size_t)will->topic_length + will->properties_length + will->payload_length;
+    struct recorded_will head = {.delay_s = htole32(will->delay_s),
+                                 .topic_length = htole32(will->topic_length),
+                                 .properties_length = htole32(will->properties_length),
+                                 .payload_length = htole32(will->payload_length),
+                                 .qos = will->qos,
+                                 .retain = will->retain};
+    struct buffer record;
+    buffer_init(&record, sizeof head + length);
+    int error = buffer_append(&record, &head, sizeof head);
+    if (!error)
+        error = buffer_append(&record, will->bytes, length);
+    if (!error)
+        error = sessions_keep_will(sessions, session, record.data, record.length, &will->serial, place);
+    buffer_fini(&record);
+    if (!error)
+        will->session = session_number(session);
+    return error;
+}
+
+int will_note(struct connection *connection, struct session *session, uint64_t *place)
+{
+    struct loop *loop = connection->loop;
+    struct sessions *sessions = loop->bus->sessions;
+    const struct session_copy *older = sessions_copy(sessions, session, SESSIONS_WILL);
+    *place = 0;
+    if (!connection->will && !older)
+        return 0;
+    loop->notes = loop->needs_submit = true;
+    if (connection->will)
+        return keep(sessions, session, connection->will, place);
+    sessions_drop_will(sessions, session_number(session), older->serial, place);
+    return 0;
+}
+
 void will_forget(struct connection *connection)
 {
+    if (connection->will)
+        drop(connection->loop, connection->will, NULL);
     free(connection->will);
     connection->will = NULL;
 }
 
-/* Takes the will. */
-static void publish(struct loop *loop, struct will *will)
+void will_withdraw(struct connection *connection)
+{
+    uint64_t place = 0;
+    if (connection->will)
+        drop(connection->loop, connection->will, &place);
+    free(connection->will);
+    connection->will = NULL;
+    if (place && connection->persistent)
+        persistent_hold_back(connection, connection->out.length, place);
+}
+
+/* ---- publishing ---- */
+
+static void deliver(struct loop *loop, const struct will *will)
 {
     struct mqtt_publish message = {
         .qos = will->qos,
@@ -91,7 +165,25 @@ static void publish(struct loop *loop, struct will *will)
     message.has_message_expiry =
         mqtt_properties_expiry(message.properties_raw, &message.message_expiry_interval, &message.message_expiry_at);
     deliver_will(loop, &message);
-    free(will);
+}
+
+/* Takes the wills of a list. What is on its way to the disk before a record says that it is published is not lost. */
+static void publish(struct loop *loop, struct will *list)
+{
+    bool recorded = false;
+    struct will *will, *next;
+    LL_FOREACH(list, will)
+    {
+        deliver(loop, will);
+        recorded = recorded || will->serial;
+    }
+    if (recorded)
+        loop_submit(loop);
+    LL_FOREACH_SAFE(list, will, next)
+    {
+        drop(loop, will, NULL);
+        free(will);
+    }
 }
 
 /* ---- those that wait ---- */
@@ -139,60 +231,74 @@ static void on_due(uv_timer_t *timer)
     pthread_mutex_unlock(&bus->clients_lock);
     if (next_ns != UINT64_MAX)
         set_timer(loop, next_ns);
-    struct will *following;
-    LL_FOREACH_SAFE(due, will, following)
-    publish(loop, will);
+    publish(loop, due);
     uv_async_send(&loop->wake); /* what was published is sent at the end of a turn */
 }
 
-/* Makes the will one that waits; false: it does not. */
-static bool delay(struct connection *connection, uint32_t delay_s)
+static bool has_room(const struct bus *bus, const struct delayed_will *delayed)
 {
-    struct loop *loop = connection->loop;
+    return bus->wills_bytes + delayed->bytes <= WILL_DELAYED_BYTES_MAX;
+}
+
+/* Under clients_lock: one that waits from now on, where there is room if it needs any. False: it does not, and is the caller's. */
+static bool wait_for(struct loop *loop, struct will *will, const char *id, const char *user, uint64_t due_ns, bool needs_room)
+{
     struct bus *bus = loop->bus;
-    struct will *will = connection->will;
-    size_t id_length = strlen(connection->client->id);
-    size_t user_size = strlen(connection->client->user) + 1;
+    size_t id_length = strlen(id), user_size = strlen(user) + 1;
     struct delayed_will *delayed = malloc(sizeof *delayed + id_length + 1 + user_size), *older;
     if (!delayed)
         return false;
-    *delayed = (struct delayed_will){.loop = loop, .due_ns = (uv_now(&loop->uv) + (uint64_t)delay_s * 1000) * 1000000u, .will = will};
+    *delayed = (struct delayed_will){.loop = loop, .due_ns = due_ns, .will = will};
     delayed->bytes = sizeof *delayed + sizeof *will + will->topic_length + will->properties_length + will->payload_length + id_length;
-    memcpy(delayed->id, connection->client->id, id_length + 1);
-    delayed->user = memcpy(delayed->id + id_length + 1, connection->client->user, user_size);
+    memcpy(delayed->id, id, id_length + 1);
+    delayed->user = memcpy(delayed->id + id_length + 1, user, user_size);
     HASH_FIND(hh, bus->wills, delayed->id, id_length, older);
-    if (older || bus->wills_bytes + delayed->bytes > WILL_DELAYED_BYTES_MAX) {
+    if (older || (needs_room && !has_room(bus, delayed))) {
         free(delayed);
         return false;
     }
     HASH_ADD_KEYPTR(hh, bus->wills, delayed->id, id_length, delayed);
     bus->wills_bytes += delayed->bytes;
     DL_APPEND2(loop->delayed_wills, delayed, before, next);
-    set_timer(loop, delayed->due_ns);
+    set_timer(loop, due_ns);
     return true;
+}
+
+/* How long it waits for its client. */
+static uint32_t delay_of(const struct connection *connection)
+{
+    uint32_t expiry_s = persistent_expiry_s(connection), delay_s = connection->will->delay_s;
+    return delay_s < expiry_s ? delay_s : expiry_s;
+}
+
+/* Whether the connection's will may be published at its end; if not it is forgotten. */
+static bool may_leave(struct connection *connection)
+{
+    const struct will *will = connection->will;
+    if (!will)
+        return false;
+    bool allowed = connection->session.accepted; /* or else it was never let in */
+    if (allowed && connection->door.bound)
+        allowed = door_will(connection, (struct mqtt_slice){will->bytes, will->topic_length});
+    if (!allowed)
+        will_forget(connection);
+    return allowed;
 }
 
 void will_leave(struct connection *connection)
 {
-    struct will *will = connection->will;
     struct loop *loop = connection->loop;
     struct bus *bus = loop->bus;
-    if (!will)
+    if (!may_leave(connection))
         return;
-    if (!connection->session.accepted) { /* it was never let in */
-        will_forget(connection);
-        return;
-    }
-    if (connection->door.bound && !door_will(connection, (struct mqtt_slice){will->bytes, will->topic_length})) {
-        will_forget(connection);
-        return;
-    }
-    uint32_t expiry_s = persistent_expiry_s(connection), delay_s = will->delay_s < expiry_s ? will->delay_s : expiry_s;
+    struct will *will = connection->will;
+    uint32_t delay_s = delay_of(connection);
     bool resumed = false, delayed = false;
     if (delay_s && connection->client && !loop->stopping) {
+        uint64_t due_ns = (uv_now(&loop->uv) + (uint64_t)delay_s * 1000) * 1000000u;
         pthread_mutex_lock(&bus->clients_lock);
         bool replaced = clients_is_replaced(connection, &resumed);
-        delayed = !replaced && delay(connection, delay_s);
+        delayed = !replaced && wait_for(loop, will, connection->client->id, connection->client->user, due_ns, true);
         pthread_mutex_unlock(&bus->clients_lock);
     }
     connection->will = NULL;
@@ -200,6 +306,90 @@ void will_leave(struct connection *connection)
         free(will);
     else if (!delayed)
         publish(loop, will);
+}
+
+void will_stop(struct loop *loop)
+{
+    struct will *list = NULL;
+    for (uint32_t i = 0; i < loop->slot_count; i++) {
+        struct connection *connection = loop->slots[i];
+        if (!connection || !may_leave(connection))
+            continue;
+        if (connection->will->serial && delay_of(connection))
+            free(connection->will); /* its record counts on */
+        else
+            LL_PREPEND(list, connection->will);
+        connection->will = NULL;
+    }
+    publish(loop, list);
+}
+
+/* ---- the start ---- */
+
+static int read_record(const struct session_copy *copy, struct will **out)
+{
+    struct recorded_will head;
+    if (copy->length < sizeof head)
+        return ERR_CORRUPT;
+    memcpy(&head, copy->bytes, sizeof head);
+    const size_t length = copy->length - sizeof head;
+    if ((uint64_t)le32toh(head.topic_length) + le32toh(head.properties_length) + le32toh(head.payload_length) != length || head.qos > 2)
+        return ERR_CORRUPT;
+    struct will *will = malloc(sizeof *will + length);
+    if (!will)
+        return ERR_NO_MEMORY;
+    *will = (struct will){.delay_s = le32toh(head.delay_s),
+                          .qos = head.qos,
+                          .retain = head.retain,
+                          .topic_length = le32toh(head.topic_length),
+                          .properties_length = le32toh(head.properties_length),
+                          .payload_length = le32toh(head.payload_length)};
+    memcpy(will->bytes, copy->bytes + sizeof head, length);
+    *out = will;
+    return 0;
+}
+
+struct taking_up {
+    struct loop *loop;
+    struct will *due;
+};
+
+static int take_up(void *context, const struct session_will *recorded)
+{
+    struct taking_up *taking_up = context;
+    struct loop *loop = taking_up->loop;
+    struct will *will;
+    int error = read_record(recorded->copy, &will);
+    if (error)
+        return error;
+    will->session = recorded->number;
+    will->serial = recorded->copy->serial;
+    uint64_t delay_s = will->delay_s < recorded->expiry_s ? will->delay_s : recorded->expiry_s;
+    uint64_t due_ns = recorded->left_ns + delay_s * 1000000000u, wall_ns = loop_wall_ns(loop);
+    if (due_ns <= wall_ns) {
+        LL_PREPEND(taking_up->due, will);
+        return 0;
+    }
+    due_ns = uv_now(&loop->uv) * 1000000u + due_ns - wall_ns;
+    if (wait_for(loop, will, recorded->id, recorded->user, due_ns, false))
+        return 0;
+    free(will);
+    return ERR_NO_MEMORY;
+}
+
+int will_start(struct loop *loop)
+{
+    struct bus *bus = loop->bus;
+    if (!bus->sessions)
+        return 0;
+    struct taking_up taking_up = {.loop = loop};
+    pthread_mutex_lock(&bus->clients_lock);
+    int error = sessions_visit_wills(bus->sessions, take_up, &taking_up);
+    pthread_mutex_unlock(&bus->clients_lock);
+    publish(loop, taking_up.due);
+    loop->turn_wall_ns = 0;
+    uv_async_send(&loop->wake); /* what was noted is sent off at the end of a turn */
+    return error;
 }
 
 struct will *will_find(struct bus *bus, const char *id, size_t length, const char *user)

@@ -124,20 +124,20 @@ enum mqtt_outbound mqtt_session_outbound(const struct mqtt_session *session, uin
     return (enum mqtt_outbound)state;
 }
 
-bool mqtt_session_carry_sent(struct mqtt_session *session, uint16_t id, unsigned qos, bool received)
+int mqtt_session_carry_sent(struct mqtt_session *session, uint16_t id, unsigned qos, bool received)
 {
     if (session->outbound_unacknowledged == 0)
         session->oldest_packet_id = session->next_packet_id = id;
     uint32_t span = id_distance(session->oldest_packet_id, id);
     if (span >= MQTT_SEND_WINDOW || span < id_distance(session->oldest_packet_id, session->next_packet_id))
-        return false;
+        return ERR_INVALID;
     if (qos == 2 && mqtt_id_map_put(&session->outbound, id, received ? MQTT_OUTBOUND_WAITS_PUBCOMP : MQTT_OUTBOUND_WAITS_PUBREC))
-        return false;
+        return ERR_NO_MEMORY;
     uint32_t bit = window_bit(session, span);
     session->outstanding[bit / 64] |= UINT64_C(1) << bit % 64;
     session->outbound_unacknowledged++;
     session->next_packet_id = id_after(id, 1);
-    return true;
+    return 0;
 }
 
 void mqtt_session_skip_to(struct mqtt_session *session, uint16_t id)
@@ -145,8 +145,8 @@ void mqtt_session_skip_to(struct mqtt_session *session, uint16_t id)
     if (session->outbound_unacknowledged == 0)
         session->oldest_packet_id = session->next_packet_id = id;
     uint32_t span = id_distance(session->oldest_packet_id, session->next_packet_id), to = id_distance(session->oldest_packet_id, id);
-    if (to >= span && to <= MQTT_SEND_WINDOW)
-        session->next_packet_id = id;
+    if (to >= span && to < PACKET_ID_COUNT / 2)
+        session->next_packet_id = to <= MQTT_SEND_WINDOW ? id : id_after(session->oldest_packet_id, MQTT_SEND_WINDOW);
 }
 
 void mqtt_session_give_up(struct mqtt_session *session, uint16_t id)

@@ -184,10 +184,11 @@ uint16_t mqtt_session_take_id(struct mqtt_session *session, unsigned qos);
 
 /* For a server who has kept the session of an earlier connection, before anything is sent: what was sent and
  * not answered, in the order of sending; `received`: its PUBREC has come. The window may be larger than what the peer takes at a time: it
- * is the owner who sends no more again than that. False, with nothing changed, when it does not fit into the window, or without memory. */
-bool mqtt_session_carry_sent(struct mqtt_session *session, uint16_t id, unsigned qos, bool received);
+ * is the owner who sends no more again than that. ERR_INVALID (it does not fit into the window, or is out of its order), ERR_NO_MEMORY:
+ * nothing has changed. */
+int mqtt_session_carry_sent(struct mqtt_session *session, uint16_t id, unsigned qos, bool received);
 
-/* And then: the next identifier handed out is this one, if it lies behind those. */
+/* And then: the next identifier handed out is this one, if it lies behind those and within the window; the last of that at most. */
 void mqtt_session_skip_to(struct mqtt_session *session, uint16_t id);
 
 /* The same for the identifier of a QoS 2 message that was received and recorded. ERR_NO_MEMORY. */

@@ -21,6 +21,7 @@ enum {
     ROUTER_NO_LOCAL = 1,
     ROUTER_RETAIN_AS_PUBLISHED = 2,
     ROUTER_FROM_JOURNAL = 16, /* what has QoS 1 or 2 for it comes from the journal (persistent.h), and is not delivered live */
+    ROUTER_LOWERED = 32,      /* with the former: what it gets of these as QoS 0 comes from there, too */
     ROUTER_IDENTIFIERS = 4,   /* of a match only: it has several identifiers, see router_match */
     ROUTER_OWN_ONLY = 8       /* of a match only: for what the connection itself publishes */
 };
@@ -58,11 +59,11 @@ struct router_share {
 };
 
 /* Who gets a topic: every connection once, in order of loop, connection and generation, with the highest QoS of its matching
- * subscriptions, ROUTER_NO_LOCAL if all of them have it ROUTER_RETAIN_AS_PUBLISHED or ROUTER_FROM_JOURNAL if any has, and the least
- * `since`. The identifier is that of the only one of them that has one; with ROUTER_IDENTIFIERS it is a place in `identifiers`, where their
- * number stands, and behind it each of them. Where some of them have ROUTER_NO_LOCAL and others have not, there are two entries: of all
- * with ROUTER_NO_LOCAL, and behind it of the others alone with ROUTER_OWN_ONLY. Besides, one member of each shared subscription, whatever
- * else it has subscribed to; `members` are as they have subscribed. */
+ * subscriptions, ROUTER_NO_LOCAL if all of them have it, ROUTER_RETAIN_AS_PUBLISHED, ROUTER_FROM_JOURNAL or ROUTER_LOWERED if any has, and
+ * the least `since`. The identifier is that of the only one of them that has one; with ROUTER_IDENTIFIERS it is a place in `identifiers`,
+ * where their number stands, and behind it each of them. Where some of them have ROUTER_NO_LOCAL and others have not, there are two
+ * entries: of all with ROUTER_NO_LOCAL, and behind it of the others alone with ROUTER_OWN_ONLY. Besides, one member of each shared
+ * subscription, whatever else it has subscribed to; `members` are as they have subscribed. */
 struct router_match {
     const struct router_subscription *subscribers; /* [count] */
     const struct router_subscription *members;     /* [member_count] */
@@ -103,6 +104,12 @@ uint32_t router_remove_connection(struct router *router, uint32_t loop, uint32_t
 /* Calls `visit` for each filter to which a connection is subscribed, under a lock: it must not change the router. */
 typedef void (*router_visit)(void *context, const char *filter, size_t length);
 void router_visit_filters(struct router *router, const struct router_subscription *subscriber, router_visit visit, void *context);
+
+/* Whether what was published with QoS 1 or 2 comes to it from the journal. */
+static inline bool router_is_from_journal(const struct router_subscription *subscription)
+{
+    return subscription->options & ROUTER_FROM_JOURNAL && (subscription->qos || subscription->options & ROUTER_LOWERED);
+}
 
 /* A cache for one thread and one router. Returns 0, ERR_NO_MEMORY or ERR_IO. `options` may be NULL. */
 int router_cache_create(const struct router_cache_options *options, struct router_cache **out);

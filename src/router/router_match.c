@@ -253,7 +253,7 @@ static struct router_subscription *sort(struct router_subscription *found, size_
 static void merge_into(struct router_subscription *kept, const struct router_subscription *other)
 {
     unsigned all = kept->options & other->options, any = kept->options | other->options;
-    kept->options = (uint8_t)((all & ROUTER_NO_LOCAL) | (any & (ROUTER_RETAIN_AS_PUBLISHED | ROUTER_FROM_JOURNAL)));
+    kept->options = (uint8_t)((all & ROUTER_NO_LOCAL) | (any & (ROUTER_RETAIN_AS_PUBLISHED | ROUTER_FROM_JOURNAL | ROUTER_LOWERED)));
     if (other->qos > kept->qos)
         kept->qos = other->qos;
     if (other->since < kept->since)

@@ -7,7 +7,7 @@
  * have not are gathered on sweeps of their own, which join when they meet; at most FOLLOWER_SWEEPS_MAX at a time, others wait for their
  * turn.
  *
- * Before its position a member may name single messages that it wants again (they were sent and not answered): these are handed to it
+ * A member may name single messages that it wants again (they were sent and not answered): these are handed to it
  * first, whatever it has subscribed to.
  *
  * Whoever opens a follower calls its functions from any thread; a member is one thread's at a time. None of them blocks. What they ask
@@ -77,7 +77,8 @@ struct follower_join {
     uint16_t loop; /* who it is, in `targets`: as in struct router_subscription */
     uint32_t connection, generation;
     struct follower_places places;      /* from here on by subscriptions */
-    const struct follower_again *again; /* [again_count] in order of content and offset, each before its place; copied */
+    const struct follower_again *again; /* [again_count] in order of content and offset; copied. What lies at or behind its place is met
+                                         * there once more, if a subscription matches it */
     size_t again_count;
 };
 

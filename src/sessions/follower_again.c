@@ -22,9 +22,8 @@ uint64_t follower_again_place(const struct follower_member *member, unsigned con
 static void go_on(struct follower_member *member)
 {
     unsigned content = next_again(member)->content;
-    const struct follower_again *next = ++member->again_at < member->again_count ? &member->again[member->again_at] : NULL;
-    uint64_t place = next && next->content == content ? next->offset : member->places.at[content];
-    follower_seat_set(&member->seats[content], NULL, place);
+    member->again_at++;
+    follower_seat_set(&member->seats[content], NULL, follower_again_place(member, content));
 }
 
 static void resend(struct follower_member *member, struct follower_stream *stream)

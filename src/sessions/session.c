@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/lists.h"
 
 enum {
     SLOTS_FIRST = 64,
@@ -38,7 +39,7 @@ static struct session_filter *filter_of(const struct session_subscription *subsc
 }
 
 /* Whether there is room. What is read is looked at when all was read (sessions_stream.c). */
-static int take_bytes(const struct session_store *store, size_t bytes)
+int session_room(const struct session_store *store, size_t bytes)
 {
     return !store->loading && (store->bytes > store->bytes_max || bytes > store->bytes_max - store->bytes) ? ERR_LIMIT : 0;
 }
@@ -164,7 +165,7 @@ int session_make(struct session_store *store, uint64_t number, const char *id, s
 {
     size_t text = id_length + user_length + 2;
     if ((!store->loading && store->count >= store->sessions_max) ||
-        take_bytes(store, sizeof **made + text + SESSION_OVERHEAD + user_bytes(user_length)))
+        session_room(store, sizeof **made + text + SESSION_OVERHEAD + user_bytes(user_length)))
         return ERR_LIMIT;
     uint32_t slot;
     struct session *session = calloc(1, sizeof *session + text);
@@ -199,6 +200,8 @@ void session_end(struct session_store *store, struct session *session)
     while (session->filters)
         session_filter_drop(store, subscription_of(session->filters));
     session_sent_clear(store, session);
+    while (session->copies)
+        session_copy_drop(store, session, session->copies);
     while (session->taken_count)
         session_taken_drop(store, session, &session->taken[session->taken_count - 1]);
     store->attached -= session->attached;
@@ -271,7 +274,7 @@ static size_t filter_bytes(size_t length)
 int session_filter_add(struct session_store *store, struct session *session, const char *filter, size_t length,
                        struct session_subscription **made)
 {
-    if (take_bytes(store, filter_bytes(length)))
+    if (session_room(store, filter_bytes(length)))
         return ERR_LIMIT;
     struct session_filter *added = malloc(sizeof *added + sizeof **made + length + 1);
     if (!added || table_reserve(&store->filters, SIZE_MAX)) {
@@ -421,7 +424,7 @@ static int fit(struct array *array, size_t count)
 
 static int reserve(const struct session_store *store, struct array *array, size_t count)
 {
-    if (count > array->count && take_bytes(store, (count - array->count) * array->size))
+    if (count > array->count && session_room(store, (count - array->count) * array->size))
         return ERR_LIMIT;
     return count > array->capacity ? fit(array, count) : 0;
 }
@@ -486,6 +489,17 @@ struct session_sent *session_sent_find(const struct session *session, uint16_t p
     return at != NO_PLACE && session->sent[at].state != SESSION_DONE ? &session->sent[at] : NULL;
 }
 
+void session_sent_settle(struct session_store *store, struct session *session, struct session_sent *sent, enum session_sent_state state)
+{
+    uint32_t behind = session->sent_count - (uint32_t)(sent - session->sent) - 1;
+    session_copy_drop(store, session, session_copy_find(session, sent->packet_id));
+    sent->state = (uint8_t)state;
+    if (state != SESSION_DONE)
+        return;
+    memmove(sent, sent + 1, behind * sizeof *sent);
+    sent_keep(store, session, session->sent_count - 1);
+}
+
 void session_advance(struct session_store *store, struct session *session, const struct follower_places *cursor)
 {
     for (unsigned i = 0; i < FOLLOWER_CONTENTS; i++) {
@@ -496,7 +510,7 @@ void session_advance(struct session_store *store, struct session *session, const
     }
     uint32_t kept = 0;
     for (uint32_t i = 0; i < session->sent_count; i++)
-        if (session->sent[i].offset >= session->cursor.at[session->sent[i].content])
+        if (session->sent[i].content == SESSIONS_COPIED || session->sent[i].offset >= session->cursor.at[session->sent[i].content])
             session->sent[kept++] = session->sent[i];
     sent_keep(store, session, kept);
     struct array array = sent_array(session);
@@ -590,4 +604,70 @@ void session_taken_all(struct session_store *store, struct session *session, enu
     for (uint32_t i = 0; i < session->taken_count; i++)
         if (session->taken[i].state == from)
             session_taken_change(store, session, &session->taken[i], session->taken[i].word, to);
+}
+
+/* ---- copies ---- */
+
+static size_t copy_bytes(size_t length)
+{
+    return sizeof(struct session_copy) + length + 16;
+}
+
+int session_copy_make(struct session_store *store, uint16_t packet_id, const void *bytes, size_t length, struct session_copy **made)
+{
+    if (length > UINT32_MAX || session_room(store, copy_bytes(length)))
+        return ERR_LIMIT;
+    struct session_copy *copy = malloc(sizeof *copy + length);
+    if (!copy)
+        return ERR_NO_MEMORY;
+    *copy = (struct session_copy){.serial = ++store->copy_serial, .length = (uint32_t)length, .packet_id = packet_id};
+    if (length)
+        memcpy(copy->bytes, bytes, length);
+    *made = copy;
+    return 0;
+}
+
+void session_copy_put(struct session_store *store, struct session *session, struct session_copy *copy)
+{
+    session_copy_drop(store, session, session_copy_find(session, copy->packet_id));
+    DL_APPEND(session->copies, copy);
+    store->bytes += copy_bytes(copy->length);
+}
+
+/* Answers come in the order of sending, or nearly. */
+struct session_copy *session_copy_find(const struct session *session, uint16_t packet_id)
+{
+    struct session_copy *copy;
+    DL_FOREACH(session->copies, copy)
+    if (copy->packet_id == packet_id)
+        return copy;
+    return NULL;
+}
+
+void session_copy_drop(struct session_store *store, struct session *session, struct session_copy *copy)
+{
+    if (!copy)
+        return;
+    DL_DELETE(session->copies, copy);
+    store->bytes -= copy_bytes(copy->length);
+    free(copy);
+}
+
+/* Both lists are in the order of sending. */
+void session_copy_trim(struct session_store *store, struct session *session)
+{
+    struct session_copy *copy, *next;
+    uint32_t at = 0;
+    DL_FOREACH_SAFE(session->copies, copy, next)
+    {
+        uint32_t found = at;
+        while (found < session->sent_count &&
+               (session->sent[found].content != SESSIONS_COPIED || session->sent[found].state != SESSION_SENT ||
+                session->sent[found].packet_id != copy->packet_id))
+            found++;
+        if (found < session->sent_count)
+            at = found + 1;
+        else if (copy->packet_id != SESSIONS_WILL)
+            session_copy_drop(store, session, copy);
+    }
 }

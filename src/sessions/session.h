@@ -35,9 +35,10 @@ struct session {
     uint32_t slot;
     uint32_t id_length, user_length;
     bool attached;
-    bool behind;  /* a note of it is missing in the stream: before the next one it is written as a whole */
-    bool leaving; /* SESSIONS_LEAVING */
-    bool fenced;  /* `fence` was sent off */
+    bool behind;   /* a note of it is missing in the stream: before the next one it is written as a whole */
+    bool leaving;  /* SESSIONS_LEAVING */
+    bool fenced;   /* `fence` was sent off */
+    bool reserved; /* `next_id` is ahead of what was sent, by SESSIONS_IDS_STEP at most */
     uint16_t next_id;
     uint32_t expiry_s;
     struct session_owner owner; /* while attached */
@@ -58,6 +59,7 @@ struct session {
     uint32_t pending; /* of `taken`, SESSION_PENDING */
     uint32_t filter_count;
     struct session_taken *taken; /* in no order */
+    struct session_copy *copies; /* in the order in which they were put */
     char text[];                 /* client identifier and user, each with a zero behind it */
 };
 
@@ -79,7 +81,8 @@ struct session_store {
     uint64_t count, attached, subscriptions;
     bool loading; /* the stream is being read */
     struct session_generation generations[2];
-    unsigned young; /* the one to which what is taken now belongs */
+    unsigned young;       /* the one to which what is taken now belongs */
+    uint64_t copy_serial; /* of the newest copy */
 };
 
 static inline const char *session_id(const struct session *session)
@@ -93,6 +96,9 @@ static inline const char *session_user(const struct session *session)
 }
 
 void session_store_fini(struct session_store *store);
+
+/* ERR_LIMIT: there is no room for as many bytes more. */
+int session_room(const struct session_store *store, size_t bytes);
 
 struct session *session_find(const struct session_store *store, const char *id, size_t length);
 struct session *session_find_number(const struct session_store *store, uint64_t number);
@@ -123,8 +129,20 @@ void session_sent_clear(struct session_store *store, struct session *session);
 /* The message that is under way under this identifier; NULL: there is none. */
 struct session_sent *session_sent_find(const struct session *session, uint16_t packet_id);
 
+/* A message of which there is a copy has come this far; the copy is not needed any more. */
+void session_sent_settle(struct session_store *store, struct session *session, struct session_sent *sent, enum session_sent_state state);
+
 /* Moves the cursor on, never back; what lies before it is forgotten. */
 void session_advance(struct session_store *store, struct session *session, const struct follower_places *cursor);
+
+/* A copy in nobody's list. ERR_LIMIT, ERR_NO_MEMORY. */
+int session_copy_make(struct session_store *store, uint16_t packet_id, const void *bytes, size_t length, struct session_copy **made);
+/* Takes it, behind the others, and drops what is there under its identifier. */
+void session_copy_put(struct session_store *store, struct session *session, struct session_copy *copy);
+struct session_copy *session_copy_find(const struct session *session, uint16_t packet_id);
+void session_copy_drop(struct session_store *store, struct session *session, struct session_copy *copy); /* `copy` may be NULL */
+/* Keeps those whose messages are to be sent again, and the will. */
+void session_copy_trim(struct session_store *store, struct session *session);
 
 struct session_taken *session_taken_find(const struct session *session, uint16_t packet_id);
 /* Makes room for `count` in all. ERR_LIMIT, ERR_NO_MEMORY. */
@@ -164,6 +182,9 @@ int session_item_attached(struct buffer *out, uint32_t expiry_s);
 int session_item_left(struct buffer *out, uint32_t expiry_s, uint64_t left_ns);
 int session_item_stands(struct buffer *out, const struct session_stand *stand);
 int session_item_ended(struct buffer *out);
+int session_item_copied(struct buffer *out, const struct session_copy *copy);
+int session_item_next(struct buffer *out, uint16_t next_id);
+int session_item_dropped(struct buffer *out, uint16_t packet_id);
 
 /* Carries out the items of a session that is there, whose room was made before: nothing can fail. */
 void session_items_apply(struct session_store *store, struct session *session, const uint8_t *items, size_t size);

@@ -26,6 +26,8 @@
  *   left          u32 expiry, u64 wall clock, ns
  *   stands        places cursor, places position, u16 next packet identifier, list of sent
  *   ended         nothing
+ *   copied        u16 packet identifier, 0: the will, u32 count, bytes; all copies of a session, and what is reserved, come behind it as a
+ * whole dropped       u16 packet identifier of a copy next          u16 next packet identifier
  *
  * What is said of a session that is not known is passed over: the part of the stream that told of it is gone, as it was not needed any
  * more, and either the session is told as a whole later or it has ended. */
@@ -35,6 +37,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/lists.h"
 #include "sessions/session.h"
 
 enum { RECORD_VERSION = 1 };
@@ -52,7 +55,10 @@ enum item {
     ITEM_ATTACHED,
     ITEM_LEFT,
     ITEM_STANDS,
-    ITEM_ENDED
+    ITEM_ENDED,
+    ITEM_COPIED,
+    ITEM_DROPPED,
+    ITEM_NEXT
 };
 
 /* ---- writing ---- */
@@ -158,7 +164,10 @@ int session_item_whole(struct buffer *out, const struct session *session)
         error = put_u64(out, session->taken[i].word);
         error = all(error, put_u8(out, session->taken[i].state != SESSION_PENDING));
     }
-    return error;
+    const struct session_copy *copy;
+    DL_FOREACH(session->copies, copy)
+    error = all(error, session_item_copied(out, copy));
+    return error || !session->reserved ? error : session_item_next(out, session->next_id);
 }
 
 int session_item_subscribed(struct buffer *out, const struct session_subscription *subscription)
@@ -240,6 +249,26 @@ int session_item_ended(struct buffer *out)
     return put_u8(out, ITEM_ENDED);
 }
 
+int session_item_copied(struct buffer *out, const struct session_copy *copy)
+{
+    int error = put_u8(out, ITEM_COPIED);
+    error = all(error, put_u16(out, copy->packet_id));
+    error = all(error, put_u32(out, copy->length));
+    return error ? error : buffer_append(out, copy->bytes, copy->length);
+}
+
+int session_item_next(struct buffer *out, uint16_t next_id)
+{
+    int error = put_u8(out, ITEM_NEXT);
+    return all(error, put_u16(out, next_id));
+}
+
+int session_item_dropped(struct buffer *out, uint16_t packet_id)
+{
+    int error = put_u8(out, ITEM_DROPPED);
+    return all(error, put_u16(out, packet_id));
+}
+
 /* ---- reading ---- */
 
 struct items {
@@ -294,7 +323,7 @@ static struct session_sent take_sent(struct items *items)
     sent.content = (uint8_t)take_int(items, 1);
     sent.qos = (uint8_t)take_int(items, 1);
     sent.state = (uint8_t)take_int(items, 1);
-    demand(items, sent.packet_id && sent.content < FOLLOWER_CONTENTS && sent.qos >= 1 && sent.qos <= 2 && sent.state <= SESSION_DONE);
+    demand(items, sent.packet_id && sent.content <= SESSIONS_COPIED && sent.qos >= 1 && sent.qos <= 2 && sent.state <= SESSION_DONE);
     return sent;
 }
 
@@ -324,10 +353,16 @@ static int read_one_sent(struct session_store *store, struct session *session, s
     if (error)
         return error;
     struct session_sent *older = session_sent_find(session, sent.packet_id);
-    if (older)
+    if (older && older->content == SESSIONS_COPIED)
+        session_sent_settle(store, session, older, SESSION_DONE);
+    else if (older)
         older->state = SESSION_DONE;
     session_sent_add(store, session, &sent);
+    uint16_t ahead = (uint16_t)(session->next_id - sent.packet_id); /* one more where identifiers have begun again, at 1 */
+    if (session->reserved && ahead > 0 && ahead <= SESSIONS_IDS_STEP + 1)
+        return 0;
     session->next_id = sent.packet_id == UINT16_MAX ? 1 : (uint16_t)(sent.packet_id + 1);
+    session->reserved = false;
     return 0;
 }
 
@@ -352,6 +387,8 @@ static int read_stands(struct session_store *store, struct session *session, str
         return 0;
     session->position = position;
     session->next_id = next_id;
+    session->reserved = false;
+    session_copy_trim(store, session);
     session_advance(store, session, &cursor);
     return 0;
 }
@@ -385,12 +422,36 @@ static void read_unsubscribed(struct session_store *store, struct session *sessi
         session_filter_drop(store, subscription);
 }
 
-static void read_answer(struct session *session, struct items *items, enum session_sent_state state)
+static void read_answer(struct session_store *store, struct session *session, struct items *items, enum session_sent_state state)
 {
     uint16_t packet_id = take_id(items);
     struct session_sent *sent = session && !items->bad ? session_sent_find(session, packet_id) : NULL;
-    if (sent)
+    if (sent && sent->content == SESSIONS_COPIED)
+        session_sent_settle(store, session, sent, state);
+    else if (sent)
         sent->state = (uint8_t)state;
+}
+
+/* Who notes a copy has it already. */
+static int read_copied(struct session_store *store, struct session *session, struct items *items)
+{
+    uint16_t packet_id = (uint16_t)take_int(items, 2);
+    size_t length = (size_t)take_int(items, 4);
+    const uint8_t *bytes = take(items, length);
+    struct session_copy *copy;
+    if (items->bad || !session || !store->loading)
+        return 0;
+    int error = session_copy_make(store, packet_id, bytes, length, &copy);
+    if (!error)
+        session_copy_put(store, session, copy);
+    return error;
+}
+
+static void read_dropped(struct session_store *store, struct session *session, struct items *items)
+{
+    uint16_t packet_id = (uint16_t)take_int(items, 2);
+    if (session && !items->bad)
+        session_copy_drop(store, session, session_copy_find(session, packet_id));
 }
 
 /* An identifier, as the stream tells of it. */
@@ -521,7 +582,7 @@ static int read_item(struct session_store *store, struct session **session, cons
         return read_one_sent(store, *session, items);
     case ITEM_RECEIVED:
     case ITEM_COMPLETED:
-        read_answer(*session, items, kind == ITEM_RECEIVED ? SESSION_RECEIVED : SESSION_DONE);
+        read_answer(store, *session, items, kind == ITEM_RECEIVED ? SESSION_RECEIVED : SESSION_DONE);
         return 0;
     case ITEM_ADVANCED: {
         struct follower_places cursor = take_places(items);
@@ -541,6 +602,19 @@ static int read_item(struct session_store *store, struct session **session, cons
         return 0;
     case ITEM_STANDS:
         return read_stands(store, *session, items);
+    case ITEM_COPIED:
+        return read_copied(store, *session, items);
+    case ITEM_NEXT: {
+        uint16_t next_id = take_id(items);
+        if (*session && !items->bad) {
+            (*session)->next_id = next_id;
+            (*session)->reserved = true;
+        }
+        return 0;
+    }
+    case ITEM_DROPPED:
+        read_dropped(store, *session, items);
+        return 0;
     case ITEM_WHOLE:
     case ITEM_ENDED:
         demand(items, record != NULL); /* one that is carried out here is done by who notes it */

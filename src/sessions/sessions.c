@@ -237,6 +237,37 @@ int sessions_set_expiry(struct sessions *sessions, struct session *session, uint
     return unlock(sessions, session->expiry_s == expiry_s ? 0 : note_attached(sessions, session, expiry_s), NULL);
 }
 
+static int put_stand(struct sessions *sessions, const struct sessions_leave *leave)
+{
+    const struct session_stand stand = {leave->cursor, leave->position, leave->next_id, leave->sent, leave->sent_count};
+    return session_item_stands(&sessions->note, &stand);
+}
+
+static int stand_at(struct sessions *sessions, struct session *session, const struct sessions_leave *leave)
+{
+    int error = session_sent_reserve(&sessions->store, session, leave->sent_count);
+    if (!error)
+        error = sessions_note_begin(sessions, session);
+    if (!error)
+        error = put_stand(sessions, leave);
+    return error ? error : sessions_note_end(sessions, session);
+}
+
+int sessions_stand(struct sessions *sessions, struct session *session, const struct sessions_leave *leave, uint64_t *place)
+{
+    lock(sessions);
+    return unlock(sessions, stand_at(sessions, session, leave), place);
+}
+
+int sessions_reserve_ids(struct sessions *sessions, struct session *session, uint16_t next_id, uint64_t *place)
+{
+    lock(sessions);
+    int error = sessions_note_begin(sessions, session);
+    if (!error)
+        error = session_item_next(&sessions->note, next_id);
+    return unlock(sessions, error ? error : sessions_note_end(sessions, session), place);
+}
+
 /* `leave` NULL, or more than there is room for: it stands where it stood, as after a crash. */
 static int note_left(struct sessions *sessions, struct session *session, const struct sessions_leave *leave, uint64_t wall_ns)
 {
@@ -244,10 +275,8 @@ static int note_left(struct sessions *sessions, struct session *session, const s
     int error = sessions_note_begin(sessions, session);
     if (!error)
         error = session_item_left(&sessions->note, leave ? leave->expiry_s : session->expiry_s, wall_ns);
-    if (!error && moved) {
-        const struct session_stand stand = {leave->cursor, leave->position, leave->next_id, leave->sent, leave->sent_count};
-        error = session_item_stands(&sessions->note, &stand);
-    }
+    if (!error && moved)
+        error = put_stand(sessions, leave);
     return error ? error : sessions_note_end(sessions, session);
 }
 
@@ -406,6 +435,15 @@ int sessions_subscribe(struct sessions *sessions, struct session *session, const
     if (!error && made)
         *made = subscription;
     return unlock(sessions, error, place);
+}
+
+bool sessions_follows(struct sessions *sessions, const struct session *session, const char *filter, size_t length)
+{
+    lock(sessions);
+    const struct session_subscription *found = session_filter_find(&sessions->store, session, filter, length);
+    bool follows = found && router_is_from_journal(&found->how);
+    unlock(sessions, 0, NULL);
+    return follows;
 }
 
 static int unsubscribe(struct sessions *sessions, struct session *session, const char *filter, size_t length)

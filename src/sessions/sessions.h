@@ -21,8 +21,8 @@
  * of ingest/ odd.
  *
  * Memory. A session takes about 330 bytes besides its identifier and its user's name, a user who has any 60, a subscription 120 besides its
- * filter, a message that is under way 16, and as many an identifier that is taken. bytes_max counts them. Where there are more than 64 of
- * the latter two, an index of up to 8 bytes for each comes to that, which it does not count.
+ * filter, a message that is under way 16, and as many an identifier that is taken, a copy 56 besides its bytes. bytes_max counts them.
+ * Where there are more than 64 of those of 16 bytes, an index of up to 8 bytes for each comes to that, which it does not count.
  *
  * Who may call. Every function takes the lock and may be called from any thread; none waits for the disk but sessions_open. What a session
  * holds belongs to whoever has attached it; he reads it through sessions_visit. */
@@ -46,7 +46,8 @@ enum {
     SESSIONS_BYTES_MAX_DEFAULT = 256 << 20,
     SESSIONS_SLACK_DEFAULT = 16 << 20,
     SESSIONS_MARK_BYTES = 64 << 20, /* of messages between two marks */
-    SESSIONS_SENT_MAX = 65535       /* unanswered messages of a session */
+    SESSIONS_SENT_MAX = 65535,      /* unanswered messages of a session */
+    SESSIONS_IDS_STEP = 256         /* packet identifiers that are reserved at once */
 };
 
 struct sessions_options {
@@ -69,13 +70,27 @@ enum session_sent_state {
     SESSION_DONE      /* QoS 2: all is over, but something before it is not */
 };
 
-/* A message that was sent from the journal. */
+enum {
+    SESSIONS_COPIED = FOLLOWER_CONTENTS, /* `content` of a message that is in none of the streams: there is a copy; `offset` is 0 */
+    SESSIONS_WILL = 0                    /* `packet_id` of a copy: it is the will */
+};
+
+/* A message that was sent from the journal, or of which there is a copy. */
 struct session_sent {
     uint64_t offset;
     uint16_t packet_id;
-    uint8_t content; /* index in follower_contents */
+    uint8_t content; /* index in follower_contents, or SESSIONS_COPIED */
     uint8_t qos;     /* 1 or 2 */
     uint8_t state;   /* enum session_sent_state */
+};
+
+/* What comes from no stream of messages, in its owner's encoding: a will; a message that is under way, until it is received. */
+struct session_copy {
+    struct session_copy *prev, *next;
+    uint64_t serial; /* no other copy has it before the next start */
+    uint32_t length;
+    uint16_t packet_id;
+    uint8_t bytes[];
 };
 
 struct session_subscription {
@@ -159,12 +174,20 @@ uint32_t sessions_sweep(struct sessions *sessions, uint64_t wall_ns);
 
 int sessions_subscribe(struct sessions *sessions, struct session *session, const char *filter, size_t length,
                        const struct router_subscription *how, const struct session_subscription **made, uint64_t *place);
+bool sessions_follows(struct sessions *sessions, const struct session *session, const char *filter,
+                      size_t length); /* router_is_from_journal */
 int sessions_unsubscribe(struct sessions *sessions, struct session *session, const char *filter, size_t length, uint64_t *place);
 
 /* A QoS 2 message is about to be sent; its PUBREC has come; its PUBCOMP (or a PUBREC that refuses it) has. */
 int sessions_sent(struct sessions *sessions, struct session *session, const struct session_sent *sent, uint64_t *place);
 int sessions_received(struct sessions *sessions, struct session *session, uint16_t packet_id, uint64_t *place);
 int sessions_completed(struct sessions *sessions, struct session *session, uint16_t packet_id, uint64_t *place);
+
+/* It stands there, and goes on from there after a crash; of `leave` all but the times counts. */
+int sessions_stand(struct sessions *sessions, struct session *session, const struct sessions_leave *leave, uint64_t *place);
+
+/* After a crash no identifier before this one is given that may have been given before it; at most SESSIONS_IDS_STEP ahead. */
+int sessions_reserve_ids(struct sessions *sessions, struct session *session, uint16_t next_id, uint64_t *place);
 
 /* Everything before the cursor is answered; a lazy note. */
 int sessions_advance(struct sessions *sessions, struct session *session, const struct follower_places *cursor);
@@ -175,6 +198,33 @@ int sessions_advance(struct sessions *sessions, struct session *session, const s
 int sessions_take(struct sessions *sessions, struct session *session, uint16_t packet_id, struct queue_origin *origin);
 void sessions_taken(struct sessions *sessions, struct session *session, uint16_t packet_id);
 int sessions_release(struct sessions *sessions, struct session *session, uint16_t packet_id, uint64_t *place);
+
+/* ---- copies (sessions_copies.c) ---- */
+
+/* As sessions_sent, of a message that is in no stream (`content`: SESSIONS_COPIED) of either QoS. */
+int sessions_sent_copy(struct sessions *sessions, struct session *session, const struct session_sent *sent, const void *bytes,
+                       size_t length, uint64_t *place);
+
+/* The will of its client, in the place of a former one. */
+int sessions_keep_will(struct sessions *sessions, struct session *session, const void *bytes, size_t length, uint64_t *serial,
+                       uint64_t *place);
+
+/* It was published, or withdrawn: any thread, whoever has the session of that number. Nothing happens when there is no such session or will
+ * any more. */
+void sessions_drop_will(struct sessions *sessions, uint64_t number, uint64_t serial, uint64_t *place);
+
+/* Its owner's; there until its message is received or answered. NULL: there is none. */
+const struct session_copy *sessions_copy(struct sessions *sessions, const struct session *session, uint16_t packet_id);
+
+/* A session whose client is away, and its will. All is borrowed. */
+struct session_will {
+    uint64_t number, left_ns;
+    uint32_t expiry_s;
+    const char *id, *user; /* zero-terminated */
+    const struct session_copy *copy;
+};
+/* Under the lock: `visit` may call no function of this module. Returns 0 or its error, which ends the visit. */
+int sessions_visit_wills(struct sessions *sessions, int (*visit)(void *context, const struct session_will *will), void *context);
 
 /* ---- what it holds ---- */
 

@@ -35,7 +35,7 @@ static int subscribe(struct follower_member *scout, const struct session *sessio
 {
     int error = 0;
     for (const struct session_subscription *each = session_filter_first(session); each && !error; each = session_filter_next(each))
-        if (each->how.qos && !mqtt_topic_share_length(each->filter, each->length))
+        if (router_is_from_journal(&each->how) && !mqtt_topic_share_length(each->filter, each->length))
             error = follower_subscribe(scout, each->filter, each->length, &each->how, &each->from);
     return error;
 }

@@ -385,9 +385,9 @@ static void what_was_sent_keeps_its_identifier(void **state)
     {
         struct fixture f;
         begin(&f, version, 10);
-        assert_true(mqtt_session_carry_sent(&f.session, 65534, 1, false));
-        assert_true(mqtt_session_carry_sent(&f.session, 65535, 2, true));
-        assert_true(mqtt_session_carry_sent(&f.session, 3, 2, false)); /* 1 and 2 were answered */
+        assert_int_equal(mqtt_session_carry_sent(&f.session, 65534, 1, false), 0);
+        assert_int_equal(mqtt_session_carry_sent(&f.session, 65535, 2, true), 0);
+        assert_int_equal(mqtt_session_carry_sent(&f.session, 3, 2, false), 0); /* 1 and 2 were answered */
         mqtt_session_skip_to(&f.session, 7);
         assert_int_equal(f.session.outbound_unacknowledged, 3);
         assert_int_equal(mqtt_session_outbound(&f.session, 65534), MQTT_OUTBOUND_WAITS_PUBACK);
@@ -411,7 +411,7 @@ static void a_carried_window_may_be_larger_than_the_receive_maximum(void **state
     struct fixture f;
     begin(&f, MQTT_VERSION_5_0, 2);
     for (uint16_t id = 1; id <= 5; id++)
-        assert_true(mqtt_session_carry_sent(&f.session, id, 1, false));
+        assert_int_equal(mqtt_session_carry_sent(&f.session, id, 1, false), 0);
     for (uint16_t id = 1; id <= 3; id++) {
         assert_int_equal(mqtt_session_take_id(&f.session, 1), 0);
         answer(&f, MQTT_PUBACK, id, 0);
@@ -428,14 +428,20 @@ static void what_does_not_fit_into_the_window_is_not_carried(void **state)
     (void)state;
     struct fixture f;
     begin(&f, MQTT_VERSION_5_0, 10);
-    assert_true(mqtt_session_carry_sent(&f.session, 100, 2, false));
-    assert_false(mqtt_session_carry_sent(&f.session, 100, 1, false)); /* twice the same */
-    assert_false(mqtt_session_carry_sent(&f.session, 99, 1, false));  /* it was sent before */
-    assert_true(mqtt_session_carry_sent(&f.session, 100 + MQTT_SEND_WINDOW - 1, 1, false));
-    assert_false(mqtt_session_carry_sent(&f.session, 100 + MQTT_SEND_WINDOW, 1, false));
+    assert_int_equal(mqtt_session_carry_sent(&f.session, 100, 2, false), 0);
+    assert_int_equal(mqtt_session_carry_sent(&f.session, 100, 1, false), ERR_INVALID); /* twice the same */
+    assert_int_equal(mqtt_session_carry_sent(&f.session, 99, 1, false), ERR_INVALID);  /* it was sent before */
+    assert_int_equal(mqtt_session_carry_sent(&f.session, 100 + MQTT_SEND_WINDOW - 1, 1, false), 0);
+    assert_int_equal(mqtt_session_carry_sent(&f.session, 100 + MQTT_SEND_WINDOW, 1, false), ERR_INVALID);
     mqtt_session_skip_to(&f.session, 50); /* behind what is in use: nothing happens */
     assert_int_equal(f.session.next_packet_id, 100 + MQTT_SEND_WINDOW);
     assert_int_equal(f.session.outbound_unacknowledged, 2);
+    end(&f);
+    begin(&f, MQTT_VERSION_5_0, 10);
+    assert_int_equal(mqtt_session_carry_sent(&f.session, 100, 2, false), 0);
+    mqtt_session_skip_to(&f.session, 100 + MQTT_SEND_WINDOW + 7); /* none is given before the oldest is answered */
+    assert_int_equal(f.session.next_packet_id, 100 + MQTT_SEND_WINDOW);
+    assert_int_equal(mqtt_session_take_id(&f.session, 1), 0);
     end(&f);
 }
 
