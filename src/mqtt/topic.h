@@ -5,7 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { MQTT_TOPIC_LENGTH_MAX = 65535, MQTT_TOPIC_LEVELS_MAX = 128 };
+/* The standards have no limit to the levels; 200 separators are what Mosquitto takes, so that whoever leaves it keeps its topics. */
+enum { MQTT_TOPIC_LENGTH_MAX = 65535, MQTT_TOPIC_LEVELS_MAX = 201 };
 
 /* A topic a client may publish to: 1..65535 bytes, no wildcard, no U+0000, well-formed UTF-8, at most
  * MQTT_TOPIC_LEVELS_MAX levels. */

@@ -206,6 +206,16 @@ def test_the_longest_topic(server, own, version):
         reader.expect(packet(0x30, text(topic), set_of(version), b'x'))
 
 
+@VERSIONS
+@pytest.mark.parametrize('depth', ['slashes', 'words'])
+def test_the_deepest_topic(server, own, version, depth):
+    """200 separators, which is what Mosquitto takes too."""
+    topic = own + (b'/' * 200 if depth == 'slashes' else b'/abc' * 200)
+    with subscriber(server, version, topic, b's-' + own, 1) as reader:
+        reader.send(publish(version, topic, b'x'))
+        reader.expect(packet(0x30, text(topic), set_of(version), b'x'))
+
+
 # ---- limits of the client, 5.0 ----
 
 @pytest.mark.parametrize('qos', [0, 1, 2])
