@@ -300,7 +300,9 @@ def test_a_clean_member_that_was_there_before(server):
 
 def test_quality_0_is_live(server):
     begin(server, b'a')
-    put(server, b't', b'lost', qos=0)
+    with Visit(server, b'p') as publisher:
+        publisher.put(b't', b'lost', 0)
+        publisher.put(b'none', b'')  # behind it
     with Visit(server, b'a') as a:
         put(server, b't', b'live', qos=0)
         assert payloads(a.take()) == [b'live']
