@@ -1,5 +1,6 @@
 /* One client connection: bytes to the session's events, events to actions, and what is to be sent back out. */
 #include "bus/persistent.h"
+#include "bus/shared.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -91,6 +92,7 @@ void connection_drop(struct connection *connection)
         return;
     connection->closing = connection->shut = true;
     struct loop *loop = connection->loop;
+    shared_leave(connection);
     persistent_leave(connection);
     will_leave(connection);
     connection->session.state = MQTT_SESSION_CLOSED;
@@ -109,6 +111,7 @@ void connection_end(struct connection *connection)
 {
     if (connection->shut || uv_is_closing((uv_handle_t *)&connection->handle))
         return;
+    shared_leave(connection);
     persistent_leave(connection); /* its client may come back before all of the goodbye is written */
     if (connection->goodbye) {
         link_finish(connection);
@@ -319,6 +322,8 @@ static void act(struct connection *connection, struct mqtt_event *event, uint64_
     case MQTT_EVENT_SETTLED:
         if (connection->persistent)
             persistent_settled(connection, event->ack.packet_id);
+        if (connection->shared)
+            shared_settled(connection, event->ack.packet_id);
         connection->progress_ns = now_ns;
         break;
     case MQTT_EVENT_CONNECT: /* taken by process() too */

@@ -165,6 +165,8 @@ static unsigned deliver_shares(struct bus *bus, struct loop *loop, const struct 
 {
     unsigned full = NO_LOOP;
     for (uint32_t i = 0; i < match->share_count; i++) {
+        if (publish->qos && match->shares[i].from_journal)
+            continue;
         const struct router_subscription *member = choose_member(bus, loop, match, &match->shares[i]);
         if (member && loop && member->loop == loop->index) {
             deliver_local(loop, connection_find(loop, member->connection, member->generation), publish, 0, member, NULL);
@@ -213,7 +215,7 @@ static bool find_obstacle(const struct bus *bus, unsigned here, const struct rou
         }
     }
     for (uint32_t i = 0; i < match->share_count; i++) {
-        if (full || share_is_congested(bus, match, &match->shares[i], owes)) {
+        if (!match->shares[i].from_journal && (full || share_is_congested(bus, match, &match->shares[i], owes))) {
             *found = full ? (struct obstacle){PAUSE_MEMORY, 0} : (struct obstacle){PAUSE_SUBSCRIBER, LOOP_AWAIT_ANY};
             return true;
         }

@@ -224,7 +224,7 @@ static void on_written(uv_write_t *request, int status)
         link_flush(connection);
     connection_note_queue(connection);
     connection_retry(connection);
-    if (connection->persistent)
+    if (connection->persistent || connection->shared)
         loop_mark_dirty(connection);
     if (connection->handouts)
         handout_resume(connection);

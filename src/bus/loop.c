@@ -13,6 +13,7 @@
 #include "base/diagnostics.h"
 #include "base/error.h"
 #include "bus/persistent.h"
+#include "bus/shared.h"
 
 uint64_t loop_wall_ns(struct loop *loop)
 {
@@ -148,6 +149,8 @@ static void flush_dirty(struct loop *loop)
             connection_retry(connection);
             if (connection->persistent)
                 persistent_turn(connection);
+            if (connection->shared)
+                shared_turn(connection);
         }
     }
 }

@@ -143,6 +143,8 @@ struct connection {
     struct persistent *persistent;                    /* its session outlives it (persistent.h); NULL: that ends with it */
     size_t held_back;                                 /* bytes that wait for the disk there */
     uint32_t persistent_waiting;                      /* messages from the journal in `waiting` */
+    struct shared *shared;                            /* it is in shared subscriptions (shared.h); NULL: in none */
+    uint32_t shared_waiting;                          /* messages of these in `waiting` */
     struct connection *dirty_next;
     struct connection *paused_before, *paused_next;   /* in loop->paused[pause] */
     struct connection *shaking_before, *shaking_next; /* in loop->shaking */
@@ -171,6 +173,15 @@ struct connection {
     struct door door;
 };
 
+struct group_member;
+struct group_owed;
+
+/* What a message of a shared subscription is besides (shared.h). */
+struct shared_ticket {
+    struct group_member *member; /* NULL: it is of none */
+    struct group_owed *owed;
+};
+
 struct waiting_head {
     uint32_t size;            /* of the packet */
     uint32_t id_position;     /* of its packet identifier, within the packet */
@@ -179,6 +190,7 @@ struct waiting_head {
     uint64_t offset;          /* from_journal: its place there */
     uint8_t content;
     bool from_journal;
+    struct shared_ticket ticket;
 };
 
 struct loop_counters { /* written by the loop alone; read by anybody */
@@ -272,7 +284,8 @@ struct bus {
     struct router *router;
     struct retained *retained;
     struct sys *sys;           /* of loop 0, when it runs */
-    struct sessions *sessions; /* NULL: there are none */
+    struct sessions *sessions; /* NULL: there are none, nor groups */
+    struct groups *groups;
     struct follower *follower;
     struct buffer follower_properties;    /* its thread's */
     struct loop *loops;                   /* [options.loop_count] */
@@ -474,6 +487,9 @@ struct follower_places;
 bool deliver_from_journal(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
                           const uint32_t *identifiers, const struct session_sent *sent, uint64_t time_ns);
 /* Lowers the places to those of what waits behind the send window. */
+/* The same for a message of a shared subscription, which it settles if it does not send it. */
+void deliver_from_group(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
+                        const struct session_sent *sent, const struct shared_ticket *ticket, uint64_t time_ns);
 void deliver_lower_to_waiting(const struct connection *connection, struct follower_places *places);
 /* The message gets another expiry interval, in properties of the loop's. */
 int deliver_set_expiry(struct loop *loop, struct mqtt_publish *outgoing, uint32_t interval_s);

@@ -1,5 +1,6 @@
 /* Mail between loops: what another thread asks of a loop is appended to its buffer, and the loop is woken once. */
 #include "bus/persistent.h"
+#include "bus/shared.h"
 
 #include <assert.h>
 #include <string.h>
@@ -185,7 +186,10 @@ static void read_deliver(struct loop *loop, const struct mail_head *head, const 
     publish.payload = (struct mqtt_slice){at, head->deliver.payload_length};
     for (uint32_t i = 0; i < head->deliver.target_count; i++) {
         struct connection *to = connection_find(loop, targets[i].connection, targets[i].generation);
-        if (handed) { /* where it is twice, the second is for what the client has published itself */
+        if (handed && handed->member) {
+            if (to)
+                shared_receive(to, handed->member, &publish, &targets[i], handed->owed, handed);
+        } else if (handed) { /* where it is twice, the second is for what the client has published itself */
             bool twice = i + 1 < head->deliver.target_count && targets[i + 1].connection == targets[i].connection;
             if (to && to->persistent)
                 persistent_receive(to, &publish, &targets[i + (twice && persistent_is_own(to, handed))], identifiers, handed);

@@ -1,5 +1,6 @@
 /* Clients with a persistent session: how they come and go, and what they subscribe to and publish. */
 #include "bus/persistent_parts.h"
+#include "bus/shared.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -24,16 +25,12 @@ static void on_durable(void *context)
     persistent_wake(context);
 }
 
-/* On the follower's thread. */
-static bool hand(void *context, const struct follower_delivery *delivery)
+/* On the follower's thread. `handed`: what is known besides; it is filled up. */
+static bool send_to(struct bus *bus, struct loop *to, const struct follower_delivery *delivery, struct persistent_handed *handed)
 {
-    struct bus *bus = context;
     const struct message *record = delivery->message;
-    struct loop *to = &bus->loops[delivery->targets[0].loop];
     struct buffer *properties = &bus->follower_properties;
     bool ours = follower_contents[delivery->content] == QUEUE_CONTENT_RESULTS && bus->options.result_properties;
-    if (atomic_load_explicit(&to->mail_bytes, memory_order_relaxed) > bus->options.mail_soft_max)
-        return false;
     struct mqtt_publish publish = {.qos = record->flags & MESSAGE_QOS_MASK,
                                    .retain = record->flags & MESSAGE_RETAIN,
                                    .topic = {(const uint8_t *)record->topic, record->topic_length},
@@ -46,17 +43,61 @@ static bool hand(void *context, const struct follower_delivery *delivery)
     }
     publish.has_message_expiry =
         mqtt_properties_expiry(publish.properties_raw, &publish.message_expiry_interval, &publish.message_expiry_at);
-    struct persistent_handed handed = {.offset = record->offset,
-                                       .time_ns = record->time_ns,
-                                       .origin_session = delivery->origin_session,
-                                       .bytes = (uint64_t)record->topic_length + record->properties_length + record->payload_length,
-                                       .content = delivery->content,
-                                       .again = delivery->again};
+    handed->offset = record->offset;
+    handed->time_ns = record->time_ns;
+    handed->origin_session = delivery->origin_session;
+    handed->bytes = (uint64_t)record->topic_length + record->properties_length + record->payload_length;
+    handed->content = delivery->content;
+    handed->again = delivery->again;
     struct router_match match = {.subscribers = delivery->targets,
                                  .count = delivery->target_count,
                                  .identifiers = delivery->identifiers,
                                  .identifier_count = delivery->identifier_count};
-    return mail_hand(to, &publish, &match, &handed) == 0;
+    return mail_hand(to, &publish, &match, handed) == 0;
+}
+
+static bool is_full(const struct bus *bus, const struct loop *loop)
+{
+    return atomic_load_explicit(&loop->mail_bytes, memory_order_relaxed) > bus->options.mail_soft_max;
+}
+
+static bool hand_to_member(void *context, const struct follower_delivery *delivery, const struct router_subscription *how, uint64_t member,
+                           struct group_owed *owed)
+{
+    struct bus *bus = context;
+    struct follower_delivery one = *delivery;
+    one.targets = how;
+    one.target_count = 1;
+    one.identifier_count = 0;
+    return send_to(bus, &bus->loops[how->loop], &one, &(struct persistent_handed){.member = member, .owed = owed});
+}
+
+/* A group's members may be on any loop. */
+static bool hand(void *context, const struct follower_delivery *delivery)
+{
+    struct bus *bus = context;
+    unsigned loop = delivery->targets[0].loop;
+    if (loop != GROUPS_LOOP)
+        return !is_full(bus, &bus->loops[loop]) && send_to(bus, &bus->loops[loop], delivery, &(struct persistent_handed){0});
+    for (unsigned i = 0; i < bus->options.loop_count; i++)
+        if (is_full(bus, &bus->loops[i]))
+            return false;
+    groups_deliver(bus->groups, delivery);
+    return true;
+}
+
+/* A subscription for all members: nothing with QoS 1 or 2 is live for them. */
+static int mark_group(void *context, const char *filter, size_t length, bool there)
+{
+    struct bus *bus = context;
+    struct router_subscription mark = {.loop = GROUPS_LOOP, .options = ROUTER_FROM_JOURNAL};
+    int error = there ? router_subscribe(bus->router, filter, length, &mark) : 0;
+    if (!there)
+        router_unsubscribe(bus->router, filter, length, &mark);
+    if (error < 0)
+        DIAG_LIMITED(DIAGNOSTICS_ERROR, "bus", "what comes by %.*s cannot be kept for its members: %s", (int)length, filter,
+                     error_text(error));
+    return error < 0 ? error : 0;
 }
 
 int persistent_start(struct bus *bus)
@@ -71,8 +112,11 @@ int persistent_start(struct bus *bus)
                                         .journal = options->journal,
                                         .stream = options->sessions,
                                         .notify = on_durable,
+                                        .group = mark_group,
                                         .context = bus};
     int error = sessions_open(&sessions, &bus->sessions);
+    if (!error)
+        error = groups_create(&(struct groups_options){.sessions = bus->sessions, .hand = hand_to_member, .context = bus}, &bus->groups);
     if (error)
         diagnostics(DIAGNOSTICS_ERROR, "bus", "the sessions of clients cannot be taken up again: %s", error_text(error));
     return error;
@@ -84,13 +128,17 @@ int persistent_follow(struct bus *bus)
     if (!bus->sessions)
         return 0;
     int error = follower_start(&bus->follower, &(struct follower_options){.queue = bus->options.queue, .deliver = hand, .context = bus});
-    if (!error)
+    if (!error) {
         sessions_follow(bus->sessions, bus->follower);
+        groups_follow(bus->groups, bus->follower);
+    }
     return error;
 }
 
 void persistent_unfollow(struct bus *bus)
 {
+    if (bus->groups)
+        groups_follow(bus->groups, NULL);
     if (bus->sessions)
         sessions_follow(bus->sessions, NULL);
     follower_stop(bus->follower);
@@ -100,6 +148,8 @@ void persistent_unfollow(struct bus *bus)
 
 void persistent_stop(struct bus *bus)
 {
+    groups_destroy(bus->groups);
+    bus->groups = NULL;
     sessions_close(bus->sessions);
     bus->sessions = NULL;
 }
@@ -119,9 +169,10 @@ void persistent_await(struct loop *loop)
 bool persistent_sweep(struct loop *loop)
 {
     struct sessions_status status;
+    groups_check(loop->bus->groups);
     sessions_status(loop->bus->sessions, &status);
     sessions_sweep(loop->bus->sessions, clock_wall_ns()); /* sends off what it notes */
-    return status.sessions;
+    return status.sessions || status.groups;
 }
 
 void persistent_durable(struct loop *loop)
@@ -184,6 +235,10 @@ static int load_sent(void *context, const struct session_sent *sent)
 {
     struct persistent *persistent = context;
     bool again = sent->state == SESSION_SENT;
+    if (sent->shared) { /* the follower brings it only when it is asked for */
+        persistent->shared = true;
+        return persistent_put_sent(persistent, sent, again, true);
+    }
     if (sent->content == SESSIONS_COPIED)
         return persistent_put_sent(persistent, sent, again, true);
     struct persistent_known *known = realloc(persistent->known, (persistent->known_count + 1) * sizeof *known);
@@ -305,16 +360,44 @@ static int subscribe_again(struct connection *connection, struct mqtt_slice filt
         persistent_unsubscribe(connection, filter, NULL);
         return 0;
     }
-    bool shared = mqtt_topic_share_length((const char *)filter.data, filter.length);
-    if (!error && !shared)
+    if (!error && mqtt_topic_share_length((const char *)filter.data, filter.length))
+        error = shared_subscribe(connection, filter,
+                                 &(struct router_subscription){.loop = (uint16_t)connection->loop->index,
+                                                               .qos = head->how.qos,
+                                                               .options = head->how.options,
+                                                               .connection = connection->slot,
+                                                               .generation = connection->generation,
+                                                               .identifier = head->how.identifier});
+    else if (!error)
         error = follower_subscribe(persistent->member, (const char *)filter.data, filter.length, &head->how, &head->from);
     return error;
+}
+
+static int by_place_again(const void *a, const void *b)
+{
+    const struct follower_again *one = a, *other = b;
+    if (one->content != other->content)
+        return one->content < other->content ? -1 : 1;
+    return one->offset < other->offset ? -1 : one->offset > other->offset;
+}
+
+/* Adds what came by shared subscriptions, each message once. */
+static size_t want_shared(struct persistent *persistent, struct follower_again *again, size_t count)
+{
+    size_t kept = 0;
+    count += persistent_list_shared(persistent, again + count);
+    if (count)
+        qsort(again, count, sizeof *again, by_place_again);
+    for (size_t i = 0; i < count; i++)
+        if (kept == 0 || by_place_again(&again[kept - 1], &again[i]) != 0)
+            again[kept++] = again[i];
+    return kept;
 }
 
 static int join(struct connection *connection)
 {
     struct persistent *persistent = connection->persistent;
-    struct follower_again *again = malloc((persistent->known_count + 1) * sizeof *again);
+    struct follower_again *again = malloc(((size_t)persistent->known_count + persistent->unsent + 1) * sizeof *again);
     size_t count = 0;
     if (!again)
         return ERR_NO_MEMORY;
@@ -323,6 +406,8 @@ static int join(struct connection *connection)
         if (known->again)
             again[count++] = (struct follower_again){.offset = known->offset, .content = known->content, .qos = known->qos};
     }
+    if (persistent->shared)
+        count = want_shared(persistent, again, count);
     struct follower_join who = {.loop = (uint16_t)connection->loop->index,
                                 .connection = connection->slot,
                                 .generation = connection->generation,
@@ -421,11 +506,14 @@ int persistent_subscribe(struct connection *connection, struct mqtt_slice filter
     struct sessions *sessions = connection->loop->bus->sessions;
     const char *text = (const char *)filter.data;
     const struct session_subscription *made;
+    bool shared = mqtt_topic_share_length(text, filter.length);
+    if (shared) /* what had no members any more begins anew */
+        groups_prune(connection->loop->bus->groups);
     int error = sessions_subscribe(sessions, persistent->session, text, filter.length, how, &made, place);
     if (error)
         return error;
     persistent_noted(connection->loop);
-    if (mqtt_topic_share_length(text, filter.length))
+    if (shared)
         return 0;
     error = follower_subscribe(persistent->member, text, filter.length, how, &made->from);
     if (error)
@@ -442,6 +530,8 @@ void persistent_unsubscribe(struct connection *connection, struct mqtt_slice fil
         error = sessions_unsubscribe(connection->loop->bus->sessions, persistent->session, text, filter.length, place);
     if (!error && !mqtt_topic_share_length(text, filter.length))
         error = follower_unsubscribe(persistent->member, text, filter.length);
+    if (mqtt_topic_share_length(text, filter.length))
+        groups_prune(connection->loop->bus->groups);
     persistent_noted(connection->loop);
     if (error) /* it would go on getting what it has asked to end */
         connection_close(connection, CLOSE_LIMIT, error_mqtt_reason(error));

@@ -18,7 +18,9 @@
 struct persistent_handed {
     uint64_t offset, time_ns;
     uint64_t origin_session;
-    uint64_t bytes; /* that count against what was granted */
+    uint64_t bytes;          /* that count against what was granted */
+    uint64_t member;         /* of a group (shared.h): its number; 0: it is of none */
+    struct group_owed *owed; /* then */
     uint8_t content;
     bool again;
 };

@@ -40,9 +40,14 @@ static int grow(struct persistent *persistent)
     return 0;
 }
 
+int persistent_reserve_sent(struct persistent *persistent)
+{
+    return persistent->sent_count == persistent->sent_capacity ? grow(persistent) : 0;
+}
+
 int persistent_put_sent(struct persistent *persistent, const struct session_sent *sent, bool unsent, bool noted)
 {
-    if (persistent->sent_count == persistent->sent_capacity && grow(persistent))
+    if (persistent_reserve_sent(persistent))
         return ERR_NO_MEMORY;
     *sent_at(persistent, persistent->sent_count++) = (struct persistent_sent){*sent, unsent, noted};
     persistent->unnoted += !noted;
@@ -129,6 +134,17 @@ int persistent_carry_sent(struct connection *connection)
     return 0;
 }
 
+size_t persistent_list_shared(const struct persistent *persistent, struct follower_again *again)
+{
+    size_t count = 0;
+    for (uint32_t i = 0; i < persistent->sent_count; i++) {
+        const struct persistent_sent *sent = sent_at(persistent, i);
+        if (sent->unsent && sent->sent.shared)
+            again[count++] = (struct follower_again){.offset = sent->sent.offset, .content = sent->sent.content, .qos = sent->sent.qos};
+    }
+    return count;
+}
+
 int persistent_release_again(struct connection *connection)
 {
     const struct persistent *persistent = connection->persistent;
@@ -162,7 +178,7 @@ int persistent_note_id(struct connection *connection, uint64_t *place)
 static bool is_open(const struct persistent *persistent, const struct persistent_known *known)
 {
     const struct persistent_sent *found = find_sent(persistent, known->packet_id);
-    return found && found->sent.offset == known->offset && found->sent.content == known->content;
+    return found && !found->sent.shared && found->sent.offset == known->offset && found->sent.content == known->content;
 }
 
 /* What was known to be answered, and that the follower has not come by yet, is not to be new the next time. */
@@ -268,6 +284,22 @@ static bool is_known(const struct persistent *persistent, const struct persisten
     return true;
 }
 
+/* By a shared subscription it may have come as well, or alone. */
+static void send_shared_again(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
+                              const struct persistent_handed *handed)
+{
+    struct persistent *persistent = to->persistent;
+    for (uint32_t i = 0; persistent->unsent && i < persistent->sent_count && !to->closing; i++) {
+        struct persistent_sent *again = sent_at(persistent, i);
+        if (!again->unsent || !again->sent.shared || again->sent.offset != handed->offset || again->sent.content != handed->content)
+            continue;
+        const struct session_sent sent = again->sent;
+        set_sent(persistent, again);
+        (void)deliver_from_journal(to, publish, how, NULL, &sent, handed->time_ns);
+        return;
+    }
+}
+
 bool persistent_is_own(const struct connection *connection, const struct persistent_handed *handed)
 {
     return handed->origin_session == session_number(connection->persistent->session);
@@ -296,6 +328,8 @@ void persistent_receive(struct connection *to, const struct mqtt_publish *publis
     loop_mark_dirty(to); /* its grant is looked at again */
     bool known = persistent->known && is_known(persistent, handed, &packet_id), passed = handed->offset < *position;
     struct persistent_sent *again = packet_id ? find_sent(persistent, packet_id) : NULL;
+    if (handed->again && persistent->shared)
+        send_shared_again(to, publish, how, handed);
     struct session_sent sent = {.offset = handed->offset, .content = handed->content};
     if (again && again->unsent && again->sent.offset == handed->offset && again->sent.content == handed->content) {
         set_sent(persistent, again);
@@ -332,7 +366,7 @@ struct follower_places persistent_cursor(const struct connection *connection)
     struct follower_places cursor = persistent_position(connection);
     for (uint32_t i = 0; i < persistent->sent_count; i++) {
         const struct session_sent *sent = &sent_at(persistent, i)->sent;
-        if (sent->state != SESSION_DONE && sent->content != SESSIONS_COPIED && sent->offset < cursor.at[sent->content])
+        if (sent->state != SESSION_DONE && !sent->shared && sent->content != SESSIONS_COPIED && sent->offset < cursor.at[sent->content])
             cursor.at[sent->content] = sent->offset;
     }
     return cursor;
@@ -395,7 +429,8 @@ void persistent_turn(struct connection *connection)
     const struct mqtt_session *session = &connection->session;
     if (!persistent->member || connection->closing || !persistent_send_copies(connection))
         return;
-    uint32_t used = session->outbound_unacknowledged - persistent->unsent + connection->persistent_waiting, most = session->send_maximum;
+    uint32_t used = session->outbound_unacknowledged - persistent->unsent + connection->persistent_waiting + connection->shared_waiting,
+             most = session->send_maximum;
     uint64_t granted = persistent->handed + (used < most ? most - used : 0);
     size_t queue_max = memory_queue_max(connection->loop->bus) / 2, queued = connection_queued(connection);
     if (queue_max > QUEUE_MAX)

@@ -44,6 +44,7 @@ struct persistent {
     bool answered;                  /* something was, since then */
     struct persistent_known *known; /* [known_count], in order of content and offset */
     uint32_t known_count;
+    bool shared;                                      /* of what was sent on an earlier connection some came by a shared subscription */
     struct buffer filters;                            /* struct persistent_filter: what it had subscribed to; until persistent_resume */
     uint16_t next_id;                                 /* as it was left */
     uint16_t ids_noted_to;                            /* none before it is given again after a kill; 0: it was not noted */
@@ -54,8 +55,10 @@ struct persistent {
 };
 
 int persistent_known_order(const void *one, const void *other); /* as for qsort */
+int persistent_reserve_sent(struct persistent *persistent);     /* the next persistent_put_sent does not fail */
 int persistent_put_sent(struct persistent *persistent, const struct session_sent *sent, bool unsent, bool noted);
 void persistent_all_noted(struct persistent *persistent);
+size_t persistent_list_shared(const struct persistent *persistent, struct follower_again *again); /* of these; returns how many */
 int persistent_carry_sent(struct connection *connection);    /* puts what is not answered into the MQTT session's window */
 int persistent_release_again(struct connection *connection); /* PUBREL of what waits for PUBCOMP */
 /* What is not answered, and what is and lies at or behind the position all the same; malloc'd, NULL without memory. */

@@ -3,6 +3,7 @@
  * Most messages go out as they came in. What a subscriber gets besides its properties (subscription identifiers, a topic alias) is appended
  * behind them in a buffer of the loop, so that nothing else moves. */
 #include "bus/persistent.h"
+#include "bus/shared.h"
 
 #include <string.h>
 
@@ -67,8 +68,9 @@ int deliver_set_expiry(struct loop *loop, struct mqtt_publish *outgoing, uint32_
 
 /* ---- into the buffers ---- */
 
-/* `from`: its place in the journal, where it comes from there. */
-static int encode_waiting(struct connection *to, const struct mqtt_publish *outgoing, size_t size, const struct session_sent *from)
+/* `from`: its place in the journal, where it comes from there; with a ticket by a shared subscription. */
+static int encode_waiting(struct connection *to, const struct mqtt_publish *outgoing, size_t size, const struct session_sent *from,
+                          const struct shared_ticket *ticket)
 {
     int error = buffer_reserve(&to->waiting, sizeof(struct waiting_head) + size);
     if (error)
@@ -90,8 +92,12 @@ static int encode_waiting(struct connection *to, const struct mqtt_publish *outg
     if (from) {
         head.offset = from->offset;
         head.content = from->content;
-        head.from_journal = true;
-        to->persistent_waiting++;
+        head.from_journal = !ticket;
+        to->persistent_waiting += !ticket;
+    }
+    if (ticket) {
+        head.ticket = *ticket;
+        to->shared_waiting++;
     }
     memcpy(to->waiting.data + head_at, &head, sizeof head);
     if (head_at == 0 && to->paused && to->pause != PAUSE_JOURNAL)
@@ -197,7 +203,7 @@ static void queue(struct loop *loop, struct connection *to, struct mqtt_publish 
         if (outgoing->packet_id && outgoing->qos == 2 && to->persistent)
             error = send_noted(to, outgoing);
         else
-            error = outgoing->packet_id ? encode(to, outgoing) : encode_waiting(to, outgoing, size, NULL);
+            error = outgoing->packet_id ? encode(to, outgoing) : encode_waiting(to, outgoing, size, NULL, NULL);
     }
     if (error) {
         connection_close(to, CLOSE_SLOW, 0x97);
@@ -287,7 +293,7 @@ static bool count_down(struct loop *loop, struct connection *to, struct mqtt_pub
 static void send_from_journal(struct connection *to, const struct mqtt_publish *outgoing, uint64_t place)
 {
     size_t mark = to->out.length;
-    bool waits = outgoing->qos == 2 || to->held_back;
+    bool waits = to->persistent && (outgoing->qos == 2 || to->held_back);
     int error = waits ? mqtt_publish_encode(&to->out, to->session.version, outgoing, NULL) : encode(to, outgoing);
     if (error) {
         connection_close(to, CLOSE_SLOW, 0x97);
@@ -301,8 +307,17 @@ static void send_from_journal(struct connection *to, const struct mqtt_publish *
     loop_mark_dirty(to);
 }
 
-bool deliver_from_journal(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
-                          const uint32_t *identifiers, const struct session_sent *sent, uint64_t time_ns)
+/* What is not sent, but was dropped for good, nobody owes any more. */
+static bool drop(struct connection *to, const struct shared_ticket *ticket)
+{
+    if (ticket && !to->closing)
+        shared_drop(to, ticket);
+    return !to->closing;
+}
+
+static bool send_journaled(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
+                           const uint32_t *identifiers, const struct session_sent *sent, const struct shared_ticket *ticket,
+                           uint64_t time_ns)
 {
     struct loop *loop = to->loop;
     struct mqtt_publish outgoing = *publish;
@@ -312,7 +327,7 @@ bool deliver_from_journal(struct connection *to, const struct mqtt_publish *publ
     outgoing.qos = sent->qos;
     outgoing.packet_id = sent->packet_id;
     if (outgoing.has_message_expiry && !count_down(loop, to, &outgoing, time_ns))
-        return !to->closing;
+        return drop(to, ticket);
     if (modern && (how->identifier || how->options & ROUTER_IDENTIFIERS) && add_identifiers(loop, &outgoing, how, identifiers)) {
         connection_close(to, CLOSE_SLOW, 0x97);
         return false;
@@ -322,7 +337,7 @@ bool deliver_from_journal(struct connection *to, const struct mqtt_publish *publ
         deliver_note_drop(loop, DROP_PACKET_TOO_LARGE);
         if (outgoing.dup)
             persistent_give_up(to, sent->packet_id);
-        return true;
+        return drop(to, ticket);
     }
     struct session_sent now = *sent;
     uint64_t place = 0;
@@ -330,13 +345,28 @@ bool deliver_from_journal(struct connection *to, const struct mqtt_publish *publ
     if (outgoing.qos && !outgoing.dup) {
         bool in_turn = to->waiting.length == to->waiting_at;
         outgoing.packet_id = now.packet_id = in_turn ? mqtt_session_take_id(&to->session, outgoing.qos) : 0;
-        error = now.packet_id ? persistent_note_sent(to, &now, &place) : encode_waiting(to, &outgoing, size, sent);
+        if (!now.packet_id)
+            error = encode_waiting(to, &outgoing, size, sent, ticket);
+        else
+            error = ticket ? shared_note_sent(to, &now, ticket, &place) : persistent_note_sent(to, &now, &place);
     }
     if (error)
         connection_close(to, CLOSE_LIMIT, error_mqtt_reason(error));
     else if (outgoing.packet_id || !outgoing.qos)
         send_from_journal(to, &outgoing, place);
     return !error;
+}
+
+bool deliver_from_journal(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
+                          const uint32_t *identifiers, const struct session_sent *sent, uint64_t time_ns)
+{
+    return send_journaled(to, publish, how, identifiers, sent, NULL, time_ns);
+}
+
+void deliver_from_group(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
+                        const struct session_sent *sent, const struct shared_ticket *ticket, uint64_t time_ns)
+{
+    (void)send_journaled(to, publish, how, NULL, sent, ticket, time_ns); /* what fails ends the connection */
 }
 
 void deliver_lower_to_waiting(const struct connection *connection, struct follower_places *places)
@@ -374,28 +404,35 @@ void deliver_waiting(struct connection *connection)
             deliver_note_drop(connection->loop, DROP_EXPIRED);
             connection->waiting_at += sizeof head + head.size;
             connection->persistent_waiting -= head.from_journal;
+            if (head.ticket.member) {
+                connection->shared_waiting--;
+                shared_drop(connection, &head.ticket);
+            }
             continue;
         }
         uint8_t qos = packet[0] >> 1 & 3; /* the flags of a PUBLISH */
         uint16_t id = mqtt_session_take_id(&connection->session, qos);
         if (id == 0)
             break;
-        struct session_sent sent = {.offset = head.offset, .packet_id = id, .content = head.content, .qos = qos};
+        bool shared = head.ticket.member;
+        struct session_sent sent = {.offset = head.offset, .packet_id = id, .content = head.content, .qos = qos, .shared = shared};
         uint64_t place = 0;
         size_t mark = connection->out.length;
-        bool unknown = !head.from_journal && qos == 2 && connection->persistent;
-        if ((head.from_journal && persistent_note_sent(connection, &sent, &place)) || (unknown && persistent_note_id(connection, &place))) {
+        bool unknown = !head.from_journal && !shared && qos == 2 && connection->persistent;
+        if ((head.from_journal && persistent_note_sent(connection, &sent, &place)) || (unknown && persistent_note_id(connection, &place)) ||
+            (shared && shared_note_sent(connection, &sent, &head.ticket, &place))) {
             connection_close(connection, CLOSE_LIMIT, 0x97);
             return;
         }
         connection->persistent_waiting -= head.from_journal;
+        connection->shared_waiting -= shared;
         packet[head.id_position] = (uint8_t)(id >> 8);
         packet[head.id_position + 1] = (uint8_t)id;
         if (buffer_append(&connection->out, packet, head.size)) {
             connection_close(connection, CLOSE_SLOW, 0x97);
             return;
         }
-        if (unknown || (head.from_journal && (qos == 2 || connection->held_back)))
+        if (unknown || (connection->persistent && (head.from_journal || shared) && (qos == 2 || connection->held_back)))
             persistent_hold_back(connection, mark, place);
         connection->waiting_at += sizeof head + head.size;
         loop_mark_dirty(connection);

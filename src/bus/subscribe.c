@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "bus/persistent.h"
+#include "bus/shared.h"
 #include "mqtt/topic.h"
 
 static struct router_subscription subscriber(const struct connection *connection)
@@ -20,6 +21,8 @@ bool subscribe_end(struct connection *connection, struct mqtt_slice filter, uint
         door_unsubscribed(connection, 1);
         counter_add(&connection->loop->counters.subscriptions, (uint64_t)-1);
     }
+    if (found && connection->shared)
+        shared_unsubscribe(connection, filter);
     if (found && connection->persistent)
         persistent_unsubscribe(connection, filter, place);
     return found;
@@ -97,6 +100,8 @@ static int add_subscription(struct connection *connection, const struct mqtt_sub
         error = persistent_subscribe(connection, wanted->filter, &subscription, place);
     if (added < 0)
         return added;
+    if (!error && mqtt_topic_share_length((const char *)wanted->filter.data, wanted->filter.length))
+        error = shared_subscribe(connection, wanted->filter, &subscription);
     if (!error && wants_retained(wanted, added == 0))
         error = handout_begin(connection, wanted, identifier, added == 0 ? subscription.since : UINT64_MAX);
     if (error && added == 0) /* one that was there before stays */

@@ -20,7 +20,8 @@
 enum {
     ROUTER_NO_LOCAL = 1,
     ROUTER_RETAIN_AS_PUBLISHED = 2,
-    ROUTER_FROM_JOURNAL = 16, /* what has QoS 1 or 2 for it comes from the journal (persistent.h), and is not delivered live */
+    ROUTER_FROM_JOURNAL = 16, /* what has QoS 1 or 2 for it comes from the journal (persistent.h), and is not delivered live. To a shared
+                               * subscription: no member, but a word that this is so for all of them */
     ROUTER_LOWERED = 32,      /* with the former: what it gets of these as QoS 0 comes from there, too */
     ROUTER_IDENTIFIERS = 4,   /* of a match only: it has several identifiers, see router_match */
     ROUTER_OWN_ONLY = 8       /* of a match only: for what the connection itself publishes */
@@ -52,10 +53,11 @@ struct router_cache_options {
 
 enum { ROUTER_CACHE_TOPICS_MAX_DEFAULT = 65536, ROUTER_CACHE_BYTES_MAX_DEFAULT = 16 << 20 };
 
-/* The members of a shared subscription ("$share/NAME/FILTER"), of whom each message goes to one. */
+/* The members of a shared subscription ("$share/NAME/FILTER"), of whom each message goes to one; with `from_journal` one of QoS 0. */
 struct router_share {
     uint32_t first, count; /* in router_match.members; count is at least 1 */
     uint32_t turn;         /* the caller's; another one after each resolution, so that topics that come once are dealt out too */
+    bool from_journal;
 };
 
 /* Who gets a topic: every connection once, in order of loop, connection and generation, with the highest QoS of its matching

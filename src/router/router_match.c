@@ -151,10 +151,17 @@ static void collect_group(struct router_cache *cache, const struct router_group 
         cache->found_overflow = true;
         return;
     }
-    cache->shares[cache->share_count++] =
-        (struct router_share){.first = cache->member_count, .count = group->members.count, .turn = (uint32_t)cache->misses};
-    for (uint32_t i = 0; i < group->members.count; i++)
-        cache->members[cache->member_count++] = group->members.entries[i].subscription;
+    struct router_share share = {.first = cache->member_count, .turn = (uint32_t)cache->misses};
+    for (uint32_t i = 0; i < group->members.count; i++) {
+        const struct router_subscription *subscription = &group->members.entries[i].subscription;
+        if (subscription->options & ROUTER_FROM_JOURNAL)
+            share.from_journal = true;
+        else
+            cache->members[cache->member_count++] = *subscription;
+    }
+    share.count = cache->member_count - share.first;
+    if (share.count)
+        cache->shares[cache->share_count++] = share;
 }
 
 /* Those of the node that end there, or with '#' below it. */

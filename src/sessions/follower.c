@@ -96,7 +96,7 @@ void follower_grant(struct follower_member *member, uint64_t messages, uint64_t 
 {
     atomic_store(&member->granted_bytes, bytes);
     atomic_store(&member->granted_messages, messages);
-    if (atomic_load(&member->starved) && messages && bytes && atomic_exchange(&member->starved, false))
+    if (atomic_load(&member->starved) && messages > atomic_load(&member->handed) && bytes && atomic_exchange(&member->starved, false))
         ask(&member->grant);
 }
 

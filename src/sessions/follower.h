@@ -7,8 +7,8 @@
  * have not are gathered on sweeps of their own, which join when they meet; at most FOLLOWER_SWEEPS_MAX at a time, others wait for their
  * turn.
  *
- * A member may name single messages that it wants again (they were sent and not answered): these are handed to it
- * first, whatever it has subscribed to.
+ * A member may name single messages that it wants again (they were sent and not answered): these are handed to it first, whatever it has
+ * subscribed to, and wherever they lie.
  *
  * Whoever opens a follower calls its functions from any thread; a member is one thread's at a time. None of them blocks. What they ask
  * for takes effect in order, soon. */
@@ -97,8 +97,8 @@ int follower_unsubscribe(struct follower_member *member, const char *filter, siz
 void follower_begin(struct follower_member *member);
 
 /* How many messages, and bytes of these (topic, properties and payload), it may have been handed since it joined: a message is handed as
- * long as both numbers are above what was handed so far. Two targets for one message (ROUTER_OWN_ONLY) count once. Never less than before.
- */
+ * long as both numbers are above what was handed so far. Two targets for one message (ROUTER_OWN_ONLY) count once. Less than before
+ * comes too late for what is being handed at that moment; `deliver` itself is in time. */
 void follower_grant(struct follower_member *member, uint64_t messages, uint64_t bytes);
 
 /* How far it has come: *handed messages were handed to it since it joined, and nothing else that it is to get, or wants again, lies before

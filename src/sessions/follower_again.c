@@ -13,8 +13,8 @@ uint64_t follower_again_place(const struct follower_member *member, unsigned con
 {
     uint64_t place = member->places.at[content];
     for (size_t i = member->again_at; i < member->again_count; i++)
-        if (member->again[i].content == content)
-            return member->again[i].offset < place ? member->again[i].offset : place;
+        if (member->again[i].content == content && member->again[i].offset < place)
+            return member->again[i].offset;
     return place;
 }
 

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/lists.h"
+#include "mqtt/topic.h"
 
 enum {
     SLOTS_FIRST = 64,
@@ -52,9 +53,10 @@ struct text_key {
     const struct session *session; /* of a filter */
 };
 
+/* That of a group is found by what is behind the zero. */
 static uint64_t name_hash(const char *id, size_t length)
 {
-    return hash_bytes(id, length, 0);
+    return length && id[0] == 0 ? hash_bytes(id + 1, length - 1, 1) : hash_bytes(id, length, 0);
 }
 
 static uint64_t number_hash(uint64_t number)
@@ -78,6 +80,19 @@ struct session *session_find(const struct session_store *store, const char *id, 
 {
     struct text_key key = {.text = id, .length = length};
     return table_find(&store->names, name_hash(id, length), has_name, &key);
+}
+
+static bool has_group(const void *item, const void *key)
+{
+    const struct session *session = item;
+    const struct text_key *name = key;
+    return session->group && session->id_length == name->length + 1 && memcmp(session->text + 1, name->text, name->length) == 0;
+}
+
+struct session *session_find_group(const struct session_store *store, const char *filter, size_t length)
+{
+    struct text_key key = {.text = filter, .length = length};
+    return table_find(&store->names, hash_bytes(filter, length, 1), has_group, &key);
 }
 
 struct session *session_find_number(const struct session_store *store, uint64_t number)
@@ -137,6 +152,51 @@ static void leave_user(struct session_store *store, struct session_user_row *row
     free(row);
 }
 
+/* ---- members of groups ---- */
+
+static void list_unused(struct session_store *store, struct session *group)
+{
+    bool unused = group->members == 0;
+    if (unused && !group->unused)
+        DL_APPEND2(store->unused, group, unused_before, unused_next);
+    else if (!unused && group->unused)
+        DL_DELETE2(store->unused, group, unused_before, unused_next);
+    group->unused = unused;
+}
+
+static struct session *group_of(const struct session_store *store, const struct session_subscription *subscription)
+{
+    bool shared = subscription->how.qos && mqtt_topic_share_length(subscription->filter, subscription->length);
+    return shared ? session_find_group(store, subscription->filter, subscription->length) : NULL;
+}
+
+static void count_member(struct session_store *store, const struct session_subscription *subscription, int by)
+{
+    struct session *group = store->loading ? NULL : group_of(store, subscription);
+    if (!group)
+        return;
+    group->members += (uint32_t)by;
+    list_unused(store, group);
+}
+
+void session_groups_count(struct session_store *store)
+{
+    for (uint32_t i = 0; i < store->slot_count; i++) {
+        const struct session *session = store->slots[i];
+        const struct session_subscription *each = session ? session_filter_first(session) : NULL;
+        for (; each; each = session_filter_next(each)) {
+            struct session *group = group_of(store, each);
+            if (group)
+                group->members++;
+        }
+    }
+    for (uint32_t i = 0; i < store->slot_count; i++)
+        if (store->slots[i] && store->slots[i]->group)
+            list_unused(store, store->slots[i]);
+}
+
+/* ---- sessions come and go ---- */
+
 /* The slot of the next session; there is room for it. */
 static int find_slot(struct session_store *store, uint32_t *slot)
 {
@@ -179,6 +239,7 @@ int session_make(struct session_store *store, uint64_t number, const char *id, s
     session->number = number;
     session->slot = slot;
     session->next_id = 1;
+    session->group = id[0] == 0;
     session->id_length = (uint32_t)id_length;
     session->user_length = (uint32_t)user_length;
     memcpy(session->text, id, id_length);
@@ -190,7 +251,10 @@ int session_make(struct session_store *store, uint64_t number, const char *id, s
     table_insert(&store->names, name_hash(id, id_length), session);
     table_insert(&store->numbers, number_hash(number), session);
     store->count++;
+    store->groups += session->group;
     store->bytes += session_bytes(session);
+    if (session->group && !store->loading)
+        list_unused(store, session);
     *made = session;
     return 0;
 }
@@ -204,7 +268,10 @@ void session_end(struct session_store *store, struct session *session)
         session_copy_drop(store, session, session->copies);
     while (session->taken_count)
         session_taken_drop(store, session, &session->taken[session->taken_count - 1]);
-    store->attached -= session->attached;
+    if (session->unused)
+        DL_DELETE2(store->unused, session, unused_before, unused_next);
+    store->attached -= session->attached && !session->group;
+    store->groups -= session->group;
     store->count--;
     store->bytes -= session_bytes(session);
     table_remove(&store->names, name_hash(session->text, session->id_length), session);
@@ -232,14 +299,14 @@ void session_store_fini(struct session_store *store)
 
 void session_attach(struct session_store *store, struct session *session, const struct session_owner *owner)
 {
-    store->attached += !session->attached;
+    store->attached += !session->attached && !session->group;
     session->attached = true;
     session->owner = *owner;
 }
 
 void session_leave(struct session_store *store, struct session *session, uint64_t left_ns)
 {
-    store->attached -= session->attached;
+    store->attached -= session->attached && !session->group;
     session->attached = false;
     session->left_ns = left_ns;
 }
@@ -291,22 +358,30 @@ int session_filter_add(struct session_store *store, struct session *session, con
     session->filters = added;
     session->filter_count++;
     table_insert(&store->filters, filter_hash(session, filter, length), subscription);
-    store->subscriptions++;
+    store->subscriptions += !session->group;
     store->bytes += filter_bytes(length);
     *made = subscription;
     return 0;
+}
+
+void session_filter_set(struct session_store *store, struct session_subscription *subscription, const struct router_subscription *how)
+{
+    count_member(store, subscription, -1);
+    subscription->how = *how;
+    count_member(store, subscription, 1);
 }
 
 void session_filter_drop(struct session_store *store, struct session_subscription *subscription)
 {
     struct session_filter *dropped = filter_of(subscription);
     struct session *session = dropped->session;
+    count_member(store, subscription, -1);
     *(dropped->previous ? &dropped->previous->next : &session->filters) = dropped->next;
     if (dropped->next)
         dropped->next->previous = dropped->previous;
     table_remove(&store->filters, filter_hash(session, subscription->filter, subscription->length), subscription);
     session->filter_count--;
-    store->subscriptions--;
+    store->subscriptions -= !session->group;
     store->bytes -= filter_bytes(subscription->length);
     free(dropped);
 }
@@ -461,6 +536,7 @@ void session_sent_add(struct session_store *store, struct session *session, cons
 {
     assert(session->sent_count < session->sent_capacity);
     session->sent[session->sent_count++] = *sent;
+    session->shared += sent->shared;
     store->bytes += sizeof *sent;
     struct array array = sent_array(session);
     index_put(&array, array.count - 1);
@@ -479,6 +555,19 @@ static void sent_keep(struct session_store *store, struct session *session, uint
 void session_sent_clear(struct session_store *store, struct session *session)
 {
     sent_keep(store, session, 0);
+    session->shared = 0;
+}
+
+/* One of a group is no matter of the cursor: it goes at once. */
+void session_sent_finish(struct session_store *store, struct session *session, struct session_sent *sent)
+{
+    sent->state = SESSION_DONE;
+    if (!sent->shared)
+        return;
+    size_t behind = session->sent_count - (size_t)(sent - session->sent) - 1;
+    memmove(sent, sent + 1, behind * sizeof *sent);
+    session->shared--;
+    sent_keep(store, session, session->sent_count - 1);
 }
 
 /* An identifier is used again when all is over with the older message, so the newest is the one. */
@@ -510,7 +599,8 @@ void session_advance(struct session_store *store, struct session *session, const
     }
     uint32_t kept = 0;
     for (uint32_t i = 0; i < session->sent_count; i++)
-        if (session->sent[i].content == SESSIONS_COPIED || session->sent[i].offset >= session->cursor.at[session->sent[i].content])
+        if (session->sent[i].shared || session->sent[i].content == SESSIONS_COPIED ||
+            session->sent[i].offset >= session->cursor.at[session->sent[i].content])
             session->sent[kept++] = session->sent[i];
     sent_keep(store, session, kept);
     struct array array = sent_array(session);

@@ -39,6 +39,8 @@ struct session {
     bool leaving;  /* SESSIONS_LEAVING */
     bool fenced;   /* `fence` was sent off */
     bool reserved; /* `next_id` is ahead of what was sent, by SESSIONS_IDS_STEP at most */
+    bool group;    /* it is of a shared subscription (session_find_group) */
+    bool unused;   /* of a group: in store->unused */
     uint16_t next_id;
     uint32_t expiry_s;
     struct session_owner owner; /* while attached */
@@ -57,6 +59,9 @@ struct session {
     uint32_t sent_count, sent_capacity;
     uint32_t taken_count, taken_capacity;
     uint32_t pending; /* of `taken`, SESSION_PENDING */
+    uint32_t shared;  /* of `sent` */
+    uint32_t members; /* of a group: subscriptions of QoS 1 and 2 that sessions have to it */
+    struct session *unused_before, *unused_next;
     uint32_t filter_count;
     struct session_taken *taken; /* in no order */
     struct session_copy *copies; /* in the order in which they were put */
@@ -78,8 +83,10 @@ struct session_store {
     uint32_t free_from; /* no slot before it is free */
     uint32_t sessions_max;
     size_t bytes_max, bytes;
-    uint64_t count, attached, subscriptions;
-    bool loading; /* the stream is being read */
+    uint64_t count, groups;           /* `count`: groups too, ... */
+    uint64_t attached, subscriptions; /* ... here not */
+    struct session *unused;           /* groups without members */
+    bool loading;                     /* the stream is being read */
     struct session_generation generations[2];
     unsigned young;       /* the one to which what is taken now belongs */
     uint64_t copy_serial; /* of the newest copy */
@@ -104,6 +111,16 @@ struct session *session_find(const struct session_store *store, const char *id, 
 struct session *session_find_number(const struct session_store *store, uint64_t number);
 
 uint32_t session_count_of(const struct session_store *store, const char *user, size_t length); /* how many the user has */
+/* The session of a shared subscription, `filter` with "$share/NAME/". Its identifier is that behind a zero, as no client's is; its
+ * user is a zero alone, and so nobody. */
+struct session *session_find_group(const struct session_store *store, const char *filter, size_t length);
+static inline const char *session_group_filter(const struct session *group, size_t *length)
+{
+    *length = group->id_length - 1;
+    return group->text + 1;
+}
+/* Counts the members of all groups. Before that, while the stream is read, nobody does. */
+void session_groups_count(struct session_store *store);
 
 /* A session that is not attached, all zero but for its names. ERR_LIMIT, ERR_NO_MEMORY. */
 int session_make(struct session_store *store, uint64_t number, const char *id, size_t id_length, const char *user, size_t user_length,
@@ -118,6 +135,7 @@ struct session_subscription *session_filter_find(const struct session_store *sto
 /* A subscription to a filter that there is not yet. ERR_LIMIT, ERR_NO_MEMORY. */
 int session_filter_add(struct session_store *store, struct session *session, const char *filter, size_t length,
                        struct session_subscription **made);
+void session_filter_set(struct session_store *store, struct session_subscription *subscription, const struct router_subscription *how);
 void session_filter_drop(struct session_store *store, struct session_subscription *subscription);
 struct session_subscription *session_filter_first(const struct session *session);
 struct session_subscription *session_filter_next(const struct session_subscription *subscription);
@@ -126,6 +144,7 @@ struct session_subscription *session_filter_next(const struct session_subscripti
 int session_sent_reserve(struct session_store *store, struct session *session, size_t count);
 void session_sent_add(struct session_store *store, struct session *session, const struct session_sent *sent); /* behind the former */
 void session_sent_clear(struct session_store *store, struct session *session);
+void session_sent_finish(struct session_store *store, struct session *session, struct session_sent *sent);
 /* The message that is under way under this identifier; NULL: there is none. */
 struct session_sent *session_sent_find(const struct session *session, uint16_t packet_id);
 
@@ -173,6 +192,8 @@ int session_item_whole(struct buffer *out, const struct session *session);
 int session_item_subscribed(struct buffer *out, const struct session_subscription *subscription);
 int session_item_unsubscribed(struct buffer *out, const char *filter, size_t length);
 int session_item_sent(struct buffer *out, const struct session_sent *sent);
+/* `number`: of the group. */
+int session_item_given(struct buffer *out, uint64_t number, const struct session_sent *sent);
 int session_item_received(struct buffer *out, uint16_t packet_id);
 int session_item_completed(struct buffer *out, uint16_t packet_id);
 int session_item_advanced(struct buffer *out, const struct follower_places *cursor);

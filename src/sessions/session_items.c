@@ -10,7 +10,8 @@
  *
  *   places    u64 for each of follower_contents
  *   text      u16 length, bytes
- *   sent      u64 offset, u16 packet identifier, u8 content, u8 QoS, u8 state; a list of them has a u32 count before it
+ *   sent      u64 offset, u16 packet identifier, u8 content, u8 QoS, u8 state, with 0x80 if it came by a shared subscription; a list of
+ *             them has a u32 count before it
  *   taken     u64 sequence << 16 | packet identifier
  *
  *   whole         u64 number, text user, u8 attached, u32 expiry, u64 left, u64 sequence, stands, u32 count and as many subscriptions,
@@ -18,6 +19,7 @@
  *   subscribed    u8 QoS, u8 options, u32 identifier, places, text filter
  *   unsubscribed  text filter
  *   sent          sent
+ *   given         u64 number of a group, sent: the session's, or where it is the group itself, one whose session ends with its connection
  *   received, completed  u16 packet identifier
  *   advanced      places
  *   taken         u32 count, taken: their messages are durable
@@ -28,6 +30,9 @@
  *   ended         nothing
  *   copied        u16 packet identifier, 0: the will, u32 count, bytes; all copies of a session, and what is reserved, come behind it as a
  * whole dropped       u16 packet identifier of a copy next          u16 next packet identifier
+ *
+ * The session of a shared subscription (groups.h) has a zero and the filter, with "$share/NAME/", in the place of the client identifier;
+ * the filter without that is its only subscription. What is `sent` there and DONE was given to a member, whose it is from then on.
  *
  * What is said of a session that is not known is passed over: the part of the stream that told of it is gone, as it was not needed any
  * more, and either the session is told as a whole later or it has ended. */
@@ -58,8 +63,11 @@ enum item {
     ITEM_ENDED,
     ITEM_COPIED,
     ITEM_DROPPED,
-    ITEM_NEXT
+    ITEM_NEXT,
+    ITEM_GIVEN
 };
+
+enum { SENT_SHARED = 0x80 };
 
 /* ---- writing ---- */
 
@@ -113,7 +121,7 @@ static int put_sent(struct buffer *out, const struct session_sent *sent)
     error = all(error, put_u16(out, sent->packet_id));
     error = all(error, put_u8(out, sent->content));
     error = all(error, put_u8(out, sent->qos));
-    return all(error, put_u8(out, sent->state));
+    return all(error, put_u8(out, sent->state | (sent->shared ? SENT_SHARED : 0u)));
 }
 
 static int put_stand(struct buffer *out, const struct session_stand *stand)
@@ -185,6 +193,13 @@ int session_item_unsubscribed(struct buffer *out, const char *filter, size_t len
 int session_item_sent(struct buffer *out, const struct session_sent *sent)
 {
     int error = put_u8(out, ITEM_SENT);
+    return all(error, put_sent(out, sent));
+}
+
+int session_item_given(struct buffer *out, uint64_t number, const struct session_sent *sent)
+{
+    int error = put_u8(out, ITEM_GIVEN);
+    error = all(error, put_u64(out, number));
     return all(error, put_sent(out, sent));
 }
 
@@ -322,8 +337,11 @@ static struct session_sent take_sent(struct items *items)
     sent.packet_id = (uint16_t)take_int(items, 2);
     sent.content = (uint8_t)take_int(items, 1);
     sent.qos = (uint8_t)take_int(items, 1);
-    sent.state = (uint8_t)take_int(items, 1);
+    uint8_t state = (uint8_t)take_int(items, 1);
+    sent.shared = state & SENT_SHARED;
+    sent.state = state & (uint8_t)~SENT_SHARED;
     demand(items, sent.packet_id && sent.content <= SESSIONS_COPIED && sent.qos >= 1 && sent.qos <= 2 && sent.state <= SESSION_DONE);
+    demand(items, !sent.shared || sent.content < SESSIONS_COPIED);
     return sent;
 }
 
@@ -344,26 +362,47 @@ static uint64_t take_word(struct items *items)
 /* Each of these has `session` NULL where it is not known: what is read then is passed over. They return ERR_LIMIT, ERR_NO_MEMORY; what is
  * bad is told by items->bad. */
 
-static int read_one_sent(struct session_store *store, struct session *session, struct items *items)
+static int add_sent(struct session_store *store, struct session *session, const struct session_sent *sent)
 {
-    struct session_sent sent = take_sent(items);
-    if (items->bad || !session)
-        return 0;
     int error = session_sent_reserve(store, session, (size_t)session->sent_count + 1);
     if (error)
         return error;
-    struct session_sent *older = session_sent_find(session, sent.packet_id);
+    struct session_sent *older = session_sent_find(session, sent->packet_id);
     if (older && older->content == SESSIONS_COPIED)
         session_sent_settle(store, session, older, SESSION_DONE);
     else if (older)
-        older->state = SESSION_DONE;
-    session_sent_add(store, session, &sent);
-    uint16_t ahead = (uint16_t)(session->next_id - sent.packet_id); /* one more where identifiers have begun again, at 1 */
+        session_sent_finish(store, session, older);
+    session_sent_add(store, session, sent);
+    uint16_t ahead = (uint16_t)(session->next_id - sent->packet_id); /* one more where identifiers have begun again, at 1 */
     if (session->reserved && ahead > 0 && ahead <= SESSIONS_IDS_STEP + 1)
         return 0;
-    session->next_id = sent.packet_id == UINT16_MAX ? 1 : (uint16_t)(sent.packet_id + 1);
+    session->next_id = sent->packet_id == UINT16_MAX ? 1 : (uint16_t)(sent->packet_id + 1);
     session->reserved = false;
     return 0;
+}
+
+static int read_one_sent(struct session_store *store, struct session *session, struct items *items)
+{
+    struct session_sent sent = take_sent(items);
+    return items->bad || !session ? 0 : add_sent(store, session, &sent);
+}
+
+static int read_given(struct session_store *store, struct session *session, struct items *items)
+{
+    uint64_t number = take_int(items, 8);
+    struct session_sent sent = take_sent(items);
+    struct session *group = items->bad ? NULL : session_find_number(store, number);
+    int error = 0;
+    sent.shared = true;
+    if (!items->bad && session && !session->group)
+        error = add_sent(store, session, &sent);
+    sent.shared = false;
+    sent.state = SESSION_DONE;
+    if (!error && group && group->group)
+        error = session_sent_reserve(store, group, (size_t)group->sent_count + 1);
+    if (!error && group && group->group)
+        session_sent_add(store, group, &sent);
+    return error;
 }
 
 static int read_stands(struct session_store *store, struct session *session, struct items *items)
@@ -408,7 +447,7 @@ static int read_subscribed(struct session_store *store, struct session *session,
     int error = made ? 0 : session_filter_add(store, session, filter, length, &made);
     if (error)
         return error;
-    made->how = how;
+    session_filter_set(store, made, &how);
     made->from = from;
     return 0;
 }
@@ -428,6 +467,8 @@ static void read_answer(struct session_store *store, struct session *session, st
     struct session_sent *sent = session && !items->bad ? session_sent_find(session, packet_id) : NULL;
     if (sent && sent->content == SESSIONS_COPIED)
         session_sent_settle(store, session, sent, state);
+    else if (sent && state == SESSION_DONE)
+        session_sent_finish(store, session, sent);
     else if (sent)
         sent->state = (uint8_t)state;
 }
@@ -615,6 +656,8 @@ static int read_item(struct session_store *store, struct session **session, cons
     case ITEM_DROPPED:
         read_dropped(store, *session, items);
         return 0;
+    case ITEM_GIVEN:
+        return read_given(store, *session, items);
     case ITEM_WHOLE:
     case ITEM_ENDED:
         demand(items, record != NULL); /* one that is carried out here is done by who notes it */

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/hash.h"
+#include "mqtt/topic.h"
 #include "sessions/sessions_parts.h"
 
 enum { SWEEP_SLOTS = 8192 }; /* sessions that one sweep looks at */
@@ -105,8 +106,7 @@ static bool has_left(struct sessions *sessions, struct session *session)
     return true;
 }
 
-/* Ends it, with a note. When that cannot be made the session stays. */
-static int end(struct sessions *sessions, struct session *session)
+int sessions_end(struct sessions *sessions, struct session *session)
 {
     sessions_scout_end(sessions, session);
     int error = sessions_note_begin(sessions, session);
@@ -119,7 +119,7 @@ static int end(struct sessions *sessions, struct session *session)
     return error;
 }
 
-static int note_attached(struct sessions *sessions, struct session *session, uint32_t expiry_s)
+int sessions_note_attached(struct sessions *sessions, struct session *session, uint32_t expiry_s)
 {
     int error = sessions_note_begin(sessions, session);
     if (!error)
@@ -130,7 +130,7 @@ static int note_attached(struct sessions *sessions, struct session *session, uin
 static bool is_over(const struct session *session, uint32_t most_s, uint64_t wall_ns)
 {
     uint32_t lasts_s = session->expiry_s < most_s ? session->expiry_s : most_s;
-    return !session->attached && !session->leaving && lasts_s != SESSIONS_NEVER && session->left_ns <= wall_ns &&
+    return !session->attached && !session->leaving && !session->group && lasts_s != SESSIONS_NEVER && session->left_ns <= wall_ns &&
            (wall_ns - session->left_ns) / 1000000000u >= lasts_s;
 }
 
@@ -150,12 +150,12 @@ static enum sessions_found attach(struct sessions *sessions, struct session *fou
     bool over = is_over(found, sessions->options.expiry_max_s, wall_ns);
     sessions->expired += over;
     if (fresh || over) {
-        if (end(sessions, found))
+        if (sessions_end(sessions, found))
             session_end(&sessions->store, found); /* a start may find it again */
         return SESSIONS_NONE;
     }
     sessions_scout_home(sessions, found);
-    if (note_attached(sessions, found, found->expiry_s))
+    if (sessions_note_attached(sessions, found, found->expiry_s))
         found->behind = true;
     session_attach(&sessions->store, found, owner);
     *session = found;
@@ -172,7 +172,7 @@ enum sessions_found sessions_attach(struct sessions *sessions, const char *id, s
 }
 
 /* A random even number that no session has, and that no message in the journal speaks of. */
-static uint64_t make_number(const struct session_store *store)
+uint64_t sessions_make_number(const struct session_store *store)
 {
     uint64_t number;
     do {
@@ -195,7 +195,7 @@ static int create(struct sessions *sessions, const char *id, size_t length, cons
     if (sessions_backlog_is_full(sessions))
         return ERR_LIMIT;
     struct session *made;
-    int error = session_make(store, make_number(store), id, length, user, strlen(user), &made);
+    int error = session_make(store, sessions_make_number(store), id, length, user, strlen(user), &made);
     if (error)
         return error;
     sessions_find_ends(sessions, &made->cursor);
@@ -234,7 +234,7 @@ uint32_t sessions_of(struct sessions *sessions, const char *user)
 int sessions_set_expiry(struct sessions *sessions, struct session *session, uint32_t expiry_s)
 {
     lock(sessions);
-    return unlock(sessions, session->expiry_s == expiry_s ? 0 : note_attached(sessions, session, expiry_s), NULL);
+    return unlock(sessions, session->expiry_s == expiry_s ? 0 : sessions_note_attached(sessions, session, expiry_s), NULL);
 }
 
 static int put_stand(struct sessions *sessions, const struct sessions_leave *leave)
@@ -284,7 +284,7 @@ static void detach(struct sessions *sessions, struct session *session, const str
 {
     assert(session->attached && (!leave || leave->sent_count <= SESSIONS_SENT_MAX));
     if (leave && leave->expiry_s == 0) {
-        if (end(sessions, session))
+        if (sessions_end(sessions, session))
             session_end(&sessions->store, session);
         return;
     }
@@ -326,7 +326,7 @@ static uint32_t sweep_one(struct sessions *sessions, struct session *session, ui
 {
     if (!session->attached)
         has_left(sessions, session);
-    if (is_over(session, sessions->options.expiry_max_s, wall_ns) && end(sessions, session) == 0)
+    if (is_over(session, sessions->options.expiry_max_s, wall_ns) && sessions_end(sessions, session) == 0)
         return 1;
     if (sessions->noting)
         note_taken(sessions, session);
@@ -334,6 +334,7 @@ static uint32_t sweep_one(struct sessions *sessions, struct session *session, ui
     for (unsigned i = 0; i < FOLLOWER_CONTENTS; i++)
         if (session->cursor.at[i] < sessions->least.at[i])
             sessions->least.at[i] = session->cursor.at[i];
+    sessions_group_hold(session, &sessions->least);
     return 0;
 }
 
@@ -408,7 +409,9 @@ static int subscribe(struct sessions *sessions, struct session *session, const c
     }
     if (sessions_backlog_is_full(sessions))
         return ERR_LIMIT;
-    int error = sessions_note_begin(sessions, session);
+    int error = how->qos && mqtt_topic_share_length(filter, length) ? sessions_group_begin(sessions, filter, length) : 0;
+    if (!error)
+        error = sessions_note_begin(sessions, session);
     if (!error && added) {
         error = session_filter_add(store, session, filter, length, &subscription);
         if (error)
@@ -593,6 +596,11 @@ void sessions_status(struct sessions *sessions, struct sessions_status *status)
 {
     lock(sessions);
     const struct session_store *store = &sessions->store;
-    *status = (struct sessions_status){store->count, store->attached, store->subscriptions, sessions->expired, store->bytes};
+    *status = (struct sessions_status){.sessions = store->count - store->groups,
+                                       .attached = store->attached,
+                                       .subscriptions = store->subscriptions,
+                                       .expired = sessions->expired,
+                                       .groups = store->groups,
+                                       .bytes = store->bytes};
     unlock(sessions, 0, NULL);
 }

@@ -20,7 +20,7 @@
  * that this is enough). sessions_sweep writes such places down when nothing else has for long. The numbers of our sessions are even, those
  * of ingest/ odd.
  *
- * Memory. A session takes about 330 bytes besides its identifier and its user's name, a user who has any 60, a subscription 120 besides its
+ * Memory. A session takes about 360 bytes besides its identifier and its user's name, a user who has any 60, a subscription 120 besides its
  * filter, a message that is under way 16, and as many an identifier that is taken, a copy 56 besides its bytes. bytes_max counts them.
  * Where there are more than 64 of those of 16 bytes, an index of up to 8 bytes for each comes to that, which it does not count.
  *
@@ -61,6 +61,9 @@ struct sessions_options {
     struct journal_stream *stream; /* guarded, pressing, of the same scribe as the streams of publishes */
     void (*notify)(void *context); /* called whenever sessions_durable may have moved; on a thread of the journal, must not block. May be
                                     * NULL, and is called before sessions_open has returned */
+    /* A group begins or has ended; under the lock. An error for one that begins is that of sessions_subscribe; at a start it is passed
+     * over. May be NULL. */
+    int (*group)(void *context, const char *filter, size_t length, bool there);
     void *context;
 };
 
@@ -82,6 +85,7 @@ struct session_sent {
     uint8_t content; /* index in follower_contents, or SESSIONS_COPIED */
     uint8_t qos;     /* 1 or 2 */
     uint8_t state;   /* enum session_sent_state */
+    bool shared;     /* it came by a shared subscription (groups.h), and may lie anywhere */
 };
 
 /* What comes from no stream of messages, in its owner's encoding: a will; a message that is under way, until it is received. */
@@ -169,6 +173,27 @@ void sessions_detach(struct sessions *sessions, struct session *session, const s
  * called once in a while. Returns how many have ended. */
 uint32_t sessions_sweep(struct sessions *sessions, uint64_t wall_ns);
 
+/* ---- groups (groups.h). A shared subscription, "$share/NAME/FILTER", to which a session is subscribed with QoS 1 or 2 has a session of
+ * its own, for as long as any is: its place in the journal is that of all members. It begins with sessions_subscribe. Whoever serves its
+ * members attaches it meanwhile; sessions_visit, sessions_advance and sessions_detach are for it too. ---- */
+
+/* NULL: there is no such group, or it has no members any more. A lazy note. */
+struct session *sessions_group_attach(struct sessions *sessions, const char *filter, size_t length);
+
+/* A message of QoS 2 is about to be sent to a member, whose it is from now on: it is among what was sent there, and is not the group's any
+ * more. Either is noted or none. `member` NULL: its session ends with its connection. `group` NULL: it has ended. As below. */
+int sessions_give(struct sessions *sessions, struct session *group, struct session *member, const struct session_sent *sent,
+                  uint64_t *place);
+/* How many these are that lie behind its cursor: so many it remembers. */
+uint32_t sessions_given(struct sessions *sessions, const struct session *group);
+
+/* Ends the groups that have no members and are not attached; then the first that is attached, which its owner is to end, goes to *filter.
+ * Whether there is one; ERR_NO_MEMORY is none. */
+bool sessions_group_unused(struct sessions *sessions, struct buffer *filter);
+
+/* Ends one that is attached, if it has no members. Whether it has ended. */
+bool sessions_group_end(struct sessions *sessions, struct session *group);
+
 /* ---- what its owner notes. Each returns through *place (may be NULL) when it is durable; ERR_LIMIT, ERR_NO_MEMORY: nothing is noted ----
  */
 
@@ -244,7 +269,8 @@ int sessions_visit(struct sessions *sessions, struct session *session, const str
 struct sessions_status {
     uint64_t sessions, attached, subscriptions;
     uint64_t expired; /* since the start */
-    size_t bytes;     /* of memory */
+    uint64_t groups;
+    size_t bytes; /* of memory */
 };
 void sessions_status(struct sessions *sessions, struct sessions_status *status);
 

@@ -70,6 +70,16 @@ void sessions_scout(struct sessions *sessions, struct session *session, const st
 void sessions_scout_home(struct sessions *sessions, struct session *session); /* its client is back: it has come this far */
 void sessions_scout_end(struct sessions *sessions, struct session *session);
 
+/* sessions_groups.c. */
+int sessions_group_begin(struct sessions *sessions, const char *filter, size_t length); /* if there is none; ERR_LIMIT, ERR_NO_MEMORY */
+int sessions_groups_load(struct sessions *sessions);                                    /* behind what was read */
+/* What a session has been given and not answered is held as well, wherever it lies. */
+void sessions_group_hold(const struct session *session, struct follower_places *least);
+
+uint64_t sessions_make_number(const struct session_store *store);
+int sessions_note_attached(struct sessions *sessions, struct session *session, uint32_t expiry_s);
+int sessions_end(struct sessions *sessions, struct session *session); /* with a note; when that cannot be made the session stays */
+
 int sessions_mark(struct sessions *sessions); /* a record of no session */
 
 /* A fence behind all publishes that were sent off so far, and whether it is passed: then they are durable. One that could not be sent off

@@ -33,10 +33,10 @@ static void insert(struct held most[SESSIONS_REPORTED], size_t *count, const str
 static int write_one(const struct session *session, const struct follower_places *ends, struct buffer *json)
 {
     static const char *const streams[FOLLOWER_CONTENTS] = {"ingest", "bus", "results"};
-    int error = buffer_append_text(json, "{\"client\":");
-    error = error ? error : buffer_append_json_string(json, session_id(session), session->id_length, 0);
+    int error = buffer_append_text(json, session->group ? "{\"group\":" : "{\"client\":");
+    error = error ? error : buffer_append_json_string(json, session_id(session) + session->group, session->id_length - session->group, 0);
     error = error ? error : buffer_append_text(json, ",\"user\":");
-    error = error ? error : buffer_append_json_string(json, session_user(session), session->user_length, 0);
+    error = error ? error : buffer_append_json_string(json, session_user(session), session->group ? 0 : session->user_length, 0);
     error = error ? error
                   : buffer_printf(json, ",\"connected\":%s,\"subscriptions\":%" PRIu32 ",\"unanswered\":%" PRIu32,
                                   session->attached ? "true" : "false", session->filter_count, session->sent_count);

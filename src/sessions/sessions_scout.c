@@ -55,11 +55,11 @@ static void begin(struct sessions *sessions, struct session *session)
         follower_begin(session->scout);
 }
 
-/* Where something was sent and is not answered the cursor stays. */
+/* Where something was sent and is not answered the cursor stays. What was given by a group is no matter of it. */
 static bool has_sent(const struct session *session, unsigned content)
 {
     for (uint32_t i = 0; i < session->sent_count; i++)
-        if (session->sent[i].content == content)
+        if (session->sent[i].content == content && !session->sent[i].shared && !(session->group && session->sent[i].state == SESSION_DONE))
             return true;
     return false;
 }

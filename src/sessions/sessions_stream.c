@@ -413,6 +413,8 @@ int sessions_load(struct sessions *sessions)
     for (uint32_t i = 0; !error && i < store->slot_count; i++)
         if (store->slots[i] && store->slots[i]->attached)
             error = let_go(sessions, store->slots[i], now_ns);
+    if (!error)
+        error = sessions_groups_load(sessions);
     sessions_submit(sessions);
     return error;
 }

@@ -516,25 +516,6 @@ def test_who_is_away_takes_no_part_in_a_shared_subscription(server, own, version
             assert mine and theirs and sorted(mine + theirs) == [b'%d' % i for i in range(10, 20)]
 
 
-@pytest.mark.parametrize('qos', [1, 2])
-def test_what_a_member_had_not_answered_goes_to_nobody(server, own, qos):
-    """Neither to another member nor to itself when it is back."""
-    with Visit(server, own) as visit:
-        visit.subscribe(b'$share/g/' + own, qos=qos)
-        visit.subscribe(own + b'/fence', qos=qos)
-        put(server, own, b'unanswered', qos=qos)
-        assert payloads(visit.take_open(1)) == [b'unanswered']
-        with Visit(server, own + b'-2') as other:
-            other.subscribe(b'$share/g/' + own, qos=qos)
-            other.subscribe(own + b'/fence', qos=qos)
-            visit.cut()
-            put(server, own, b'next', qos=qos)
-            assert [m.payload for m in other.take_rest(server, own + b'/fence')] == [b'next']
-    with Visit(server, own) as visit:
-        assert visit.present == 1
-        assert [m.payload for m in visit.take_rest(server, own + b'/fence') if m.topic == own] == []
-
-
 # ---- wills ----
 
 def test_the_end_of_a_session_publishes_its_will(server, own):

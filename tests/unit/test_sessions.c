@@ -179,11 +179,11 @@ static void what_is_under_way_is_found_again(void **state)
     assert_int_equal(sessions_completed(f.sessions, session, 99, &next), 0);
     assert_int_equal(next, place);
     sent(&f, session, 13, 4, 0); /* so the older one is over */
-    static const struct session_sent expected[] = {{10, 1, 0, 2, SESSION_SENT},
-                                                   {11, 2, 0, 2, SESSION_RECEIVED},
-                                                   {5, 3, 1, 2, SESSION_DONE},
-                                                   {12, 4, 0, 2, SESSION_DONE},
-                                                   {13, 4, 0, 2, SESSION_SENT}};
+    static const struct session_sent expected[] = {{10, 1, 0, 2, SESSION_SENT, false},
+                                                   {11, 2, 0, 2, SESSION_RECEIVED, false},
+                                                   {5, 3, 1, 2, SESSION_DONE, false},
+                                                   {12, 4, 0, 2, SESSION_DONE, false},
+                                                   {13, 4, 0, 2, SESSION_SENT, false}};
     expect_sent(&f, session, expected, 5);
     again(&f);
     session = attach(&f, "a");
@@ -192,7 +192,7 @@ static void what_is_under_way_is_found_again(void **state)
     struct follower_places cursor = {{11, 6, 0}};
     assert_int_equal(sessions_advance(f.sessions, session, &cursor), 0);
     static const struct session_sent advanced[] = {
-        {11, 2, 0, 2, SESSION_RECEIVED}, {12, 4, 0, 2, SESSION_DONE}, {13, 4, 0, 2, SESSION_SENT}};
+        {11, 2, 0, 2, SESSION_RECEIVED, false}, {12, 4, 0, 2, SESSION_DONE, false}, {13, 4, 0, 2, SESSION_SENT, false}};
     expect_sent(&f, session, advanced, 3);
     struct seen seen = look(&f, session);
     assert_memory_equal(&seen.position, &cursor, sizeof cursor);
@@ -201,8 +201,10 @@ static void what_is_under_way_is_found_again(void **state)
     again(&f);
     session = attach(&f, "a");
     expect_sent(&f, session, advanced, 3);
-    static const struct session_sent left[] = {
-        {10, 9, 0, 1, SESSION_SENT}, {11, 2, 0, 2, SESSION_RECEIVED}, {13, 4, 0, 2, SESSION_SENT}, {20, 65535, 0, 1, SESSION_SENT}};
+    static const struct session_sent left[] = {{10, 9, 0, 1, SESSION_SENT, false},
+                                               {11, 2, 0, 2, SESSION_RECEIVED, false},
+                                               {13, 4, 0, 2, SESSION_SENT, false},
+                                               {20, 65535, 0, 1, SESSION_SENT, false}};
     struct sessions_leave leave = {
         .expiry_s = SESSIONS_NEVER, .cursor = {{11, 7, 3}}, .position = {{21, 9, 3}}, .sent = left, .sent_count = 4, .next_id = 17};
     sessions_detach(f.sessions, session, &leave);

@@ -132,7 +132,7 @@ static struct session_sent draw_sent(struct model *m, uint8_t qos)
 {
     uint8_t content = (uint8_t)below(m, FOLLOWER_CONTENTS);
     m->next_offset[content] += below(m, 3) + 100; /* so that it lies behind all cursors */
-    return (struct session_sent){m->next_offset[content], (uint16_t)(below(m, 10) + 1), content, qos, SESSION_SENT};
+    return (struct session_sent){m->next_offset[content], (uint16_t)(below(m, 10) + 1), content, qos, SESSION_SENT, false};
 }
 
 static void send(struct model *m, unsigned who)
