@@ -194,8 +194,10 @@ int journal_append(struct journal_producer *producer, struct journal_stream *str
     struct scribe *scribe = &producer->journal->scribes[stream->scribe];
     assert(!producer->scribe || producer->scribe == scribe);
     assert(!producer->scribe || producer->pressing == stream->pressing);
-    producer->scribe = scribe;
-    producer->pressing = stream->pressing;
+    if (!producer->scribe) { /* once: the scribe reads it */
+        producer->scribe = scribe;
+        producer->pressing = stream->pressing;
+    }
     struct journal_chunk *chunk = producer->open;
     if (chunk && chunk->capacity - chunk->length < size) {
         journal_submit(producer);
