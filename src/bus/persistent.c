@@ -65,6 +65,8 @@ static bool hand_to_member(void *context, const struct follower_delivery *delive
                            struct group_owed *owed)
 {
     struct bus *bus = context;
+    if (is_full(bus, &bus->loops[how->loop]))
+        return false; /* by what other groups of the member have got of this message */
     struct follower_delivery one = *delivery;
     one.targets = how;
     one.target_count = 1;

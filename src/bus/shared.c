@@ -93,10 +93,10 @@ static int join(struct connection *connection, struct mqtt_slice filter, const s
     }
     made->number = group_member_number(made->member);
     DL_APPEND(connection->shared->memberships, made);
-    /* A group may become durable without a word to this connection: it has room from the first. */
-    made->granted = connection->session.send_maximum;
-    made->granted_bytes = memory_queue_max(connection->loop->bus) / 2;
+    /* A group may become durable without a word to this connection: it has room for one message from the first. */
+    made->granted = made->granted_bytes = 1;
     group_grant(made->member, made->granted, made->granted_bytes);
+    loop_mark_dirty(connection);
     return 0;
 }
 
@@ -234,6 +234,19 @@ void shared_settled(struct connection *connection, uint16_t packet_id)
 
 /* ---- what it is handed ---- */
 
+/* Bytes that may wait for the client before it is handed more. */
+static size_t queue_limit(const struct connection *connection)
+{
+    size_t most = memory_queue_max(connection->loop->bus) / 2;
+    return most < QUEUE_MAX ? most : QUEUE_MAX;
+}
+
+/* What it is granted in all its groups may be more than it has room for: a message each. */
+static bool is_overrun(const struct connection *connection)
+{
+    return connection_queued(connection) > 2 * queue_limit(connection);
+}
+
 void shared_receive(struct connection *to, uint64_t member, const struct mqtt_publish *publish, const struct router_subscription *how,
                     struct group_owed *owed, const struct persistent_handed *handed)
 {
@@ -249,6 +262,10 @@ void shared_receive(struct connection *to, uint64_t member, const struct mqtt_pu
     membership->received++;
     membership->received_bytes += handed->bytes;
     loop_mark_dirty(to);
+    if (is_overrun(to)) {
+        group_return(ticket.member, ticket.owed);
+        return;
+    }
     struct session_sent sent = {
         .offset = handed->offset, .content = handed->content, .qos = how->qos < publish->qos ? how->qos : publish->qos, .shared = true};
     deliver_from_group(to, publish, how, &sent, &ticket, handed->time_ns);
@@ -272,20 +289,31 @@ static void grant(struct membership *membership, uint32_t room, uint32_t most, s
     group_grant(membership->member, membership->granted, membership->granted_bytes);
 }
 
+static bool is_served(const struct membership *membership)
+{
+    return !membership->retired && group_is_durable(membership->member);
+}
+
+/* Its groups share the room; as long as there is any, each may send one message. */
 void shared_turn(struct connection *connection)
 {
     const struct mqtt_session *session = &connection->session;
     if (connection->closing)
         return;
-    uint32_t most = session->send_maximum, used = session->outbound_unacknowledged - session->outbound_unsent +
-                                                  connection->persistent_waiting + connection->shared_waiting;
-    size_t most_bytes = memory_queue_max(connection->loop->bus) / 2, queued = connection_queued(connection);
-    if (most_bytes > QUEUE_MAX)
-        most_bytes = QUEUE_MAX;
+    uint32_t used =
+        session->outbound_unacknowledged - session->outbound_unsent + connection->persistent_waiting + connection->shared_waiting;
+    size_t queued = connection_queued(connection), most_bytes = queue_limit(connection);
+    uint32_t room = used < session->send_maximum ? session->send_maximum - used : 0, served = 0;
+    size_t room_bytes = queued < most_bytes ? most_bytes - queued : 0;
     struct membership *each;
+    if (!room || !room_bytes)
+        return;
+    DL_FOREACH(connection->shared->memberships, each)
+    served += is_served(each);
     DL_FOREACH(connection->shared->memberships, each)
     {
-        if (!each->retired && group_is_durable(each->member))
-            grant(each, used < most ? most - used : 0, most, queued < most_bytes ? most_bytes - queued : 0, most_bytes);
+        if (is_served(each))
+            grant(each, room > served ? room / served : 1, session->send_maximum / served, room_bytes > served ? room_bytes / served : 1,
+                  most_bytes / served);
     }
 }

@@ -133,6 +133,7 @@ void group_retire(struct group_member *member)
 {
     struct groups *groups = member->group->groups;
     lock(groups);
+    group_take_room(member);
     member->retired = true;
     group_pump(member->group);
     unlock(groups);
@@ -158,6 +159,7 @@ void group_leave(struct group_member *member)
         group->owed--;
         group_take_back(group, owed);
     }
+    group_take_room(member);
     DL_DELETE(group->members, member);
     if (group->members) {
         group_pump(group);
@@ -183,8 +185,10 @@ void group_grant(struct group_member *member, uint64_t messages, uint64_t bytes)
 {
     struct groups *groups = member->group->groups;
     lock(groups);
+    group_take_room(member);
     member->granted = messages;
     member->granted_bytes = bytes;
+    group_add_room(member);
     group_pump(member->group);
     unlock(groups);
 }

@@ -39,6 +39,7 @@ struct group {
     struct follower_places noted;     /* the cursor that the session was told of last */
     struct group_owed *returned;      /* what has come back; what is asked for is in order */
     uint32_t returned_count, unasked; /* how many; of these not asked for */
+    uint64_t room, room_bytes;        /* of all members that have both */
     uint32_t owed, given;             /* of all members; and behind the cursor */
     struct session_sent *known;       /* [known_count], in order: given before a crash; the follower comes by again */
     uint32_t known_count;
@@ -60,6 +61,10 @@ struct groups {
 };
 
 /* ---- groups_serve.c ---- */
+
+/* A member's room has part in that of its group between the two; what it depends on changes in between. */
+void group_add_room(const struct group_member *member);
+void group_take_room(const struct group_member *member);
 
 struct group *group_find_number(const struct groups *groups, uint64_t number);
 

@@ -121,25 +121,32 @@ static bool has_room(const struct group_member *member)
     return !member->retired && member->granted > member->handed && member->granted_bytes > member->handed_bytes;
 }
 
+void group_add_room(const struct group_member *member)
+{
+    if (!has_room(member))
+        return;
+    member->group->room += member->granted - member->handed;
+    member->group->room_bytes += member->granted_bytes - member->handed_bytes;
+}
+
+void group_take_room(const struct group_member *member)
+{
+    if (!has_room(member))
+        return;
+    member->group->room -= member->granted - member->handed;
+    member->group->room_bytes -= member->granted_bytes - member->handed_bytes;
+}
+
 /* What has come back is handed out in any case: it is what the cursor waits for. */
 static void grant(struct group *group)
 {
-    const struct group_member *each;
-    uint64_t messages = 0, bytes = 0;
-    DL_FOREACH(group->members, each)
-    {
-        if (!has_room(each))
-            continue;
-        messages += each->granted - each->handed;
-        bytes += each->granted_bytes - each->handed_bytes;
-    }
     uint64_t owed = group->owed < GROUP_OWED_MAX ? GROUP_OWED_MAX - group->owed : 0;
     uint64_t used = (uint64_t)group->given + group->owed, given = used < GROUP_GIVEN_MAX ? GROUP_GIVEN_MAX - used : 0;
     uint64_t most = owed < given ? owed : given;
     uint64_t asked = group->returned_count - group->unasked;
     most = most < asked ? asked : most;
-    group->limited = messages > most;
-    follower_grant(group->follower, group->handed + (group->limited ? most : messages), group->handed_bytes + bytes);
+    group->limited = group->room > most;
+    follower_grant(group->follower, group->handed + (group->limited ? most : group->room), group->handed_bytes + group->room_bytes);
 }
 
 /* What it has asked for and lies before the places is not kept any more, or cannot be read. */
@@ -163,13 +170,9 @@ static void drop_gone(struct group *group)
 
 void group_pump(struct group *group)
 {
-    const struct group_member *each;
-    bool room = false;
     if (!group->session || !group->groups->follower)
         return;
-    DL_FOREACH(group->members, each)
-    room = room || has_room(each);
-    if (room && (!group->follower || group->lost || group->unasked))
+    if (group->room && (!group->follower || group->lost || group->unasked))
         rejoin(group);
     if (!group->follower)
         return;
@@ -227,8 +230,10 @@ static bool hand_out(struct group *group, const struct follower_delivery *delive
         member = member->next;
     if (!member || !options->hand(options->context, delivery, &member->how, member->number, owed))
         return false;
+    group_take_room(member);
     member->handed++;
     member->handed_bytes += bytes;
+    group_add_room(member);
     DL_APPEND(member->owed, owed);
     group->owed++;
     DL_DELETE(group->members, member);
