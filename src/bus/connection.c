@@ -603,6 +603,8 @@ uint64_t connection_check(struct connection *connection, uint64_t now_ns)
         connection->progress_ns = now_ns;
     check_deadlines(connection, now_ns);
     connection_retry(connection);
+    if (connection->shared)
+        loop_mark_dirty(connection); /* so does the room of its groups */
     uint64_t again_ns = connection->persistent ? persistent_check(connection, now_ns) : UINT64_MAX;
     if (connection->closing || connection->congested || connection->unfinished_ns || connection->door.login == DOOR_LOGIN_CHECKING)
         return now_ns;

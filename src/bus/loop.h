@@ -486,10 +486,10 @@ struct follower_places;
  * when it was accepted. False: the connection is closed, and nothing knows of the message. */
 bool deliver_from_journal(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
                           const uint32_t *identifiers, const struct session_sent *sent, uint64_t time_ns);
-/* Lowers the places to those of what waits behind the send window. */
 /* The same for a message of a shared subscription, which it settles if it does not send it. */
 void deliver_from_group(struct connection *to, const struct mqtt_publish *publish, const struct router_subscription *how,
                         const struct session_sent *sent, const struct shared_ticket *ticket, uint64_t time_ns);
+/* Lowers the places to those of what waits behind the send window. */
 void deliver_lower_to_waiting(const struct connection *connection, struct follower_places *places);
 /* The message gets another expiry interval, in properties of the loop's. */
 int deliver_set_expiry(struct loop *loop, struct mqtt_publish *outgoing, uint32_t interval_s);

@@ -28,8 +28,9 @@
  *   left          u32 expiry, u64 wall clock, ns
  *   stands        places cursor, places position, u16 next packet identifier, list of sent
  *   ended         nothing
- *   copied        u16 packet identifier, 0: the will, u32 count, bytes; all copies of a session, and what is reserved, come behind it as a
- * whole dropped       u16 packet identifier of a copy next          u16 next packet identifier
+ *   copied        u16 packet identifier, 0: the will, u32 count, bytes; those of a session, and what is reserved, come behind its `whole`
+ *   dropped       u16 packet identifier of a copy
+ *   next          u16 next packet identifier
  *
  * The session of a shared subscription (groups.h) has a zero and the filter, with "$share/NAME/", in the place of the client identifier;
  * the filter without that is its only subscription. What is `sent` there and DONE was given to a member, whose it is from then on.
@@ -43,6 +44,7 @@
 
 #include "base/error.h"
 #include "base/lists.h"
+#include "mqtt/topic.h"
 #include "sessions/session.h"
 
 enum { RECORD_VERSION = 1 };
@@ -381,9 +383,16 @@ static int add_sent(struct session_store *store, struct session *session, const 
     return 0;
 }
 
+/* A group has no copies. */
+static void demand_fits(struct items *items, const struct session *session, const struct session_sent *sent)
+{
+    demand(items, !session || !session->group || sent->content < SESSIONS_COPIED);
+}
+
 static int read_one_sent(struct session_store *store, struct session *session, struct items *items)
 {
     struct session_sent sent = take_sent(items);
+    demand_fits(items, session, &sent);
     return items->bad || !session ? 0 : add_sent(store, session, &sent);
 }
 
@@ -391,6 +400,7 @@ static int read_given(struct session_store *store, struct session *session, stru
 {
     uint64_t number = take_int(items, 8);
     struct session_sent sent = take_sent(items);
+    demand(items, sent.content < SESSIONS_COPIED);
     struct session *group = items->bad ? NULL : session_find_number(store, number);
     int error = 0;
     sent.shared = true;
@@ -419,6 +429,7 @@ static int read_stands(struct session_store *store, struct session *session, str
     }
     for (uint64_t i = 0; !items->bad && i < count; i++) {
         struct session_sent sent = take_sent(items);
+        demand_fits(items, session, &sent);
         if (session && !items->bad)
             session_sent_add(store, session, &sent);
     }
@@ -589,6 +600,7 @@ static int read_whole(struct session_store *store, struct session **session, con
     uint32_t expiry_s = (uint32_t)take_int(items, 4);
     uint64_t left_ns = take_int(items, 8), sequence = take_int(items, 8);
     demand(items, number && number % 2 == 0 && record->topic_length > 0);
+    demand(items, items->bad || record->topic[0] || mqtt_topic_share_length(record->topic + 1, record->topic_length - 1) > 0);
     if (items->bad)
         return 0;
     if (*session)

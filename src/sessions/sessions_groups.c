@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/diagnostics.h"
 #include "base/error.h"
 #include "base/lists.h"
 #include "mqtt/topic.h"
@@ -100,6 +101,21 @@ bool sessions_group_end(struct sessions *sessions, struct session *group)
     return ended;
 }
 
+/* One for which there is no room stays live, as it was. */
+static int begin_late(struct sessions *sessions, const char *filter, size_t length)
+{
+    enum { SHOWN = 200 };
+    int error = sessions_group_begin(sessions, filter, length);
+    if (error != ERR_LIMIT)
+        return error;
+    DIAG_LIMITED(
+        DIAGNOSTICS_WARNING, "bus",
+        "nothing waits for the members of %.*s while they are away: bus.sessions_max or bus.sessions_size_max has no room for it, or "
+        "its name is longer than 65,534 bytes",
+        length < SHOWN ? (int)length : SHOWN, filter);
+    return 0;
+}
+
 /* Each group that the subscriptions speak of is there: what a kill has torn, and what an older version has left, which knew of none. */
 static int complete(struct sessions *sessions)
 {
@@ -110,7 +126,7 @@ static int complete(struct sessions *sessions)
         const struct session_subscription *each = session && !session->group ? session_filter_first(session) : NULL;
         for (; !error && each; each = session_filter_next(each))
             if (each->how.qos && mqtt_topic_share_length(each->filter, each->length))
-                error = sessions_group_begin(sessions, each->filter, each->length);
+                error = begin_late(sessions, each->filter, each->length);
     }
     return error;
 }

@@ -1,4 +1,4 @@
-/* Private to sessions/sessions.c and sessions/sessions_stream.c: the lock around the sessions, and the stream behind them. All functions
+/* Private to sessions/sessions*.c: the lock around the sessions, and the stream behind them. All functions
  * are called under the lock, but sessions_load, before anybody else knows of the sessions. */
 #ifndef SESSIONS_SESSIONS_PARTS_H
 #define SESSIONS_SESSIONS_PARTS_H
