@@ -429,10 +429,14 @@ void persistent_turn(struct connection *connection)
     const struct mqtt_session *session = &connection->session;
     if (!persistent->member || connection->closing || !persistent_send_copies(connection))
         return;
-    uint32_t used = session->outbound_unacknowledged - persistent->unsent + connection->persistent_waiting + connection->shared_waiting,
-             most = session->send_maximum;
-    uint64_t granted = persistent->handed + (used < most ? most - used : 0);
+    uint32_t used = session->outbound_unacknowledged + connection->persistent_waiting + connection->shared_waiting,
+             most = session->send_maximum, room = used < most ? most - used : 0;
     size_t queue_max = memory_queue_max(connection->loop->bus) / 2, queued = connection_queued(connection);
+    if (persistent->unsent) { /* what waits for identifiers waits for these, which have theirs and go past it */
+        room = persistent->unsent;
+        queued -= connection->waiting.length - connection->waiting_at;
+    }
+    uint64_t granted = persistent->handed + room;
     if (queue_max > QUEUE_MAX)
         queue_max = QUEUE_MAX;
     uint64_t bytes = persistent->handed_bytes + (queued < queue_max ? queue_max - queued : 0);

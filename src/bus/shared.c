@@ -300,8 +300,7 @@ void shared_turn(struct connection *connection)
     const struct mqtt_session *session = &connection->session;
     if (connection->closing)
         return;
-    uint32_t used =
-        session->outbound_unacknowledged - session->outbound_unsent + connection->persistent_waiting + connection->shared_waiting;
+    uint32_t used = session->outbound_unacknowledged + connection->persistent_waiting + connection->shared_waiting;
     size_t queued = connection_queued(connection), most_bytes = queue_limit(connection);
     uint32_t room = used < session->send_maximum ? session->send_maximum - used : 0, served = 0;
     size_t room_bytes = queued < most_bytes ? most_bytes - queued : 0;

@@ -44,6 +44,15 @@ def report(server):
     return json.loads(connection.getresponse().read())['sessions']
 
 
+def resident(server):
+    return server.metrics().get_sum('process_resident_memory_bytes')
+
+
+def put_all(server, topic, contents):
+    with Visit(server, b'', expiry=None, clean=True) as publisher:
+        publisher.put_all([(topic, payload) for payload in contents], qos=2)
+
+
 def groups(server):
     return [one for one in report(server) if 'group' in one]
 
@@ -374,3 +383,39 @@ def test_the_last_session_ends(server):
         wait_until(lambda: groups(server) == [], 'the end of the group')
         put(server, b't', b'nobody')
         a.quiet()
+
+
+# ---- room ----
+
+@pytest.mark.parametrize('shared', [False, True], ids=['plain', 'shared'])
+def test_what_waits_for_the_group_is_not_in_the_way_of_what_comes_again(server, shared):
+    """A window of unanswered messages, more than may wait for a client at a time, and as much behind it."""
+    own = GROUP if shared else b'own/#'
+    topic = b't/1' if shared else b'own/1'
+    count, payload = 6000, bytes(1500)
+    with Visit(server, b'a') as visit:
+        assert visit.subscribe(own, GROUP, qos=2) == [2, 2]
+        put_all(server, topic, [b'%d ' % i + payload for i in range(5000)])
+        unanswered = visit.take_open(4096)
+        assert len({message.identifier for message in unanswered}) == 4096
+        visit.cut()
+    put_all(server, b't/1', [b'%d ' % i + payload for i in range(5000, count)])
+    with Visit(server, b'a') as visit:
+        messages, _ = visit.collect(lambda messages, others: len(messages) >= count)
+    assert sorted(int(message.payload.split()[0]) for message in messages) == list(range(count))
+    assert sum(message.dup for message in messages) == 4096
+
+
+def test_one_client_in_many_groups_has_the_room_of_one(spindle):
+    server = spindle(settings={'bus.threads': 2, 'bus.outgoing_size_max': '1MiB'}).start()
+    count = 300
+    with Visit(server, b'a') as visit:
+        for start in range(0, count, 50):
+            assert visit.subscribe(*[b'$share/g%d/t/#' % i for i in range(start, start + 50)], qos=1) == [1] * 50
+        before = resident(server)
+        put(server, b't/1', bytes(1 << 20))
+        most = 0
+        for _ in range(count):
+            visit.message()
+            most = max(most, resident(server) - before)
+        assert most < 64 << 20
