@@ -415,7 +415,7 @@ static void release_after(struct chunk_list *group, unsigned index)
 static bool has_to_look(struct scribe *scribe, uint64_t now_ns, uint64_t written)
 {
     bool recent = scribe->looked_ns && now_ns - scribe->looked_ns < SPACE_LOOK_MS * 1000000ull;
-    if (recent && written - scribe->looked_at < SPACE_LOOK_BYTES)
+    if (recent && written - scribe->looked_at < scribe->until_look)
         return false;
     scribe->looked_ns = now_ns;
     scribe->looked_at = written;
@@ -471,6 +471,7 @@ static bool fit_group(struct writer *writer, const struct journal_stream *stream
     space_look(stream->disk, stream->folder, scribe->disk_free_min, &space);
     space_text(&space, why);
     scribe->is_short = space_is_short(&space);
+    scribe->until_look = space_until_look(&space);
     *spent = space_is_spent(&space) || writer->early;
     if (scribe->is_short && !*spent) {
         press_group(writer);

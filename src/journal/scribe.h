@@ -126,7 +126,8 @@ struct scribe {
     uint64_t disk_free_min;      /* 0: it writes whatever is left */
     bool is_short, holds_back;   /* whose turn it is to write: the disk was when last asked; so there is something that waits for room */
     uint64_t looked_ns,
-        looked_at; /* whose turn it is to write: when it last asked how much is free (monotonic; 0: never), byte_count then */
+        looked_at;       /* whose turn it is to write: when it last asked how much is free (monotonic; 0: never), byte_count then */
+    uint64_t until_look; /* bytes of it until the next */
     struct scribe_shared *shared;
 };
 

@@ -17,10 +17,11 @@
 #include "journal/disk.h"
 
 enum {
-    SPACE_SHARE = 10,            /* of a file system at most this part is kept free */
-    SPACE_PRESSING_SHARE = 2,    /* of that, this part is not for what is pressing */
-    SPACE_LOOK_MS = 1000,        /* while it is written to, the disk is asked so often, and ... */
-    SPACE_LOOK_BYTES = 32 << 20, /* ... whenever so much was written */
+    SPACE_SHARE = 10,             /* of a file system at most this part is kept free */
+    SPACE_PRESSING_SHARE = 2,     /* of that, this part is not for what is pressing */
+    SPACE_LOOK_MS = 1000,         /* while it is written to, the disk is asked so often, and ... */
+    SPACE_LOOK_BYTES = 32 << 20,  /* ... whenever so much was written, or half of what was left above the limit, ... */
+    SPACE_LOOK_LEAST = 256 << 10, /* ... but not more often */
     SPACE_TEXT_MAX = 160
 };
 
@@ -35,6 +36,13 @@ void space_look(struct disk *disk, const char *folder, uint64_t wanted, struct s
 static inline bool space_is_short(const struct space *space)
 {
     return space->free < space->least;
+}
+
+/* How many bytes may be written before the disk is asked again. */
+static inline uint64_t space_until_look(const struct space *space)
+{
+    uint64_t half = space_is_short(space) ? 0 : (space->free - space->least) / 2;
+    return half < SPACE_LOOK_LEAST ? SPACE_LOOK_LEAST : half < SPACE_LOOK_BYTES ? half : SPACE_LOOK_BYTES;
 }
 
 /* Not even what is pressing may be written. */
