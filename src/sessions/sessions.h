@@ -169,8 +169,8 @@ struct sessions_leave {
  * with it, and it is as it was. */
 void sessions_detach(struct sessions *sessions, struct session *session, const struct sessions_leave *leave);
 
-/* Ends the sessions whose time is over, lets go of what nobody waits for, and takes note of where the streams are when it is time. To be
- * called once in a while. Returns how many have ended. */
+/* Ends the sessions whose time is over and whose will was published, lets go of what nobody waits for, and takes note of where the streams
+ * are when it is time. To be called once in a while. Returns how many have ended. */
 uint32_t sessions_sweep(struct sessions *sessions, uint64_t wall_ns);
 
 /* ---- groups (groups.h). A shared subscription, "$share/NAME/FILTER", to which a session is subscribed with QoS 1 or 2 has a session of
