@@ -93,8 +93,8 @@ void connection_drop(struct connection *connection)
     connection->closing = connection->shut = true;
     struct loop *loop = connection->loop;
     shared_leave(connection);
+    will_leave(connection); /* before its session may end: a kill in between does not lose it */
     persistent_leave(connection);
-    will_leave(connection);
     connection->session.state = MQTT_SESSION_CLOSED;
     router_remove_connection(loop->bus->router, loop->index, connection->slot, connection->generation);
     counter_add(&loop->counters.subscriptions, (uint64_t) - (int64_t)connection->subscriptions);

@@ -62,16 +62,16 @@ static void give_up(struct connection *from, const struct mqtt_publish *publish,
     connection_close(from, CLOSE_LIMIT, error_mqtt_reason(error));
 }
 
-/* A message without a sender is a will. */
-static void append(struct loop *loop, struct connection *from, const struct mqtt_publish *publish, enum queue_destination to)
+/* A message without a sender is a will. Whether it was appended. */
+static bool append(struct loop *loop, struct connection *from, const struct mqtt_publish *publish, enum queue_destination to)
 {
     const struct bus_options *options = &loop->bus->options;
     if (publish->qos == 0 && journal_is_full(loop)) {
         counter_add(&loop->counters.ingest_dropped[INGEST_JOURNAL], 1);
-        return;
+        return false;
     }
     struct message message = message_of(loop, publish);
-    uint64_t token = 0;
+    uint64_t token = from ? 0 : LOOP_WILL_TOKEN;
     if (loop->retains)
         flush_retained_before(loop, &message);
     if (from && publish->qos > 0 && !options->acknowledge_at_once)
@@ -93,6 +93,7 @@ static void append(struct loop *loop, struct connection *from, const struct mqtt
     } else if (from && publish->qos > 0 && options->acknowledge_at_once) {
         connection_acknowledge(from, publish->packet_id, publish->qos == 2);
     }
+    return !error;
 }
 
 #define NO_LOOP UINT32_MAX
@@ -234,20 +235,21 @@ static bool must_wait(struct connection *from, const struct router_match *match)
     return waits;
 }
 
-/* To its stream and its subscribers. A message without a sender is a will. */
-static void distribute(struct loop *loop, struct connection *from, const struct mqtt_publish *publish, uint64_t retained,
+/* To its stream and its subscribers. A message without a sender is a will. Whether it was appended to a stream. */
+static bool distribute(struct loop *loop, struct connection *from, const struct mqtt_publish *publish, uint64_t retained,
                        struct router_match *match)
 {
     struct bus *bus = loop->bus;
+    bool appended = false;
     enum queue_destination destination =
         match && match->user_set ? (enum queue_destination)match->user : choose_destination(bus, publish->topic);
     if (match && !match->user_set)
         router_match_set_user(match, destination);
     if (publish->qos > 0 || destination == QUEUE_CONSUMED)
-        append(loop, from, publish, destination);
+        appended = append(loop, from, publish, destination);
     if (!match) {
         deliver_note_drop(loop, DROP_NO_MEMORY); /* who wanted it cannot be known */
-        return;
+        return appended;
     }
     uint32_t local = 0;
     for (uint32_t i = 0; i < match->count; i++) {
@@ -266,6 +268,7 @@ static void distribute(struct loop *loop, struct connection *from, const struct 
     }
     if (full != NO_LOOP && from)
         loop_pause(from, PAUSE_MAIL, full);
+    return appended;
 }
 
 /* Puts a message among the retained ones, or takes it from there. False when it was refused or its sender was. */
@@ -362,14 +365,14 @@ bool deliver_publish(struct connection *from, const struct mqtt_publish *publish
     return true;
 }
 
-void deliver_will(struct loop *loop, const struct mqtt_publish *will)
+bool deliver_will(struct loop *loop, const struct mqtt_publish *will)
 {
     counter_add(&loop->counters.received[will->qos], 1);
     uint64_t retained = 0;
     if (will->retain)
         retain(loop, NULL, will, &retained);
-    distribute(loop, NULL, will, retained,
-               router_match(loop->bus->router, loop->cache, (const char *)will->topic.data, will->topic.length));
+    return distribute(loop, NULL, will, retained,
+                      router_match(loop->bus->router, loop->cache, (const char *)will->topic.data, will->topic.length));
 }
 
 void deliver_from_server(struct bus *bus, const struct mqtt_publish *publish, uint64_t retained)

@@ -160,6 +160,10 @@ static void release(void *context, const uint64_t *tokens, size_t count)
     struct loop *loop = context;
     for (size_t i = 0; i < count; i++) {
         uint64_t token = tokens[i];
+        if (token == LOOP_WILL_TOKEN) {
+            will_durable(loop);
+            continue;
+        }
         struct connection *connection =
             connection_find(loop, token >> 40 & ((1u << LOOP_SLOT_BITS) - 1), token >> 16 & ((1u << LOOP_GENERATION_BITS) - 1));
         if (connection)
@@ -185,7 +189,7 @@ void loop_submit(struct loop *loop)
 
 static void check_drained(struct loop *loop)
 {
-    if (!loop->quiet || loop->producer->ops->backlog(loop->producer))
+    if (!loop->quiet || loop->sent_wills || loop->producer->ops->backlog(loop->producer))
         return;
     for (uint32_t i = 0; i < loop->slot_count; i++)
         if (loop->slots[i] && link_has_output(loop->slots[i]) && !loop->slots[i]->writing) /* who takes nothing is given LOOP_LINGER_MS */

@@ -223,6 +223,7 @@ struct loop {
     uv_timer_t sweep;
     uv_timer_t wills;                   /* the next of those that wait is due */
     struct delayed_will *delayed_wills; /* of connections that were this loop's; under clients_lock */
+    struct will *sent_wills;            /* their messages were appended and are not durable yet, in that order */
     bool watching;                      /* the sweep comes within LOOP_SWEEP_MS; otherwise when a keep alive ends, or never */
     struct connection **slots;          /* [slot_count]; NULL: free */
     uint32_t *generations;              /* [slot_count] */
@@ -388,6 +389,7 @@ static inline uint64_t connection_token(const struct connection *connection, uin
 {
     return (uint64_t)exactly_once << 63 | (uint64_t)connection->slot << 40 | (uint64_t)connection->generation << 16 | packet_id;
 }
+#define LOOP_WILL_TOKEN (UINT64_C(1) << 63) /* it answers nobody: packet identifiers are not 0 */
 static inline struct connection *connection_find(const struct loop *loop, uint32_t slot, uint32_t generation)
 {
     struct connection *connection = slot < loop->slot_count ? loop->slots[slot] : NULL;
@@ -468,8 +470,9 @@ void memory_resume(struct loop *loop);                        /* goes on with th
 /* Takes a publish: to its stream and its subscribers. False when it has to wait: nothing was done but to pause the connection, and the
  * message is to be offered again. */
 bool deliver_publish(struct connection *from, const struct mqtt_publish *publish);
-void deliver_will(struct loop *loop, const struct mqtt_publish *will); /* takes it in any case */
-bool deliver_is_reserved(struct mqtt_slice topic);                     /* it is the server's own */
+/* Takes it in any case. Whether it was appended, so that LOOP_WILL_TOKEN comes back. */
+bool deliver_will(struct loop *loop, const struct mqtt_publish *will);
+bool deliver_is_reserved(struct mqtt_slice topic); /* it is the server's own */
 /* To live subscribers; any thread. */
 void deliver_from_server(struct bus *bus, const struct mqtt_publish *publish, uint64_t retained);
 
@@ -564,6 +567,7 @@ void will_settle(struct loop *loop, struct will *will, bool session_ended); /* t
 void will_stop(struct loop *loop);
 /* Before the loop runs, and for all: those in the records of sessions wait, or are published. 0, ERR_CORRUPT, ERR_NO_MEMORY. */
 int will_start(struct loop *loop);
-void will_fini(struct loop *loop); /* when all loops have ended */
+void will_durable(struct loop *loop); /* the oldest of those that were appended is: it is taken from its record */
+void will_fini(struct loop *loop);    /* when all loops have ended */
 
 #endif

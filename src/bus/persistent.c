@@ -324,7 +324,9 @@ static int attach(struct connection *connection, const struct mqtt_connect *conn
     error = settle_in(connection);
     if (error) {
         connection->persistent = NULL;
-        sessions_detach(loop->bus->sessions, persistent->session, NULL);
+        static const struct sessions_leave at_once = {0};
+        sessions_detach(loop->bus->sessions, persistent->session, persistent->present ? NULL : &at_once);
+        persistent_noted(loop);
         destroy(persistent);
     }
     return error;

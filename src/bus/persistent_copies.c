@@ -1,6 +1,6 @@
 /* Retained messages on their way to a persistent session. They are in no stream that the follower reads: so the session keeps a copy of
  * each until it is received, and when the client comes back those that are not come first, as they were sent. What finds no room in
- * bus.sessions_size_max is sent all the same, and does not come again. */
+ * the half of bus.sessions_size_max that is theirs is sent all the same, and does not come again. */
 #include "bus/persistent_parts.h"
 
 #include <endian.h>

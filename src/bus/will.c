@@ -6,9 +6,9 @@
  * published at once.
  *
  * The will of a persistent session is in its record too, from before the CONNACK until it was published or withdrawn. So it outlives the
- * server: after a start its delay is counted on from when the client left, or the server ended. It is published first and taken from the
- * record afterwards; who is killed in between publishes it twice. Without such a session a will is published when the server stops, and
- * lost when it is killed. */
+ * server: after a start its delay is counted on from when the client left, or from that start when it had not. It is published first, and
+ * taken from the record when its message is durable: while the disk is short that is late, and notes overtake messages. Who is killed in
+ * between publishes it twice. Without such a session a will is published when the server stops, and lost when it is killed. */
 #include "bus/persistent.h"
 
 #include <endian.h>
@@ -20,7 +20,7 @@
 enum { WILL_PROPERTIES_MAX = 64 << 10, WILL_DELAYED_BYTES_MAX = 64 << 20, WILL_STEP_MS = 50 };
 
 struct will {
-    struct will *next;        /* while those that are due are gathered */
+    struct will *prev, *next; /* in loop->sent_wills; `next` also while those that are due are gathered */
     uint64_t session, serial; /* sessions_drop_will; serial 0: it is in no record */
     uint32_t delay_s;
     uint8_t qos;
@@ -153,7 +153,8 @@ void will_withdraw(struct connection *connection)
 
 /* ---- publishing ---- */
 
-static void deliver(struct loop *loop, const struct will *will)
+/* Whether will_durable is to follow. */
+static bool deliver(struct loop *loop, const struct will *will)
 {
     struct mqtt_publish message = {
         .qos = will->qos,
@@ -164,26 +165,47 @@ static void deliver(struct loop *loop, const struct will *will)
     };
     message.has_message_expiry =
         mqtt_properties_expiry(message.properties_raw, &message.message_expiry_interval, &message.message_expiry_at);
-    deliver_will(loop, &message);
+    return deliver_will(loop, &message);
 }
 
-/* Takes the wills of a list. What is on its way to the disk before a record says that it is published is not lost. */
+static void forget(struct loop *loop, struct will *will)
+{
+    drop(loop, will, NULL);
+    free(will);
+}
+
+/* What it says is the journal's now. */
+static void await_durable(struct loop *loop, struct will *will)
+{
+    struct will *less = realloc(will, sizeof *will);
+    will = less ? less : will;
+    DL_APPEND(loop->sent_wills, will);
+}
+
+/* Takes the wills of a list. They are on their way to the disk before a session whose end comes with them is said to have ended. */
 static void publish(struct loop *loop, struct will *list)
 {
     bool recorded = false;
     struct will *will, *next;
-    LL_FOREACH(list, will)
+    LL_FOREACH_SAFE(list, will, next)
     {
-        deliver(loop, will);
         recorded = recorded || will->serial;
+        if (deliver(loop, will)) {
+            await_durable(loop, will);
+        } else {
+            loop_flush_retained(loop);
+            forget(loop, will);
+        }
     }
     if (recorded)
         loop_submit(loop);
-    LL_FOREACH_SAFE(list, will, next)
-    {
-        drop(loop, will, NULL);
-        free(will);
-    }
+}
+
+void will_durable(struct loop *loop)
+{
+    struct will *will = loop->sent_wills;
+    DL_DELETE(loop->sent_wills, will);
+    forget(loop, will);
 }
 
 /* ---- those that wait ---- */
@@ -412,4 +434,7 @@ void will_fini(struct loop *loop)
     struct delayed_will *delayed, *next;
     DL_FOREACH_SAFE2(loop->delayed_wills, delayed, next, next)
     free(take(loop->bus, delayed));
+    struct will *will, *after;
+    DL_FOREACH_SAFE(loop->sent_wills, will, after)
+    free(will); /* the next start publishes it again */
 }

@@ -703,9 +703,18 @@ static size_t copy_bytes(size_t length)
     return sizeof(struct session_copy) + length + 16;
 }
 
+/* Copies of messages take no more than their part, lest a client that answers none of them leaves others no room. */
+static int copy_room(const struct session_store *store, uint16_t packet_id, size_t bytes)
+{
+    size_t most = store->bytes_max / SESSIONS_COPIED_PART;
+    if (packet_id != SESSIONS_WILL && !store->loading && (store->copied_bytes > most || bytes > most - store->copied_bytes))
+        return ERR_LIMIT;
+    return session_room(store, bytes);
+}
+
 int session_copy_make(struct session_store *store, uint16_t packet_id, const void *bytes, size_t length, struct session_copy **made)
 {
-    if (length > UINT32_MAX || session_room(store, copy_bytes(length)))
+    if (length > UINT32_MAX || copy_room(store, packet_id, copy_bytes(length)))
         return ERR_LIMIT;
     struct session_copy *copy = malloc(sizeof *copy + length);
     if (!copy)
@@ -722,6 +731,8 @@ void session_copy_put(struct session_store *store, struct session *session, stru
     session_copy_drop(store, session, session_copy_find(session, copy->packet_id));
     DL_APPEND(session->copies, copy);
     store->bytes += copy_bytes(copy->length);
+    if (copy->packet_id != SESSIONS_WILL)
+        store->copied_bytes += copy_bytes(copy->length);
 }
 
 /* Answers come in the order of sending, or nearly. */
@@ -740,6 +751,8 @@ void session_copy_drop(struct session_store *store, struct session *session, str
         return;
     DL_DELETE(session->copies, copy);
     store->bytes -= copy_bytes(copy->length);
+    if (copy->packet_id != SESSIONS_WILL)
+        store->copied_bytes -= copy_bytes(copy->length);
     free(copy);
 }
 

@@ -83,6 +83,7 @@ struct session_store {
     uint32_t free_from; /* no slot before it is free */
     uint32_t sessions_max;
     size_t bytes_max, bytes;
+    size_t copied_bytes;              /* of these, copies of messages */
     uint64_t count, groups;           /* `count`: groups too, ... */
     uint64_t attached, subscriptions; /* ... here not */
     struct session *unused;           /* groups without members */

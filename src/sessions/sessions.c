@@ -326,7 +326,8 @@ static uint32_t sweep_one(struct sessions *sessions, struct session *session, ui
 {
     if (!session->attached)
         has_left(sessions, session);
-    if (is_over(session, sessions->options.expiry_max_s, wall_ns) && sessions_end(sessions, session) == 0)
+    bool over = is_over(session, sessions->options.expiry_max_s, wall_ns) && !session_copy_find(session, SESSIONS_WILL);
+    if (over && sessions_end(sessions, session) == 0)
         return 1;
     if (sessions->noting)
         note_taken(sessions, session);

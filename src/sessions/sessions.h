@@ -47,6 +47,7 @@ enum {
     SESSIONS_SLACK_DEFAULT = 16 << 20,
     SESSIONS_MARK_BYTES = 64 << 20, /* of messages between two marks */
     SESSIONS_SENT_MAX = 65535,      /* unanswered messages of a session */
+    SESSIONS_COPIED_PART = 2,       /* copies of messages take at most one part in so many of bytes_max */
     SESSIONS_IDS_STEP = 256         /* packet identifiers that are reserved at once */
 };
 
@@ -169,8 +170,8 @@ struct sessions_leave {
  * with it, and it is as it was. */
 void sessions_detach(struct sessions *sessions, struct session *session, const struct sessions_leave *leave);
 
-/* Ends the sessions whose time is over, lets go of what nobody waits for, and takes note of where the streams are when it is time. To be
- * called once in a while. Returns how many have ended. */
+/* Ends the sessions whose time is over and whose will was published, lets go of what nobody waits for, and takes note of where the streams
+ * are when it is time. To be called once in a while. Returns how many have ended. */
 uint32_t sessions_sweep(struct sessions *sessions, uint64_t wall_ns);
 
 /* ---- groups (groups.h). A shared subscription, "$share/NAME/FILTER", to which a session is subscribed with QoS 1 or 2 has a session of
@@ -226,7 +227,8 @@ int sessions_release(struct sessions *sessions, struct session *session, uint16_
 
 /* ---- copies (sessions_copies.c) ---- */
 
-/* As sessions_sent, of a message that is in no stream (`content`: SESSIONS_COPIED) of either QoS. */
+/* As sessions_sent, of a message that is in no stream (`content`: SESSIONS_COPIED) of either QoS. ERR_LIMIT also when the copies of all
+ * sessions take their part (SESSIONS_COPIED_PART). */
 int sessions_sent_copy(struct sessions *sessions, struct session *session, const struct session_sent *sent, const void *bytes,
                        size_t length, uint64_t *place);
 

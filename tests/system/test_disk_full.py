@@ -13,6 +13,7 @@ import pytest
 
 from client import V5
 from holes import ANSWERS, HEADS, RESULT, TRACE, Hole
+from sessions import Visit
 from spindle import DEADLINE_S, Spindle, run_cli, wait_until
 
 SMALL = {'journal.segment_size': '1MiB', 'journal.backlog_size_max': '1MiB'}
@@ -275,6 +276,39 @@ def test_sessions_are_served_in_the_last_of_the_disk_and_so_make_room(small_disk
         assert client.take()[0].payload == b'later'
         server.stop()
         assert all(terms['holds'] for terms in server.audit().values())
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize('end', ['kill', 'stop'])
+def test_a_will_that_waits_for_room_is_not_lost(small_disk, connect, end):
+    """Its session's note of it goes on and its message does not: the former is taken back only when the latter is on disk."""
+    server = Spindle(small_disk, settings=SMALL)
+    server.stderr_path = small_disk.parent / 'stderr.txt'
+    server.start()
+    try:
+        with Visit(server, b'witness') as witness:
+            assert witness.subscribe(b'will/#', qos=1) == [1]
+            witness.leave()
+        keeper = Visit(server, b'keeper', will=(b'will/keeper', b'gone', 1, False, []))
+        publisher = connect(server)
+        fill_up_to(small_disk, 3 * LEFT // 2)  # more than half of a tenth
+        while not stalled(server):  # the disk is asked once a second
+            publisher.post('w/x', b'waits for room')
+        keeper.cut()
+        with Visit(server, b'other') as other:  # a note behind those of its end is on disk
+            assert other.subscribe(b'other/#', qos=1) == [1]
+            other.leave()
+        server.stop() if end == 'stop' else server.kill()
+        (small_disk / 'rest').unlink()
+        for expected in ([b'gone'], []):
+            server.start()
+            with Visit(server, b'witness') as witness:
+                if expected:
+                    assert [m.payload for m in witness.take(1)] == expected
+                witness.quiet()
+                witness.leave()
+            server.stop()
     finally:
         server.kill()
 

@@ -5,6 +5,7 @@ import pytest
 import wire
 from packets import CONTENT_TYPE, EXPIRY, PUBACK, PUBCOMP, PUBREC, PUBREL, RECEIVE_MAXIMUM, SUBSCRIPTION, UNSUBACK, USER, WILL_DELAY
 from sessions import Visit, payloads, put
+from spindle import wait_until
 
 VERSIONS = pytest.mark.parametrize('version', [4, 5], ids=['3.1.1', '5.0'])
 GAPS = pytest.mark.parametrize('gap', ['away', 'stop', 'kill'])
@@ -303,6 +304,53 @@ def test_many_retained_messages_come_behind_the_suback(server, qos):
 
 
 # ---- identifiers ----
+
+def test_who_answers_no_retained_message_leaves_room_for_others(spindle):
+    """Those that find no room in half of it are sent all the same."""
+    server = spindle(settings={'bus.threads': 2, 'bus.sessions_size_max': '1MiB'}).start()
+    with Visit(server, b'other') as other:
+        assert other.subscribe(b'q/#', qos=2) == [2]
+        parts = ((b'large', 20, 65536), (b'middle', 60, 1024), (b'small', 300, 1))
+        with Visit(server, b'publisher', expiry=None, clean=True) as publisher:
+            for name, count, size in parts:
+                for i in range(count):
+                    publisher.publish(b'%s/%d' % (name, i), bytes(size), 1, i + 1, retain=True)
+                for _ in range(count):
+                    publisher.answer()
+        greedy = Visit(server, b'greedy')
+        for name, count, _ in parts:
+            assert greedy.subscribe(name + b'/#', qos=1) == [1]
+            for _ in range(count):
+                greedy.next()
+        with Visit(server, b'new', will=(b'will/new', bytes(1000), 1, False, [])) as new:
+            assert new.reason == 0
+        put(server, b'q/1', *(b'%d' % i for i in range(20)), qos=2)
+        assert payloads(other.take(20)) == [b'%d' % i for i in range(20)]
+        greedy.close()
+
+
+def test_who_is_refused_leaves_no_session(spindle):
+    """There is no room for its will; who had a session before keeps it."""
+    server = spindle(settings={'bus.threads': 2, 'bus.sessions_size_max': '1MiB'}).start()
+    large = (b'will/x', bytes(60000), 1, False, [])
+    with Visit(server, b'before') as before:
+        before.leave()
+    made = []
+    while not made or made[-1].reason == 0:
+        made.append(Visit(server, b'%d' % len(made), will=large))
+    assert made[-1].reason == 0x97 and len(made) > 10
+    assert Visit(server, b'before', will=large).reason == 0x97
+    count = len(made)  # one is not let in, and one was before
+    wait_until(lambda: server.metrics().get_sum('spindle_bus_sessions') == count, 'that of the refused client has ended')
+    with Visit(server, b'before') as before:
+        assert before.present == 1
+        before.leave()
+    with Visit(server, b'%d' % (len(made) - 1)) as refused:
+        assert refused.present == 0
+        refused.leave()
+    for visit in made:
+        visit.close()
+
 
 def test_identifiers_that_a_client_holds_are_not_given_again_after_a_kill(server):
     """Those of QoS 2 that the session does not remember: of a shared subscription."""

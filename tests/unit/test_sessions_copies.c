@@ -95,13 +95,14 @@ static void copies_outlast_the_writing_again(void **state)
     finish(&f);
 }
 
+/* Those of messages against a part of it: who answers none of them leaves others room. */
 static void copies_count_against_the_limit(void **state)
 {
     (void)state;
-    struct fixture f = {.options.bytes_max = 8000};
+    struct fixture f = {.options.bytes_max = 16000};
     start(&f);
     struct session *session = create(&f, "a");
-    static const char text[500];
+    static const char text[500], more[16000];
     struct session_sent one = {.packet_id = 1, .content = SESSIONS_COPIED, .qos = 1};
     uint64_t place = 99, serial = 99;
     int error;
@@ -112,9 +113,12 @@ static void copies_count_against_the_limit(void **state)
     assert_int_equal(look(&f, session).sent_count, one.packet_id - 1);
     uint64_t before = place;
     assert_int_equal(sessions_sent_copy(f.sessions, session, &one, text, sizeof text, &place), ERR_LIMIT);
-    assert_int_equal(sessions_keep_will(f.sessions, session, text, sizeof text, &serial, &place), ERR_LIMIT);
+    assert_true(place == before && status_of(&f).bytes <= 16000 / SESSIONS_COPIED_PART + 1000);
+    assert_int_equal(sessions_keep_will(f.sessions, session, more, sizeof more, &serial, &place), ERR_LIMIT);
     assert_true(place == before && serial == 99);
-    assert_true(status_of(&f).bytes <= 8000);
+    struct session *other = create(&f, "b");
+    sent(&f, other, 1, 1, 0);
+    assert_int_equal(sessions_keep_will(f.sessions, other, text, sizeof text, &serial, &place), 0);
     assert_int_equal(sessions_completed(f.sessions, session, 1, NULL), 0);
     assert_int_equal(sessions_sent_copy(f.sessions, session, &one, text, sizeof text, &place), 0);
     finish(&f);
@@ -177,6 +181,23 @@ static void a_will_is_there_until_it_is_dropped(void **state)
     finish(&f);
 }
 
+static void a_session_does_not_expire_before_its_will_was_published(void **state)
+{
+    (void)state;
+    struct fixture f = {0};
+    start(&f);
+    struct session *session = create(&f, "a");
+    uint64_t number = session_number(session), serial = 0;
+    assert_int_equal(sessions_keep_will(f.sessions, session, "will", 4, &serial, NULL), 0);
+    detach(&f, session, 1, 5000000000u);
+    settle(&f);
+    assert_int_equal(sessions_sweep(f.sessions, 9000000000u), 0);
+    assert_int_equal(wills_of(&f).count, 1);
+    sessions_drop_will(f.sessions, number, serial, NULL);
+    assert_int_equal(sessions_sweep(f.sessions, 9000000000u), 1);
+    finish(&f);
+}
+
 /* ---- identifiers ---- */
 
 static void reserved_identifiers_are_not_given_again(void **state)
@@ -209,6 +230,7 @@ int main(void)
         cmocka_unit_test(copies_outlast_the_writing_again),
         cmocka_unit_test(copies_count_against_the_limit),
         cmocka_unit_test(a_will_is_there_until_it_is_dropped),
+        cmocka_unit_test(a_session_does_not_expire_before_its_will_was_published),
         cmocka_unit_test(reserved_identifiers_are_not_given_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
