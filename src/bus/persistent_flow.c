@@ -429,13 +429,15 @@ void persistent_turn(struct connection *connection)
     const struct mqtt_session *session = &connection->session;
     if (!persistent->member || connection->closing || !persistent_send_copies(connection))
         return;
-    uint32_t used = session->outbound_unacknowledged + connection->persistent_waiting + connection->shared_waiting,
-             most = session->send_maximum, room = used < most ? most - used : 0;
+    uint32_t most = session->send_maximum, used = session->outbound_unacknowledged - persistent->unsent;
     size_t queue_max = memory_queue_max(connection->loop->bus) / 2, queued = connection_queued(connection);
-    if (persistent->unsent) { /* what waits for identifiers waits for these, which have theirs and go past it */
-        room = persistent->unsent;
+    if (persistent->unsent) /* what waits for identifiers is not in the way of these, which have theirs and go past it */
         queued -= connection->waiting.length - connection->waiting_at;
-    }
+    else
+        used += connection->persistent_waiting + connection->shared_waiting;
+    uint32_t room = used < most ? most - used : 0;
+    if (persistent->unsent && room > persistent->unsent)
+        room = persistent->unsent;
     uint64_t granted = persistent->handed + room;
     if (queue_max > QUEUE_MAX)
         queue_max = QUEUE_MAX;
